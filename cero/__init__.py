@@ -1,0 +1,1 @@
+"""Rollout allocation for RL post-training: how many rollouts each prompt gets. NumPy only."""

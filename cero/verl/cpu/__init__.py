@@ -1,0 +1,1 @@
+"""What verl's own stack needs on a machine without an accelerator."""

@@ -1,0 +1,1 @@
+"""Hydra configs of the `recipe` and `allocator` groups; installed as `cero.recipe`, yaml only."""
