@@ -1,0 +1,31 @@
+"""Puts our Hydra groups, `recipe` and `allocator`, where verl's own `main_ppo` finds them.
+
+The ConfigStore is used, not a search path: it behaves the same in editable and wheel installs (Hydra's
+own plugin discovery does not see editable ones) and exposes nothing but these files.
+"""
+
+from importlib.resources import files
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+PROVIDER = "cero"
+
+
+def recipe_files():
+    """Yield (group, name, package, text) for each yaml that the package ships."""
+    root = files("cero.recipe")
+    for group, folder, package in (("recipe", root, "_global_"), ("allocator", root / "allocator", "allocator")):
+        for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+            if entry.name.endswith(".yaml"):
+                yield group, entry.name, package, entry.read_text(encoding="utf-8")
+
+
+def store_recipes():
+    """Register every recipe (package `_global_`) and every allocator (package `allocator`)."""
+    store = ConfigStore.instance()
+    for group, name, package, text in recipe_files():
+        store.store(group=group, name=name, node=OmegaConf.create(text), package=package, provider=PROVIDER)
+
+
+store_recipes()
