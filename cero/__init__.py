@@ -1,1 +1,12 @@
-"""Rollout allocation for RL post-training: how many rollouts each prompt gets. NumPy only."""
+"""How many rollouts each prompt of an RL post-training run gets. NumPy only; `cero.verl` is the adapter.
+
+>>> from cero import make_allocator
+>>> a = make_allocator("cero", rollouts_per_prompt=8, epochs=10, n_min=2, n_max=32, seed=0)
+>>> n = a.allocate(["1+1=", "2+3="], budget=16)
+>>> a.observe(["1+1=", "2+3="], successes=[8, 1], trials=n)
+"""
+
+from cero.allocators import available_allocators, make_allocator
+
+__version__ = "0.1.0"
+__all__ = ["available_allocators", "make_allocator"]

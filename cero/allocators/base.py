@@ -1,0 +1,304 @@
+"""The interface every allocator has, and all that they share: checks, the table, the ledger, exact integers."""
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from cero.budget import ROUNDINGS, Ledger, check_feasible, project_to_sum, round_to_sum
+from cero.prompts import PromptTable, as_prompt_ids
+
+STATE_FORMAT = "cero-allocator"
+STATE_VERSION = 1
+
+
+def check_number(key, value, low, high, *, integer=False, open_low=False):
+    """Return `value` if it is a finite number in [low, high] ((low, high] with `open_low`), else raise ValueError."""
+    kind = "an integer" if integer else "a number"
+    interval = f"{'(' if open_low else '['}{low}, {high}]"
+    fits = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    if fits and integer:
+        fits = value == int(value)
+    if not fits or value < low or value > high or (open_low and value == low):
+        raise ValueError(f"{key}={value!r} must be {kind} in {interval}")
+    return int(value) if integer else float(value)
+
+
+def check_choice(key, value, choices):
+    """Return `value` if it is one of `choices`, else raise ValueError naming them."""
+    if value not in choices:
+        raise ValueError(f"{key}={value!r} is not known; choose one of {', '.join(map(str, choices))}")
+    return value
+
+
+class Allocator(ABC):
+    """Decides how many rollouts each prompt of a step gets, and learns from their rewards.
+
+    A subclass sets `name`, gives `_targets`, and may extend `columns`, `_allocated`, `_observed`, `_scalars` and
+    `metrics`. It never has to care for integers, budgets, unknown prompts or bad input.
+
+    Parameters
+    ----------
+    rollouts_per_prompt : int >= 1
+        What uniform GRPO would spend on every prompt (verl's rollout.n).
+    epochs : int >= 1
+        How often the run means to visit each prompt: the horizon of the prices.
+    n_min, n_max : int, 0 <= n_min <= rollouts_per_prompt <= n_max
+        Bounds on a prompt's rollouts in one step.
+    seed : int >= 0
+        Same seed, same prompts, same rewards: same allocation.
+    total_budget : int or None
+        Rollouts the whole run may spend; never exceeded. None: no limit but each step's.
+    rounding : "systematic" (unbiased, seeded) or "largest_remainder" (deterministic)
+
+    Raises
+    ------
+    ValueError
+        Naming the option, its value and the remedy.
+    """
+
+    name = None
+    columns = {}
+
+    def __init__(
+        self,
+        *,
+        rollouts_per_prompt,
+        epochs,
+        n_min=2,
+        n_max=32,
+        seed=0,
+        total_budget=None,
+        rounding="systematic",
+    ):
+        self.rollouts_per_prompt = check_number("rollouts_per_prompt", rollouts_per_prompt, 1, 2**20, integer=True)
+        self.epochs = check_number("epochs", epochs, 1, 2**31 - 1, integer=True)
+        self.n_max = check_number("n_max", n_max, 1, 2**20, integer=True)
+        self.n_min = check_number("n_min", n_min, 0, self.n_max, integer=True)
+        if not self.n_min <= self.rollouts_per_prompt <= self.n_max:
+            raise ValueError(
+                f"rollouts_per_prompt={self.rollouts_per_prompt} lies outside n_min={self.n_min} ... "
+                f"n_max={self.n_max}, so no step could cost its budget; widen the bounds"
+            )
+        self.seed = check_number("seed", seed, 0, 2**63 - 1, integer=True)
+        self.rounding = check_choice("rounding", rounding, ROUNDINGS)
+        self.ledger = Ledger(total_budget)
+        self.table = PromptTable({"allocated": (np.int32, 0), "pending": (np.int32, 0), **self.columns})
+        self._rng = np.random.default_rng(self.seed)
+        self._last = np.zeros(0, np.int64)
+        self._last_rows = np.zeros(0, np.int64)
+
+    # ---- the public interface -------------------------------------------------------------------------------
+
+    def allocate(self, prompt_ids, budget=None):
+        """Rollouts for each prompt of a step.
+
+        Parameters
+        ----------
+        prompt_ids : sequence of str, or of integers in [0, 2**64); shape (n,)
+            A prompt that occurs twice gets a share for each occurrence.
+        budget : int or None
+            Rollouts to spend, exactly. None: what the allocator itself wants (see `_own_budget`).
+
+        Returns
+        -------
+        int64 array, shape (n,), each within [n_min, n_max], summing to `budget`. It does not depend on the order
+        of the prompts: permuted prompts get permuted rollouts.
+
+        Raises
+        ------
+        ValueError
+            If the budget can't be met within the bounds or breaks the run's; nothing has changed then.
+        """
+        ids = as_prompt_ids(prompt_ids)
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        if budget is None:
+            budget = self._own_budget(ids)
+        check_feasible(budget, ids.size, self.n_min, self.n_max)
+        budget = int(budget)
+        self.ledger.check(budget)
+
+        rows = self.table.add(ids)
+        targets = project_to_sum(self._targets(rows, budget), budget, self.n_min, self.n_max)
+        counts = round_to_sum(targets, budget, self.n_min, self.n_max, self._rng, self.rounding)
+        self.ledger.spend(budget)
+        np.add.at(self.table["allocated"], rows, counts)
+        np.add.at(self.table["pending"], rows, counts)
+        self._allocated(rows, counts)
+
+        result = np.empty_like(counts)
+        result[order] = counts
+        self._last, self._last_rows = result, rows
+        return result.copy()
+
+    def observe(self, prompt_ids, successes, trials):
+        """Learn from rewards.
+
+        Parameters
+        ----------
+        prompt_ids : as for `allocate`, shape (n,); repeats are added up
+        successes : floats, shape (n,), 0 <= successes <= trials; fractional where rewards are
+        trials : integers, shape (n,); at most what was allocated to the prompt and not yet observed.
+            Fewer are fine: a rollout that failed teaches nothing, but stays spent.
+
+        Raises
+        ------
+        ValueError
+            On anything else; nothing has changed then.
+        """
+        ids, successes, trials = self._checked_outcomes(prompt_ids, successes, trials)
+        unique, inverse = np.unique(ids, return_inverse=True)
+        successes = np.bincount(inverse, successes, unique.size)
+        trials = np.bincount(inverse, trials, unique.size).astype(np.int64)
+        rows = self.table.rows(unique)
+        pending = np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
+        if (trials > pending).any():
+            worst = int(np.argmax(trials - pending))
+            raise ValueError(
+                f"trials={trials[worst]} for prompt {unique[worst]:#018x}, which has {pending[worst]} rollouts "
+                "allocated and not yet observed; observe each rollout once, after allocate()"
+            )
+        visited = trials > 0
+        rows, successes, trials = rows[visited], successes[visited], trials[visited]
+        self.table["pending"][rows] -= trials.astype(np.int32)
+        self._observed(rows, successes, trials)
+
+    def success_mean(self, prompt_ids):
+        """What is expected of each prompt now: a success probability in (0, 1), or 1/2 where nothing is known."""
+        return np.full(as_prompt_ids(prompt_ids).size, 0.5)
+
+    def metrics(self):
+        """Figures of the last `allocate`, of its prompts, and of the run so far; str to float; cost flat in the table."""
+        figures = {"budget/spent": float(self.ledger.spent), "prompts/seen": float(len(self.table))}
+        if self.ledger.total is not None:
+            figures["budget/total"] = float(self.ledger.total)
+            figures["budget/left"] = float(self.ledger.left)
+        if self._last.size:
+            figures |= {
+                "n/mean": float(self._last.mean()),
+                "n/min": float(self._last.min()),
+                "n/max": float(self._last.max()),
+                "n/std": float(self._last.std()),
+                "n/zero": float((self._last == 0).mean()),
+            }
+            for quantile in (10, 50, 90):
+                figures[f"n/p{quantile}"] = float(np.percentile(self._last, quantile))
+        return figures
+
+    def options(self):
+        """Every option and its value, as `make_allocator` takes them (`total_budget` apart)."""
+        names = [name for name in option_names(type(self)) if name != "total_budget"]
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self):
+        """Everything that was learned and spent: plain data and NumPy arrays. See `cero.state` to write it."""
+        return {
+            "format": STATE_FORMAT,
+            "version": STATE_VERSION,
+            "allocator": self.name,
+            "options": self.options(),
+            "ledger": self.ledger.state_dict(),
+            "rng": self._rng.bit_generator.state,
+            "scalars": self._scalars(),
+            "table": self.table.columns(),
+        }
+
+    def load_state_dict(self, state):
+        """Take up a `state_dict`. Raises ValueError if it is not one of this allocator's; nothing has changed then."""
+        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+            raise ValueError("this is not an allocator's state; give what state_dict() returned")
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"state version {state.get('version')!r} is not the version {STATE_VERSION} of this cero")
+        if state.get("allocator") != self.name:
+            raise ValueError(
+                f"this state is of allocator {state.get('allocator')!r}, the run uses {self.name!r}; "
+                f"set allocator={state.get('allocator')}, or start a new run"
+            )
+        missing = {"ledger", "rng", "scalars", "table"} - set(state)
+        if missing:
+            raise ValueError(f"state lacks {sorted(missing)}; the file is damaged")
+        self.table.check_columns(state["table"])
+        if (state["table"]["pending"] < 0).any() or (state["table"]["allocated"] < 0).any():
+            raise ValueError("state holds negative rollouts; the file is damaged")
+        self.ledger.check_state(state["ledger"])
+        scalars = self._scalars()
+        if set(state["scalars"]) != set(scalars):
+            raise ValueError(f"state has scalars {sorted(state['scalars'])}; this allocator needs {sorted(scalars)}")
+        for key, value in state["scalars"].items():
+            check_number(f"state scalar {key}", value, -math.inf, math.inf)
+        rng = np.random.default_rng(0)
+        try:
+            rng.bit_generator.state = state["rng"]
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"state's random generator can't be restored: {error}") from error
+
+        self._rng = rng
+        self.table.load(state["table"])
+        self.ledger.load_state_dict(state["ledger"])
+        self._load_scalars(state["scalars"])
+        self._last = self._last_rows = np.zeros(0, np.int64)
+
+    def __repr__(self):
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
+        return f"{type(self).__name__}({options}, prompts={len(self.table)}, spent={self.ledger.spent})"
+
+    # ---- what subclasses give -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _targets(self, rows, budget):
+        """Rollouts wished for, real-valued and unbounded, shape of `rows`; they are then made to cost `budget`."""
+
+    def _own_budget(self, ids):
+        """Rollouts to spend on these prompts when the caller leaves it open: nbar each, as far as the ledger goes."""
+        wanted = ids.size * self.rollouts_per_prompt
+        return wanted if self.ledger.left is None else min(wanted, self.ledger.left)
+
+    def _allocated(self, rows, counts):
+        """Called with what was given: `rows` in ascending id order, repeats included."""
+
+    def _observed(self, rows, successes, trials):
+        """Called with outcomes: distinct `rows`, trials >= 1."""
+
+    def _scalars(self):
+        """Numbers that belong to the state beside the table."""
+        return {}
+
+    def _load_scalars(self, scalars):
+        """Take up `_scalars`."""
+
+    # ---- checks ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _checked_outcomes(prompt_ids, successes, trials):
+        ids = as_prompt_ids(prompt_ids)
+        successes = np.asarray(successes, np.float64)
+        trials = np.asarray(trials)
+        for key, array in (("successes", successes), ("trials", trials)):
+            if array.shape != ids.shape:
+                raise ValueError(f"{key} has shape {array.shape}, prompt_ids has {ids.shape}; give one for each prompt")
+        if trials.dtype.kind not in "iu" and not (trials.astype(np.float64) == np.floor(trials)).all():
+            raise ValueError(f"trials={trials.tolist()[:5]} must be whole numbers of rollouts")
+        trials = trials.astype(np.int64)
+        if (trials < 0).any():
+            raise ValueError(f"trials={trials.min()} is negative; give the number of rollouts observed")
+        bad = ~np.isfinite(successes) | (successes < 0) | (successes > trials)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(
+                f"successes={successes[at]} of trials={trials[at]} for prompt {ids[at]:#018x}: successes must be "
+                "finite and in [0, trials]; map rewards to [0, 1] first"
+            )
+        return ids, successes, trials
+
+
+def option_names(allocator_class):
+    """Names of the options a class takes, common ones included, in order of definition (own ones first)."""
+    names = []
+    for cls in allocator_class.__mro__:
+        if "__init__" in vars(cls) and cls is not object:
+            for parameter in inspect.signature(cls.__init__).parameters.values():
+                if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in names:
+                    names.append(parameter.name)
+    return names
