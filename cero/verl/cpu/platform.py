@@ -1,0 +1,94 @@
+"""verl's platform for a machine without an accelerator. It serves only who asks: `VERL_PLATFORM=cpu`.
+
+verl's auto-detection must never come to it by itself: the head node of a GPU cluster often has no GPU.
+"""
+
+import os
+from contextlib import contextmanager
+
+import torch
+from verl.plugin.platform.platform_base import PlatformBase
+from verl.plugin.platform.platform_manager import PlatformRegistry
+
+
+def cpu_is_asked_for():
+    """Whether this process was told, by `VERL_PLATFORM`, to train on the CPU."""
+    return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
+
+@PlatformRegistry.register(platform="cpu")
+class CpuPlatform(PlatformBase):
+    """The host's cores as one device, with gloo and shared memory for communication."""
+
+    device_name = "cpu"
+    vendor_name = "cpu"
+
+    @property
+    def device_module(self):
+        from cero.verl.cpu import device
+
+        return device
+
+    def is_available(self):
+        return True
+
+    def is_platform_available(self, use_smi_check=False):
+        return cpu_is_asked_for()
+
+    def current_device(self):
+        # Not an index: verl passes it to `tensor.to(...)`, where 0 would mean cuda:0.
+        return "cpu"
+
+    def device_count(self):
+        return 1
+
+    def set_device(self, device_index):
+        pass
+
+    def synchronize(self, device_index=None):
+        pass
+
+    def manual_seed(self, seed):
+        torch.manual_seed(seed)
+
+    def manual_seed_all(self, seed):
+        torch.manual_seed(seed)
+
+    def set_allocator_settings(self, settings):
+        pass
+
+    def empty_cache(self):
+        pass
+
+    def get_device_capability(self, device_index=0):
+        return None, None
+
+    def communication_backend_name(self):
+        return "gloo"
+
+    def visible_devices_envvar(self):
+        # Ray names the logical devices it lends out in this variable; nothing else reads it here.
+        return "CUDA_VISIBLE_DEVICES"
+
+    @contextmanager
+    def nvtx_range(self, msg):
+        yield
+
+    def profiler_start(self):
+        pass
+
+    def profiler_stop(self):
+        pass
+
+    def ray_resource_name(self):
+        # verl counts "GPU" or "NPU" only, so recipe/cpu.yaml gives Ray one logical GPU per worker.
+        return "GPU"
+
+    def ray_noset_envvars(self):
+        return []
+
+    def is_ipc_supported(self):
+        return False
+
+    def cudart(self):
+        return None
