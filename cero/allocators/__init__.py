@@ -56,7 +56,9 @@ def make_allocator(name, **options):
     known = option_names(cls)
     unknown = [key for key in options if key not in known]
     if unknown:
-        raise ValueError(f"{unknown[0]}={options[unknown[0]]!r} is no option of allocator {name!r}; it has {', '.join(known)}")
+        raise ValueError(
+            f"{unknown[0]}={options[unknown[0]]!r} is no option of allocator {name!r}; it has {', '.join(known)}"
+        )
     for key in ("rollouts_per_prompt", "epochs"):
         if key not in options:
             raise ValueError(f"{key} is missing; every allocator needs rollouts_per_prompt and epochs")

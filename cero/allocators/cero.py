@@ -98,8 +98,10 @@ class Cero(PosteriorAllocator):
         counts = np.bincount(inverse, counts, rows.size)
         slopes = self.table["slope"][rows]
         slopes = np.where(slopes > 0, slopes, self._first_slope)
-        step = self.prompt_step * self._first_slope / (
-            self.rollouts_per_prompt * (self.saturation + self.response) * np.sqrt(self.epochs)
+        step = (
+            self.prompt_step
+            * self._first_slope
+            / (self.rollouts_per_prompt * (self.saturation + self.response) * np.sqrt(self.epochs))
         )
         demand = self._utility.demand(slopes, self._scale) / self.epochs
         self.table["slope"][rows] = duals.slope_step(slopes, counts, demand, step)

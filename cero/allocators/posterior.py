@@ -40,7 +40,9 @@ class PosteriorAllocator(Allocator):
 
     def prior_value(self):
         """The value of a rollout for a prompt never seen."""
-        return float(posterior.VALUES[self.value](np.float64(self.prior_a), np.float64(self.prior_b), self.rollouts_per_prompt))
+        return float(
+            posterior.VALUES[self.value](np.float64(self.prior_a), np.float64(self.prior_b), self.rollouts_per_prompt)
+        )
 
     def success_mean(self, prompt_ids):
         rows = self.table.rows(as_prompt_ids(prompt_ids))

@@ -32,7 +32,9 @@ def _fail(error):
     if _asked_for_recipe(sys.argv[1:]):
         # verl catches Exception around plugins; SystemExit passes. Without it Hydra would take
         # `+recipe=cero` as a plain value and train vanilla PPO.
-        raise SystemExit(f"{message}\ncero: stopping: without the plugin `+recipe=` would silently be ignored.") from error
+        raise SystemExit(
+            f"{message}\ncero: stopping: without the plugin `+recipe=` would silently be ignored."
+        ) from error
     print(f"{message}\ncero: its recipes, trainer and estimators are not available in this process.", file=sys.stderr)
 
 

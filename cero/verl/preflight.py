@@ -1,8 +1,20 @@
-"""Checks the settings before Ray starts."""
+"""Stops a run whose settings can't work before Ray, let alone a GPU, starts.
+
+A Hydra callback, named in recipe/cero.yaml: Hydra calls it with the composed config before the job's function.
+"""
 
 from hydra.experimental.callback import Callback
 
+from cero.verl.settings import read_settings, resume_state
+
 
 class Preflight(Callback):
+    """Checks the settings and, when the run will resume, the allocator state it will resume from."""
+
     def on_job_start(self, config, **kwargs):
-        pass
+        """Exit with a message that names key, value and remedy; a callback's Exception would only be a warning."""
+        try:
+            settings = read_settings(config)
+            resume_state(config, settings, settings.make_allocator())
+        except ValueError as error:
+            raise SystemExit(f"cero: {error}") from error
