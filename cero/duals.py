@@ -1,6 +1,9 @@
 """The prices: projected online gradient descent on prompt duals and on the budget dual.
 
-Saddle form (the abstract's idea, our derivation; docs/method.md): L = sum_k { sum_i [(mu_i - lam) x_ik - U_*(mu_i)/K] + lam B/K }.
+Saddle form (the abstract's idea, our derivation; docs/method.md):
+
+    L = sum_k { sum_i [(mu_i - lam) x_ik - U_*(mu_i)/K] + lam B/K }
+
 A prompt's dual is kept as its slope s_i = mu_i / v_i in (0, 1], because U_i = v_i u: then a posterior that moves
 v_i moves the price with it, the projection onto [0, v_i] is one onto [0, 1], and the step needs no unit of value.
 """

@@ -2,7 +2,7 @@
 
 Every utility is U(y) = v u(y) with the prompt's value v as a factor and u'(0) = 1: the first rollout is worth
 the value itself. `scale` is the saturation scale t, in rollouts. That the utility is concave and saturating is
-the abstract's (arXiv 2606.05606); these three forms are ours. With the marginal value (price) m = v x the slope x in (0, 1]:
+the abstract's (arXiv 2606.05606); these three forms are ours. With the price m = v x, the slope x in (0, 1]:
 
     conjugate  U_*(m) = inf_y { m y - U(y) } = v u_*(x),   U(y) = inf_m { m y - U_*(m) }
 

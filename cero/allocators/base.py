@@ -170,7 +170,7 @@ class Allocator(ABC):
         return np.full(as_prompt_ids(prompt_ids).size, 0.5)
 
     def metrics(self):
-        """Figures of the last `allocate`, of its prompts, and of the run so far; str to float; cost flat in the table."""
+        """Figures (str to float) of the last `allocate`, its prompts and the run; the cost is flat in the table."""
         figures = {"budget/spent": float(self.ledger.spent), "prompts/seen": float(len(self.table))}
         if self.ledger.total is not None:
             figures["budget/total"] = float(self.ledger.total)

@@ -31,7 +31,8 @@ def _canonical(value):
         kind = getattr(value, "mode", None) or str(getattr(value, "dtype", ""))
         return b"a" + _joined([kind.encode(), repr(getattr(value, "shape", value.size)).encode(), value.tobytes()])
     raise ValueError(
-        f"a prompt holds a {type(value).__name__}, which has no stable content; add a column {ID_COLUMN!r} to the data set"
+        f"a prompt holds a {type(value).__name__}, which has no stable content; "
+        f"add a column {ID_COLUMN!r} to the data set"
     )
 
 

@@ -1,0 +1,5 @@
+"""`python -m cero`."""
+
+from cero.cli import main
+
+main()

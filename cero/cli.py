@@ -1,0 +1,50 @@
+"""The `cero` command."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cero.report import Run, find_log, plot, summarise, table
+
+
+def _report(arguments):
+    run = Run.read(arguments.run)
+    summary = summarise(run)
+    picture = Path(arguments.out) if arguments.out else find_log(arguments.run).with_name("report.png")
+    plot(run, picture, title=arguments.title)
+    if arguments.json:
+        print(json.dumps(summary | {"picture": str(picture)}, indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        console.print(table(summary, title=arguments.title or str(arguments.run)))
+        console.print(f"Picture: {picture}", soft_wrap=True)
+
+
+def parser():
+    """The argument parser of every subcommand."""
+    top = argparse.ArgumentParser(prog="cero", description="Rollout budgets for RL post-training with verl.")
+    commands = top.add_subparsers(dest="command", required=True)
+    report = commands.add_parser("report", help="table and picture of a run, from its allocation log")
+    report.add_argument("run", help="a run's folder (verl's trainer.default_local_dir) or an allocations.jsonl")
+    report.add_argument("--out", help="where the picture goes (default: report.png beside the log)")
+    report.add_argument("--title", help="a title for table and picture")
+    report.add_argument("--json", action="store_true", help="print the figures as JSON")
+    report.set_defaults(run_command=_report)
+    return top
+
+
+def main(argv=None):
+    """Run the command line; exits with 2 and one line on stderr for input that can't be used."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run_command(arguments)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"cero {arguments.command}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
