@@ -62,7 +62,7 @@ class Run:
         return tuple(np.array(column) for column in zip(*points, strict=True)) if points else (np.zeros(0),) * 2
 
     def prompt_epochs(self):
-        """Rollouts of each prompt in each epoch, shape (prompts, epochs), nan where not visited; and its success rate."""
+        """Rollouts of each prompt in each epoch, (prompts, epochs), nan where not visited; and its success rate."""
         epochs = np.unique(self.epochs)
         grid = np.full((self.prompt_count, epochs.size), np.nan)
         won, tried = np.zeros(self.prompt_count), np.zeros(self.prompt_count)
@@ -79,7 +79,7 @@ class Run:
 
 
 def summarise(run):
-    """A run's figures as a dict (JSON-ready): steps, rollouts, budget, accuracy before and after, groups with signal."""
+    """A run's figures as a dict, JSON-ready: steps, rollouts, budget, accuracy before and after, signal, seconds."""
     _, accuracy = run.accuracy()
     signal = run.metric("cero/group/signal")
     window = max(1, run.steps.size // 5)

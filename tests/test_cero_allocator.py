@@ -1,0 +1,132 @@
+"""What the prices of `cero` do."""
+
+import numpy as np
+import pytest
+
+from cero import make_allocator
+from cero.duals import price_step, response, slope_step
+from cero.posterior import BOUNDS, VALUES
+from cero.utility import UTILITIES
+
+PROMPTS = np.arange(400, dtype=np.uint64)
+
+
+def run(epochs=12, p=None, seed=0, budget=True, **options):
+    rng = np.random.default_rng(seed)
+    p = np.repeat([0.0, 0.02, 0.5, 1.0], 100) if p is None else p
+    options = dict(rollouts_per_prompt=8, epochs=epochs, n_min=2, n_max=32, total_budget=400 * 8 * epochs) | options
+    allocator = make_allocator("cero", **options)
+    given = np.zeros((epochs, p.size), int)
+    for epoch in range(epochs):
+        for step in np.split(rng.permutation(p.size), 10):
+            n = allocator.allocate(PROMPTS[step], budget=8 * step.size if budget else None)
+            allocator.observe(PROMPTS[step], rng.binomial(n, p[step]), n)
+            given[epoch, step] = n
+    return allocator, given
+
+
+def test_first_epoch_is_uniform():
+    """Warm start: under the prior all prompts are alike, and the duals start at that optimum."""
+    assert (run(epochs=3)[1][0] == 8).all()
+
+
+@pytest.mark.parametrize("utility", UTILITIES)
+def test_variance_value_moves_rollouts_to_uncertain_prompts(utility):
+    _, given = run(utility=utility)
+    never, rarely, half, always = given[4:].reshape(-1, 4, 100).mean(axis=(0, 2))
+    assert half > 1.3 * rarely > 1.3 * never
+    assert half > 2 * always
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_every_value_allocates(value):
+    allocator, given = run(value=value)
+    assert (given.sum(axis=1) == 3200).all()
+    assert given[-1].std() > 0.5
+    assert 0 <= allocator.price <= BOUNDS[value]
+
+
+def test_hard_value_prefers_the_hard_tail_to_the_solved():
+    _, given = run(value="signal_hard")
+    _, rarely, _, always = given[4:].reshape(-1, 4, 100).mean(axis=(0, 2))
+    assert rarely > 1.5 * always
+
+
+def test_saturation_spreads_cumulative_rollouts():
+    tight, wide = run(saturation=0.3)[1], run(saturation=3.0)[1]
+    assert tight.sum(axis=0).std() < wide.sum(axis=0).std()
+
+
+def test_price_alone_holds_the_budget_when_steps_are_free():
+    allocator, given = run(epochs=20, budget=False)
+    assert given.sum() <= allocator.ledger.total
+    assert given.sum() > 0.95 * allocator.ledger.total
+    assert given.sum(axis=1).std() > 0
+
+
+def test_price_answers_to_demand():
+    """More budget than demand lowers the price, less raises it, and it stays within [0, bound]."""
+    assert price_step(0.1, 8, 6, 0.01, 0.25) == pytest.approx(0.08)
+    assert price_step(0.1, 8, 10, 0.01, 0.25) == pytest.approx(0.12)
+    assert price_step(0.01, 8, 2, 0.01, 0.25) == 0.0
+    assert price_step(0.24, 8, 20, 0.01, 0.25) == 0.25
+
+
+def test_slope_rests_where_demand_is_met():
+    """Fixed point of the prompt dual: rollouts equal to y*(s)/K leave it alone; more lower it."""
+    utility, scale, epochs = UTILITIES["exp"], 80.0, 10
+    slope = utility.slope(80.0, scale)
+    demand = utility.demand(slope, scale) / epochs
+    assert slope_step(slope, 8.0, demand, 0.01) == pytest.approx(slope)
+    assert slope_step(slope, 9.0, demand, 0.01) == pytest.approx(slope - 0.01)
+
+
+def test_slope_step_is_the_gradient_of_the_dual_objective():
+    """d/ds [ s x - u_*(s)/K ] by central differences, for each utility."""
+    for utility in UTILITIES.values():
+        s, x, epochs, scale, h = 0.4, 5.0, 10, 80.0, 1e-6
+        objective = lambda z: z * x - utility.conjugate(z, scale) / epochs  # noqa: B023, E731
+        gradient = (objective(s + h) - objective(s - h)) / (2 * h)
+        assert slope_step(s, x, utility.demand(s, scale) / epochs, 1e-3) == pytest.approx(s - 1e-3 * gradient)
+
+
+def test_response_maximises_the_proximal_objective():
+    mu, lam, unit, nbar, strength = 0.12, 0.1, 0.1, 8, 2.0
+    rho = unit / (strength * nbar)
+    x = np.linspace(0, 32, 320001)
+    best = x[np.argmax((mu - lam) * x - rho / 2 * (x - nbar) ** 2)]
+    assert response(mu, lam, unit, nbar, strength) == pytest.approx(best, abs=1e-4)
+
+
+def test_frozen_duals_leave_value_alone_to_decide():
+    allocator, _ = run(prompt_step=0.0, budget_step=0.0)
+    slopes = allocator.table["slope"]
+    assert np.ptp(slopes) == 0 and allocator.price == allocator._price_unit
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("value", "luck"),
+        ("utility", "linear"),
+        ("saturation", 0),
+        ("saturation", float("nan")),
+        ("response", -1),
+        ("forgetting", 0),
+        ("forgetting", 1.01),
+        ("prior_a", 0),
+        ("prompt_step", -1),
+    ],
+)
+def test_options_out_of_range(key, value):
+    with pytest.raises(ValueError, match=key):
+        make_allocator("cero", rollouts_per_prompt=8, epochs=5, **{key: value})
+
+
+def test_forgetting_is_bayes_at_one_and_discounts_below():
+    for forgetting, expected in ((1.0, 3 + 2), (0.5, 0.5 * 3 + 2)):
+        a = make_allocator("cero", rollouts_per_prompt=4, epochs=5, n_min=4, n_max=4, forgetting=forgetting)
+        for won in (3, 2):
+            a.allocate(["x"], budget=4)
+            a.observe(["x"], [won], [4])
+        assert a.posterior_parameters(a.table.rows(np.array([a.table["id"][0]])))[0][0] == 1 + expected
