@@ -34,6 +34,11 @@ class Dispatch:
     history_mean: np.ndarray
 
 
+def _plain(column):
+    """A non-tensor column as a list; TransferQueue returns it as one of several list-likes."""
+    return [getattr(value, "data", value) for value in column]
+
+
 @register_trainer(TRAINER_MODE)
 class CeroTrainer(PPOTrainerSync):
     """PPOTrainerSync that spends each step's budget prompt by prompt. See `cero.verl.settings` for its config."""
@@ -129,8 +134,8 @@ class CeroTrainer(PPOTrainerSync):
         rewards = data["rm_scores"].sum(dim=1).double().numpy()
         successes = self.settings.to_success(rewards)
         if self.settings.success_key:
-            successes = np.array([self._success_value(extra) for extra in data["extra_fields"].tolist()])
-        return [str(uid) for uid in data["uid"].tolist()], rewards, successes
+            successes = np.array([self._success_value(extra) for extra in _plain(data["extra_fields"])])
+        return [str(uid) for uid in _plain(data["uid"])], rewards, successes
 
     def _success_value(self, extra_fields):
         info = extra_fields.get("reward_extra_info", {})
