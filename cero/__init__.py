@@ -6,7 +6,14 @@
 >>> a.observe(["1+1=", "2+3="], successes=[8, 1], trials=n)
 """
 
-from cero.allocators import available_allocators, make_allocator
-
 __version__ = "0.1.0"
 __all__ = ["available_allocators", "make_allocator"]
+
+
+def __getattr__(name):
+    # Late, because every process that imports verl imports this package for its plugin.
+    if name in __all__:
+        from cero import allocators
+
+        return getattr(allocators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,8 +9,6 @@ import importlib
 import re
 import sys
 
-from wrapt import when_imported
-
 # When this module has been imported ... -> ... import ours, whose import registers.
 REGISTRATIONS = {
     "hydra.core.config_store": "cero.verl.recipes",
@@ -21,24 +19,22 @@ REGISTRATIONS = {
     "verl.workers.rollout.replica": "cero.verl.cpu.rollout",
 }
 
-
-def _asked_for_recipe(argv):
-    return any(re.match(r"\+{0,2}recipe=|allocator[=.]", arg) for arg in argv)
+# A command line that means us: `+recipe=cero`, `+recipe=[cero,mine]`, `allocator=uniform`, `allocator.n_max=8`.
+_ASKS_FOR_US = re.compile(r"\+{0,2}recipe=.*\b(cero|cpu)|allocator[=.]")
 
 
 def _fail(error):
     """Say why on stderr; end the process if its command line asked for a recipe of ours."""
     message = f"cero: the verl plugin could not be loaded: {type(error).__name__}: {error}"
-    if _asked_for_recipe(sys.argv[1:]):
+    if any(_ASKS_FOR_US.match(argument) for argument in sys.argv[1:]):
         # verl catches Exception around plugins; SystemExit passes. Without it Hydra would take
         # `+recipe=cero` as a plain value and train vanilla PPO.
-        raise SystemExit(
-            f"{message}\ncero: stopping: without the plugin `+recipe=` would silently be ignored."
-        ) from error
+        message += "\ncero: stopping: without the plugin `+recipe=` would silently be ignored."
+        raise SystemExit(message) from error
     print(f"{message}\ncero: its recipes, trainer and estimators are not available in this process.", file=sys.stderr)
 
 
-def _register(ours):
+def _load(ours):
     try:
         importlib.import_module(ours)
     except Exception as error:
@@ -47,8 +43,13 @@ def _register(ours):
 
 def register():
     """Install the post-import hooks. Called once, when this module is imported."""
+    try:
+        from wrapt import when_imported
+    except ImportError as error:
+        _fail(error)
+        return
     for theirs, ours in REGISTRATIONS.items():
-        when_imported(theirs)(lambda module, ours=ours: _register(ours))
+        when_imported(theirs)(lambda module, ours=ours: _load(ours))
 
 
 register()

@@ -1,0 +1,103 @@
+"""The estimator on verl's tensors, beside verl's own GRPO."""
+
+import numpy as np
+import pytest
+import torch
+from verl import DataProto
+from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+from cero.advantage import posterior_advantage
+from cero.verl import estimators
+from cero.verl.estimators import StepContext, final_rows, set_context
+
+TOKENS = 6
+
+
+def step(groups, rewards, pads=0, outputs=1):
+    """(data, keys) as the trainer has them: reward on the last token, pads at the end."""
+    uids, keys, sessions = [], [], {}
+    for group in groups:
+        sessions[group] = sessions.get(group, -1) + 1
+        for output in range(outputs):
+            uids.append(f"u{group}")
+            keys.append(f"u{group}_{sessions[group]}_{output}")
+    lengths = np.random.default_rng(0).integers(1, TOKENS + 1, len(uids))
+    mask = (np.arange(TOKENS) < lengths[:, None]).astype(float)
+    scores = np.zeros_like(mask)
+    scores[np.arange(len(uids)), lengths - 1] = np.repeat(rewards, outputs)
+    uids += [f"pad{i}" for i in range(pads)]
+    keys += [f"pad{i}_0_0" for i in range(pads)]
+    mask, scores = (np.pad(x, ((0, pads), (0, 0))) for x in (mask, scores))
+    data = DataProto.from_dict(
+        tensors={"token_level_rewards": torch.tensor(scores), "response_mask": torch.tensor(mask)},
+        non_tensors={"uid": np.array(uids, dtype=object)},
+    )
+    return data, keys
+
+
+def advantages(data, keys, estimator="cero", mean=0.5, **options):
+    """One number a row, and a check that it stands on the response's tokens and nowhere else."""
+    context = StepContext(
+        history_mean={uid: mean for uid in data.non_tensor_batch["uid"]},
+        keys=keys,
+        to_success=lambda reward: reward,
+        rollouts_per_prompt=4,
+        options={"history": 8.0, "scale": True, "prompt_weight": "trajectory"} | options,
+    )
+    set_context(context)
+    try:
+        out = compute_advantage_for_multi_trajectories(data, keys, estimator, config={}).batch
+    finally:
+        set_context(None)
+    mask = out["response_mask"]
+    value = out["advantages"][:, 0]
+    assert torch.equal(out["advantages"], value[:, None] * mask) and torch.equal(out["advantages"], out["returns"])
+    return value.numpy()
+
+
+REWARDS = [1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1]
+EQUAL = [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_equal_groups_agree_with_grpo_in_sign_and_order():
+    """Leave-one-out with little history is verl's GRPO up to a positive factor for each group."""
+    grpo = advantages(*step(EQUAL, REWARDS), estimator="grpo")
+    ours = advantages(*step(EQUAL, REWARDS), history=1e-6, scale=False)
+    for group in range(3):
+        rows = slice(4 * group, 4 * group + 4)
+        ratio = ours[rows] / grpo[rows]
+        np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+        assert ratio[0] > 0
+
+
+def test_same_numbers_as_the_core():
+    ours = advantages(*step(EQUAL, REWARDS), mean=0.3)
+    np.testing.assert_allclose(ours, posterior_advantage(REWARDS, EQUAL, [0.3] * 3), rtol=1e-6)
+
+
+def test_unequal_groups_in_any_order():
+    groups, rewards = [2, 0, 1, 1, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0, 0, 1]
+    np.testing.assert_allclose(advantages(*step(groups, rewards)), posterior_advantage(rewards, groups, [0.5] * 3))
+
+
+def test_pad_rows_get_nothing_and_count_for_nothing():
+    padded = advantages(*step(EQUAL, REWARDS, pads=5))
+    np.testing.assert_allclose(padded[:12], advantages(*step(EQUAL, REWARDS)))
+    assert (padded[12:] == 0).all()
+
+
+def test_outputs_of_one_session_share_its_advantage_and_count_once():
+    several = advantages(*step(EQUAL, REWARDS, outputs=3))
+    np.testing.assert_allclose(several, np.repeat(advantages(*step(EQUAL, REWARDS)), 3))
+
+
+def test_final_rows():
+    rows, session = final_rows(["a_0_0", "a_0_1", "a_1_0", "b_0_1", "b_0_0", "pad77"])
+    assert rows.tolist() == [1, 2, 3, 5] and session.tolist() == [0, 0, 1, 2, 2, 3]
+
+
+def test_without_the_scheduler_it_says_so():
+    data, keys = step(EQUAL, REWARDS)
+    with pytest.raises(ValueError, match=r"\+recipe=cero"):
+        compute_advantage_for_multi_trajectories(data, keys, "cero", config={})
+    assert estimators._context is None

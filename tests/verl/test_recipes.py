@@ -1,0 +1,99 @@
+"""Every recipe and every allocator's yaml, composed through verl's real config."""
+
+import inspect
+
+import pytest
+from omegaconf import OmegaConf
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
+
+from cero import available_allocators, make_allocator
+from cero.allocators import allocator_class
+from cero.allocators.base import option_names
+from cero.verl.recipes import recipe_files
+from cero.verl.settings import read_settings
+
+RECIPES = [name.removesuffix(".yaml") for group, name, *_ in recipe_files() if group == "recipe"]
+ALLOCATORS = [name.removesuffix(".yaml") for group, name, *_ in recipe_files() if group == "allocator"]
+RUN = ["actor_rollout_ref.rollout.n=8", "actor_rollout_ref.actor.use_dynamic_bsz=True"]
+WITH_ALLOCATOR = [recipe for recipe in RECIPES if recipe.startswith("cero")]
+
+
+def test_an_allocator_is_one_file_and_one_yaml():
+    assert sorted(ALLOCATORS) == available_allocators()
+
+
+def test_recipes_are_there():
+    assert {"cero", "cpu", "cero_cpu"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS)
+@pytest.mark.parametrize("recipe", WITH_ALLOCATOR)
+def test_composes_and_validates(composed, recipe, allocator):
+    config = composed(f"+recipe={recipe}", f"allocator={allocator}", *RUN)
+    assert config.allocator.name == allocator
+    assert config.algorithm.adv_estimator == config.allocator.adv_estimator
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    settings = read_settings(config)
+    instance = settings.make_allocator(epochs=3, total_budget=1000)
+    assert instance.rollouts_per_prompt == 8 and instance.epochs == 3 and instance.ledger.total == 1000
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_yaml_shows_every_option_at_its_default(composed, name):
+    shown = OmegaConf.to_container(composed("+recipe=cero", f"allocator={name}").allocator)
+    assert shown.pop("name") == name and shown.pop("adv_estimator")
+    set_by_trainer = {"rollouts_per_prompt", "epochs", "total_budget"}
+    assert set(shown) == set(option_names(allocator_class(name))) - set_by_trainer
+    built = make_allocator(name, rollouts_per_prompt=8, epochs=3)
+    assert shown == {key: value for key, value in built.options().items() if key in shown}
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_every_option_is_documented(name):
+    text = "\n".join(inspect.getdoc(cls) or "" for cls in allocator_class(name).__mro__)
+    missing = [key for key in option_names(allocator_class(name)) if key not in text]
+    assert not missing
+
+
+def test_recipe_is_deltas_only(composed):
+    """Without the keys it names, the config is verl's own."""
+    plain = OmegaConf.to_container(composed())
+    cero = OmegaConf.to_container(composed("+recipe=cero", "allocator=uniform"))
+
+    def differences(one, other, path=""):
+        if isinstance(one, dict) and isinstance(other, dict):
+            for key in one.keys() | other.keys():
+                yield from differences(one.get(key), other.get(key), f"{path}.{key}" if path else key)
+        elif one != other:
+            yield path
+
+    changed = {path for path in differences(plain, cero) if path not in ("allocator", "cero")}
+    assert changed == {"trainer.v1.trainer_mode", "algorithm.adv_estimator", "algorithm.cero", "critic.enable"}
+
+
+def test_uniform_is_grpo(composed):
+    config = composed("+recipe=cero", "allocator=uniform", *RUN)
+    assert config.algorithm.adv_estimator == "grpo"
+    allocator = read_settings(config).make_allocator(epochs=2)
+    assert allocator.allocate(range(100), budget=800).tolist() == [8] * 100
+
+
+def test_options_and_sweeps_by_override(composed):
+    config = composed("+recipe=cero", "allocator.n_max=16", "allocator.utility=rational", *RUN)
+    allocator = read_settings(config).make_allocator()
+    assert allocator.n_max == 16 and allocator.utility == "rational"
+
+
+def test_misspelt_options_do_not_compose(composed):
+    with pytest.raises(Exception, match="n_maxx"):
+        composed("+recipe=cero", "allocator.n_maxx=16")
+    with pytest.raises(Exception, match="nobody"):
+        composed("+recipe=cero", "allocator=nobody")
+    with pytest.raises(Exception, match="cerro"):
+        composed("+recipe=cerro")
+
+
+def test_chained_recipes(composed):
+    config = composed("+recipe=[cero,cpu]", *RUN)
+    assert config.trainer.device == "cpu" and config.trainer.v1.trainer_mode == "cero"

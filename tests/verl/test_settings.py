@@ -1,0 +1,128 @@
+"""Settings that can't work are refused before Ray starts, naming key, value and fix."""
+
+import numpy as np
+import pytest
+
+from cero.state import save_state
+from cero.verl.preflight import Preflight
+from cero.verl.settings import STATE_FILE, read_settings, resume_state
+
+RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8"]
+
+REFUSED = {
+    "n below n_min": (["allocator.n_min=9"], r"rollouts_per_prompt=8 lies outside n_min=9"),
+    "n above n_max": (["allocator.n_max=4"], r"n_max=4"),
+    "option out of range": (["allocator.forgetting=1.5"], r"allocator \(cero\): forgetting=1.5"),
+    "option not known": (["+allocator.luck=7"], r"luck=7 is no option"),
+    "trainer's option": (["+allocator.epochs=7"], r"allocator.epochs=7 is set by the trainer"),
+    "groups of one": (["allocator.n_min=1", "algorithm.adv_estimator=grpo"], r"allocator.n_min=1.*grpo.*n_min=2"),
+    "another trainer": (["trainer.v1.trainer_mode=colocate_async"], r"trainer_mode=colocate_async.*'cero'"),
+    "legacy trainer": (["trainer.use_v1=False"], r"trainer.use_v1=False"),
+    "dapo": (["algorithm.filter_groups.enable=True"], r"filter_groups.enable=True with allocator=cero.*uniform"),
+    "refills": (["trainer.v1.sampler.sync_refill_failed_groups=True"], r"sync_refill_failed_groups=True"),
+    "replay": (["skip.rollout_tq.enable=True"], r"skip.rollout_tq.enable=True"),
+    "kl in reward": (["algorithm.use_kl_in_reward=True"], r"use_kl_in_reward=True.*use_kl_loss"),
+    "key and estimator": (["cero.success.key=acc"], r"cero.success.key=acc.*adv_estimator=grpo"),
+    "reward range": (["cero.success.range=[1,0]"], r"cero.success.range=\[1, 0\]"),
+    "reward range of one": (["cero.success.range=[1]"], r"cero.success.range=\[1\]"),
+    "poll interval": (["cero.poll_interval=0"], r"cero.poll_interval=0"),
+    "missing state": (["cero.on_missing_state=ignore"], r"cero.on_missing_state='ignore'"),
+    "history": (["algorithm.cero.history=0"], r"algorithm.cero.history=0"),
+    "weight": (["algorithm.cero.prompt_weight=token"], r"algorithm.cero.prompt_weight='token'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(composed, case):
+    overrides, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        read_settings(composed(*RUN, *overrides))
+
+
+def test_accepted_combinations(composed):
+    for overrides in (
+        ["allocator.n_min=0"],
+        ["allocator=uniform", "algorithm.filter_groups.enable=True"],
+        ["algorithm.adv_estimator=rloo"],
+        ["algorithm.adv_estimator=grpo", "cero.success.key=acc"],
+    ):
+        read_settings(composed(*RUN, *overrides))
+
+
+def test_vanilla_config_is_refused(composed):
+    with pytest.raises(ValueError, match=r"no 'allocator' section; start with \+recipe=cero"):
+        read_settings(composed())
+
+
+def test_preflight_exits(composed):
+    """A callback's Exception would only be a warning to Hydra."""
+    with pytest.raises(SystemExit, match="cero: in the config group allocator"):
+        Preflight().on_job_start(config=composed(*RUN, "allocator.n_max=4"))
+
+
+def test_reward_range_maps_to_success(composed):
+    settings = read_settings(composed(*RUN, "cero.success.range=[-1,1]"))
+    np.testing.assert_allclose(settings.to_success(np.array([-1.0, 0.0, 1.0])), [0, 0.5, 1])
+
+
+@pytest.fixture
+def resumable(composed, tmp_path):
+    """(config, settings, path of the allocator's state) of a run with a committed checkpoint at step 3."""
+    (tmp_path / "global_step_3").mkdir()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("3")
+    config = composed(*RUN, f"trainer.default_local_dir={tmp_path}")
+    return config, read_settings(config), tmp_path / "global_step_3" / STATE_FILE
+
+
+def trained(settings, rollouts=64, **kwargs):
+    allocator = settings.make_allocator(**kwargs)
+    n = allocator.allocate(["a", "b"], budget=rollouts // 2)
+    allocator.observe(["a", "b"], n * 0.5, n)
+    return allocator
+
+
+def test_resume_takes_up_the_state(resumable):
+    config, settings, path = resumable
+    allocator = trained(settings)
+    save_state(allocator.state_dict(), path)
+    fresh = settings.make_allocator()
+    assert resume_state(config, settings, fresh)
+    np.testing.assert_equal(fresh.allocate(["a", "b", "c"], 30), allocator.allocate(["a", "b", "c"], 30))
+
+
+def test_resume_without_state_is_an_error_unless_allowed(resumable, composed):
+    config, settings, path = resumable
+    with pytest.raises(ValueError, match="holds no allocator state.*cero.on_missing_state=fresh"):
+        resume_state(config, settings, settings.make_allocator())
+    config = composed(
+        *RUN, f"trainer.default_local_dir={config.trainer.default_local_dir}", "cero.on_missing_state=fresh"
+    )
+    assert not resume_state(config, read_settings(config), settings.make_allocator())
+
+
+def test_resume_from_a_damaged_state_is_an_error(resumable):
+    config, settings, path = resumable
+    save_state(trained(settings).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    for check in (
+        lambda: resume_state(config, settings, settings.make_allocator()),
+        lambda: Preflight().on_job_start(config=config),
+    ):
+        with pytest.raises((ValueError, SystemExit), match="damaged"):
+            check()
+
+
+def test_resume_from_another_allocators_state_is_an_error(resumable, composed):
+    config, settings, path = resumable
+    save_state(trained(settings).state_dict(), path)
+    other = composed(*RUN, "allocator=uniform", f"trainer.default_local_dir={config.trainer.default_local_dir}")
+    with pytest.raises(ValueError, match="of allocator 'cero', the run uses 'uniform'"):
+        resume_state(other, read_settings(other), read_settings(other).make_allocator())
+
+
+def test_new_runs_have_nothing_to_resume(composed, tmp_path):
+    config = composed(*RUN, f"trainer.default_local_dir={tmp_path}")
+    settings = read_settings(config)
+    assert not resume_state(config, settings, settings.make_allocator())
+    config = composed(*RUN, f"trainer.default_local_dir={tmp_path}", "trainer.resume_mode=disable")
+    assert not resume_state(config, settings, settings.make_allocator())
