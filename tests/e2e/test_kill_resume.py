@@ -1,0 +1,113 @@
+"""A run killed between checkpoints and resumed allocates as the one that was never killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import psutil
+import pytest
+from tiny import command, make_data, make_model
+
+from cero.runlog import read_log
+from cero.state import load_state
+
+pytestmark = pytest.mark.e2e
+
+STEPS = 8  # two epochs of four; the second is where rollouts differ
+
+# The same for each rollout of a prompt, so that sampling can't make two runs differ; spread, so that they learn.
+REWARD = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return (extra_info["index"] * 37 % 11) / 10
+"""
+
+
+def options(folder):
+    return command(
+        folder,
+        "allocator=cero",
+        "trainer.val_before_train=false",
+        f"trainer.total_epochs={STEPS // 4}",
+        "trainer.save_freq=3",
+    )
+
+
+def log_of(folder):
+    return folder / "checkpoints" / "cero" / "allocations.jsonl"
+
+
+def steps_in(folder):
+    return [record["step"] for record in read_log(log_of(folder))] if log_of(folder).exists() else []
+
+
+def run(folder, environment):
+    result = subprocess.run(
+        options(folder),
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stdout[-8000:]
+    return result.stdout
+
+
+def kill_after_step(folder, environment, step):
+    """Start a run and kill -9 it, with everything it started, once `step` is logged."""
+    with (folder / "killed.log").open("w") as output:
+        process = subprocess.Popen(
+            options(folder), cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            deadline = time.monotonic() + 600
+            while step not in steps_in(folder):
+                assert process.poll() is None, (folder / "killed.log").read_text()[-8000:]
+                assert time.monotonic() < deadline, "the run did not get that far"
+                time.sleep(0.05)
+        finally:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.send_signal(signal.SIGKILL)
+            process.kill()
+            process.wait()
+
+
+def test_kill_and_resume(tmp_path):
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    for folder in folders.values():
+        folder.mkdir()
+        make_model(folder / "model", tied=True)
+        make_data(folder / "train.parquet")
+        (folder / "reward.py").write_text(REWARD)
+    metrics = tmp_path / "whole.jsonl"
+    run(folders["whole"], os.environ | {"VERL_FILE_LOGGER_PATH": str(metrics)})
+
+    # verl's logger has our metrics; every step cost its budget, nothing was padded, and the second epoch differs.
+    logged = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
+    assert [row["cero/budget/spent"] for row in logged] == [64 * step for step in range(1, STEPS + 1)]
+    assert [row["cero/padded_rows"] for row in logged] == [0] * STEPS
+    assert [row["cero/n/mean"] for row in logged] == [4] * STEPS
+    assert logged[-1]["cero/budget/left"] == 0
+    assert max(row["cero/n/max"] for row in logged[4:]) > 4 > min(row["cero/n/min"] for row in logged[4:])
+    for key in ("group/signal", "group/all_right", "group/all_wrong", "posterior/mean", "dual/budget", "dual/prompt_mean"):
+        assert all(f"cero/{key}" in row for row in logged)
+
+    # Killed in epoch two, after step 5: the last checkpoint is step 3's.
+    kill_after_step(folders["killed"], dict(os.environ), step=5)
+    assert (folders["killed"] / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "3"
+    assert 5 in steps_in(folders["killed"])
+    run(folders["killed"], dict(os.environ))
+
+    whole, resumed = (read_log(log_of(folder)) for folder in folders.values())
+    assert [r["step"] for r in resumed] == list(range(1, STEPS + 1))
+    for one, other in zip(whole, resumed, strict=True):
+        for key in ("prompts", "rollouts", "successes", "trials", "budget", "spent"):
+            assert one[key] == other[key], (one["step"], key)
+    last = f"global_step_{STEPS}"
+    one, other = (load_state(folder / "checkpoints" / last / "cero" / "allocator.npz") for folder in folders.values())
+    np.testing.assert_equal(one, other)
+    assert one["ledger"]["spent"] == 64 * STEPS

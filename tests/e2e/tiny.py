@@ -1,0 +1,75 @@
+"""The smallest thing that trains through verl's whole stack on CPU: a random Llama and one-digit sums."""
+
+import sys
+
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+def make_model(folder, tied):
+    """Write a random two-layer Llama with a one-character-per-token tokenizer."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokens = ["<pad>", "<eos>", *"0123456789+= "]
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens),  # none beyond the tokenizer's: verl never samples those, which would spoil comparisons
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=tied,
+        initializer_range=0.1,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def make_data(path, rows=64):
+    """Write prompts `a+b=`, all different; what is rewarded is up to the test's reward function."""
+    from datasets import Dataset
+
+    Dataset.from_list(
+        [
+            {
+                "data_source": "sevens",
+                "prompt": [{"role": "user", "content": f"{i % 10}+{i // 10}="}],
+                "reward_model": {"style": "rule", "ground_truth": "7"},
+                "extra_info": {"index": i},
+            }
+            for i in range(rows)
+        ]
+    ).to_parquet(path)
+
+
+def command(folder, *overrides, recipe="cero_cpu"):
+    """Command line of a run in `folder`, which holds model/, train.parquet and reward.py: 16 prompts x 4 a step."""
+    return [
+        *(sys.executable, "-m", "verl.trainer.main_ppo", f"+recipe={recipe}"),
+        f"actor_rollout_ref.model.path={folder}/model",
+        "actor_rollout_ref.actor.optim.lr=3e-3",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=16",
+        "actor_rollout_ref.rollout.n=4",
+        f"data.train_files={folder}/train.parquet",
+        f"data.val_files={folder}/train.parquet",
+        "data.train_batch_size=16",
+        "data.max_prompt_length=16",
+        "data.max_response_length=8",
+        f"reward.custom_reward_function.path={folder}/reward.py",
+        "trainer.logger=[console,file]",
+        f"trainer.default_local_dir={folder}/checkpoints",
+        f"hydra.run.dir={folder}/hydra",
+        *overrides,
+    ]
