@@ -23,6 +23,12 @@ def _report(arguments):
         console.print(f"Picture: {picture}", soft_wrap=True)
 
 
+def _watch(arguments):
+    from cero.watch import watch
+
+    watch(arguments.run, arguments.pid)
+
+
 def parser():
     """The argument parser of every subcommand."""
     top = argparse.ArgumentParser(prog="cero", description="Rollout budgets for RL post-training with verl.")
@@ -33,6 +39,10 @@ def parser():
     report.add_argument("--title", help="a title for table and picture")
     report.add_argument("--json", action="store_true", help="print the figures as JSON")
     report.set_defaults(run_command=_report)
+    follow = commands.add_parser("watch", help="progress of a run while it trains")
+    follow.add_argument("run", help="the run's folder (verl's trainer.default_local_dir)")
+    follow.add_argument("--pid", type=int, required=True, help="process to wait for: the one of main_ppo")
+    follow.set_defaults(run_command=_watch)
     return top
 
 

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# From a fresh clone to a trained model and a report, on a machine without a GPU.
+#
+#   bash scripts/quickstart.sh [Hydra overrides of verl's and ours]
+#   bash scripts/quickstart.sh allocator=uniform          GRPO on the same budget
+#   OUT=runs/mine bash scripts/quickstart.sh allocator.n_max=16
+#
+# Installs into .venv, makes questions and a tiny Llama, and trains it with verl's own main_ppo, vLLM's CPU
+# engine and FSDP2. Everything a run writes is under $OUT, which each call makes anew.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+task=${TASK:-runs/arithmetic} # questions and warm-started model; reused when up to date
+out=${OUT:-runs/quickstart}
+log=$out/train.log
+
+say() { printf '\n== %s\n' "$*"; }
+
+say "install"
+bash scripts/install.sh
+export PATH="$PWD/.venv/bin:$PATH"
+
+say "questions and a warm-started model"
+python examples/arithmetic/prepare.py --out "$task"
+
+say "train (verl's console output goes to $log)"
+rm -rf "$out"
+mkdir -p "$out"
+overrides=(
+  +recipe=cero_cpu                                    # the plugin's word: scheduler, estimator, CPU path
+  data.train_files="$task/train.parquet"
+  data.val_files="$task/test.parquet"
+  data.train_batch_size=48                            # prompts a step
+  data.max_prompt_length=32
+  data.max_response_length=16
+  actor_rollout_ref.model.path="$task/model"
+  actor_rollout_ref.rollout.n=8                       # rollouts per prompt: the budget is steps x 48 x 8
+  actor_rollout_ref.actor.ppo_mini_batch_size=48      # one update a step
+  actor_rollout_ref.actor.optim.lr=3e-4
+  reward.custom_reward_function.path=examples/arithmetic/reward.py
+  trainer.total_epochs=5
+  trainer.val_before_train=true
+  trainer.test_freq=10
+  trainer.save_freq=-1                                # no checkpoints: a run takes minutes
+  trainer.logger=[console,tensorboard]
+  trainer.project_name=cero
+  trainer.experiment_name=quickstart
+  trainer.default_local_dir="$out"
+  hydra.run.dir="$out/hydra"
+)
+export TENSORBOARD_DIR="$out/tensorboard"
+python -m verl.trainer.main_ppo "${overrides[@]}" "$@" >"$log" 2>&1 &
+pid=$!
+trap 'kill $pid 2>/dev/null || true' EXIT # Ctrl-C ends the training, too
+cero watch "$out" --pid $pid
+if ! wait $pid; then
+  grep -aE '^cero: |Error' "$log" | tail -n 5 >&2
+  printf '\nquickstart.sh: the training failed; its last lines are above, all of it is in %s\n' "$log" >&2
+  exit 1
+fi
+trap - EXIT
+
+say "report"
+cero report "$out"
