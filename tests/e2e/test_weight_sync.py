@@ -1,12 +1,16 @@
-"""Do the rollouts come from the weights just trained? verl's own loop answers, on CPU, with a tiny Llama.
+"""Do the rollouts come from the weights just trained?
 
-The trainer recomputes the log-probabilities of every sampled token; verl's metric
-`training/rollout_actor_probs_pearson_corr` compares them with those of the sampler. At a learning rate
-at which one update changes the policy visibly, they agree only if each update reached the sampler.
+In verl's own loop: the trainer recomputes the log-probabilities of every sampled token, and verl's metric
+`training/rollout_actor_probs_pearson_corr` compares them with the sampler's. At a learning rate at which
+one update changes the policy visibly, they agree only if each update reached the sampler.
+
+In vLLM alone: a model reloaded with other weights must say exactly what a model started with them says.
+This sees what the metric is too coarse for, a single stale layer.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -14,8 +18,21 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 
+RECIPE = ("+recipe=cero_cpu", "allocator=uniform")
 STEPS = 4
+LEARNING_RATE = 1e-3
 METRIC = "training/rollout_actor_probs_pearson_corr"
+
+# vLLM's worker as it would be if it kept its first weights.
+DEAF = """
+from cero.verl.cpu import weight_sync
+
+weight_sync.reload_weights = lambda model, model_config, weights: None
+
+
+class Extension(weight_sync.CpuWorkerExtension):
+    pass
+"""
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -74,16 +91,39 @@ def make_data(path, rows=64):
     ).to_parquet(path)
 
 
-def train(folder, tied, *overrides, env=None):
-    """Run `verl.trainer.main_ppo` and return its metrics, one dict per step."""
+def run(command, folder, **env):
+    """Run `command` in `folder`, end whatever it started, and return what it printed."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=600)
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    assert process.returncode == 0, output[-8000:]
+    return output
+
+
+def train(folder, tied, *overrides):
+    """Run `verl.trainer.main_ppo` on CPU and return its metrics, one dict per step."""
     make_model(folder / "model", tied)
     make_data(folder / "train.parquet")
     (folder / "reward.py").write_text(REWARD)
+    (folder / "deaf.py").write_text(DEAF)
     metrics = folder / "metrics.jsonl"
     command = [
-        *(sys.executable, "-m", "verl.trainer.main_ppo", "+recipe=cero_cpu", "allocator=uniform"),
+        *(sys.executable, "-m", "verl.trainer.main_ppo", *RECIPE),
         f"actor_rollout_ref.model.path={folder}/model",
-        "actor_rollout_ref.actor.optim.lr=3e-3",
+        f"actor_rollout_ref.actor.optim.lr={LEARNING_RATE}",
         "actor_rollout_ref.actor.ppo_mini_batch_size=16",
         "actor_rollout_ref.rollout.n=4",
         f"data.train_files={folder}/train.parquet",
@@ -100,21 +140,111 @@ def train(folder, tied, *overrides, env=None):
         f"hydra.run.dir={folder}/hydra",
         *overrides,
     ]
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics), **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stdout[-8000:]
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    run(command, folder, VERL_FILE_LOGGER_PATH=str(metrics), PYTHONPATH=path)
     return [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_rollouts_follow_every_update(tmp_path, tied):
-    steps = train(tmp_path, tied)
-    assert len(steps) == STEPS
-    assert [step[METRIC] > 0.99 for step in steps] == [True] * STEPS, [step[METRIC] for step in steps]
+    agreement = [step[METRIC] for step in train(tmp_path, tied)]
+    print(agreement)
+    assert len(agreement) == STEPS
+    assert min(agreement) > 0.99, agreement
+
+
+def test_the_metric_shows_updates_that_do_not_arrive(tmp_path):
+    """The test above could fail: with the first weights kept, 1.00, 0.61, 0.45, 0.35 was measured."""
+    extension = "+actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=deaf.Extension"
+    first, *others = [step[METRIC] for step in train(tmp_path, False, extension)]
+    print(first, others)
+    assert first > 0.99
+    assert max(others) < 0.9, others
+
+
+def reload_and_compare(folder, family, tied, dtype):
+    """Print what vLLM says after reloads, without and with packing shared weights anew, and when fresh."""
+    import torch
+    import transformers
+    from vllm import LLM, SamplingParams
+
+    from cero.verl.cpu import weight_sync
+
+    def make(seed):
+        torch.manual_seed(seed)
+        config = getattr(transformers, f"{family}Config")(
+            vocab_size=64,
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            tie_word_embeddings=tied,
+            initializer_range=0.1,
+        )
+        model = getattr(transformers, f"{family}ForCausalLM")(config)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:  # else zeros and ones, the same in every model
+                torch.nn.init.normal_(parameter, 1.0, 0.3)
+        model.save_pretrained(f"{folder}/{seed}")
+        return model
+
+    def load(seed):
+        return LLM(f"{folder}/{seed}", skip_tokenizer_init=True, enforce_eager=True, dtype=dtype, max_model_len=64)
+
+    def say(llm):
+        llm.reset_prefix_cache()
+        params = SamplingParams(max_tokens=12, temperature=0, logprobs=1, detokenize=False, ignore_eos=True)
+        answer = llm.generate([{"prompt_token_ids": [5, 9, 33, 2, 17]}], params, use_tqdm=False)[0].outputs[0]
+        return [list(answer.token_ids), answer.cumulative_logprob]
+
+    make(1)
+    weights = [(name, tensor) for name, tensor in make(2).state_dict().items() if not (tied and "lm_head" in name)]
+    llm = load(1)
+    runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+
+    def reload():
+        weight_sync.reload_weights(runner.model, runner.vllm_config.model_config, weights)
+        return say(llm)
+
+    said = {"before": say(llm)}
+    shared = weight_sync.layers_sharing_a_weight
+    weight_sync.layers_sharing_a_weight = lambda model: []
+    said["unpacked"] = reload()
+    weight_sync.layers_sharing_a_weight = shared
+    said["reloaded"] = [reload(), reload()]
+    said["fresh"] = say(load(2))
+    print("\nSAID " + json.dumps(said))
+
+
+@pytest.mark.parametrize(
+    "family, tied, dtype",
+    [
+        ("Llama", True, "float32"),
+        ("Llama", False, "float32"),
+        ("Llama", True, "bfloat16"),  # other kernels, other packing
+        ("Qwen2", True, "float32"),  # has biases
+    ],
+)
+def test_a_reload_equals_a_fresh_start(tmp_path, family, tied, dtype):
+    output = run(
+        [sys.executable, __file__, str(tmp_path), family, str(int(tied)), dtype],
+        tmp_path,
+        VERL_PLATFORM="cpu",
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_NO_USAGE_STATS="1",
+        TORCHDYNAMO_DISABLE="1",
+    )
+    said = json.loads(output.split("\nSAID ")[1].splitlines()[0])
+    assert said["fresh"] != said["before"]
+    assert said["reloaded"] == [said["fresh"]] * 2
+    # A tied head shows why its weight must be packed again; elsewhere nothing is shared.
+    assert (said["unpacked"] == said["fresh"]) is not tied
+
+
+if __name__ == "__main__":
+    folder, family, tied, dtype = sys.argv[1:]
+    reload_and_compare(folder, family, bool(int(tied)), dtype)
