@@ -1,0 +1,51 @@
+"""Is this response right? 1.0 or 0.0, for any text.
+
+Named in verl's configuration as `reward.custom_reward_function.path`, and called as `compute_score` in several threads.
+
+What counts as an answer: one integer in decimal digits, possibly after working in parentheses, "(238)38", and possibly dressed as
+"$38$" or "\\boxed{38}". An expression is not an answer: math-verify would evaluate "12+5" and find it equal to 17, but the
+question asks for the evaluation. Nor are several numbers, as otherwise listing guesses could pay.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import lru_cache
+
+from math_verify import ExprExtractionConfig, parse, verify
+
+# math-verify warns on each call that its timeouts are off. They have to be: they are signal.alarm, which fails outside the main
+# thread, and where verl calls is a worker thread. The form checked below is what bounds the time instead.
+logging.getLogger("math_verify.parser").setLevel(logging.ERROR)
+logging.getLogger("math_verify.grader").setLevel(logging.ERROR)
+
+MAX_DIGITS = 18  # longer digit strings are no answer to these questions, and cost time
+WORKING = re.compile(r"^\s*\([^()]*\)")
+ANSWER = re.compile(rf"\s*(?:\$|\\boxed\{{)?\s*(-?[0-9]{{1,{MAX_DIGITS}}})\s*(?:\$|\}})?\s*")
+
+
+def extract(text: str) -> str | None:
+    """The digits of the answer (with its sign), or None where the text isn't of the form described above."""
+    match = ANSWER.fullmatch(WORKING.sub("", text, count=1))
+    return match.group(1) if match else None
+
+
+@lru_cache(maxsize=65536)
+def _equal(answer: str, truth: str) -> bool:
+    """math-verify on two integers: about 1 ms, so the few thousand pairs a run meets are remembered."""
+    integer = (ExprExtractionConfig(),)
+    parsed = [parse(s, extraction_config=integer, parsing_timeout=None) for s in (truth, answer)]
+    return bool(verify(*parsed, timeout_seconds=None))
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs
+) -> dict:
+    """verl's reward function. `score` and `acc` are 0.0 or 1.0; `pred` is the answer found, "" if none."""
+    answer = extract(str(solution_str))
+    right = answer is not None and _equal(answer, str(ground_truth))
+    return {"score": float(right), "acc": float(right), "pred": answer or ""}
+
+
+_equal("0", "0")  # the first call imports and compiles for some 20 ms: not in the middle of a step

@@ -1,0 +1,92 @@
+"""How does the capability get into the model? By imitating a mixture of right answers and slips.
+
+Per family the right procedure appears with that family's share; the slip has the rest. A model that fits this mixture knows both
+procedures for every question, and at temperature 1 follows the right one about as often as it was shown: the
+capability is there, and reinforcement has to bring it out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from questions import Family, Split
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+IGNORED = -100  # label of a token that is not trained on
+
+
+class Mixture(torch.utils.data.Dataset):
+    """`size` (question, answer) pairs drawn with replacement; the draw is fixed at construction.
+
+    A row holds input_ids, attention_mask and labels, each int64 of shape (length,), padded on the right to the longest; only the
+    answer and <eos> are trained on.
+    """
+
+    def __init__(
+        self,
+        families: list[Family],
+        splits: tuple[Split, ...],
+        tokenizer: PreTrainedTokenizerFast,
+        size: int,
+        seed: int,
+    ):
+        rng = np.random.default_rng([seed, 3])
+        questions = [(families[f], int(n)) for split in splits for f, n in zip(split.family, split.n, strict=True)]
+        self.rows = {
+            (i, right): self._encode(tokenizer, family.question(n), family.response(n, right))
+            for i, (family, n) in enumerate(questions)
+            for right in (False, True)
+        }
+        length = max(len(tokens) for tokens, _ in self.rows.values())
+        self.rows = {key: self._pad(*row, length, tokenizer.pad_token_id) for key, row in self.rows.items()}
+        share = np.array([family.share for family, _ in questions])
+        self.question = rng.integers(len(questions), size=size)
+        self.right = rng.random(size) < share[self.question]
+
+    @staticmethod
+    def _encode(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> tuple[list[int], int]:
+        """The token ids of the whole conversation and how many of them are the prompt."""
+        user = [{"role": "user", "content": question}]
+        prompt = tokenizer.apply_chat_template(user, add_generation_prompt=True, return_dict=False)
+        answered = [*user, {"role": "assistant", "content": answer}]
+        return tokenizer.apply_chat_template(answered, return_dict=False), len(prompt)
+
+    @staticmethod
+    def _pad(tokens: list[int], prompt: int, length: int, pad: int) -> dict[str, torch.Tensor]:
+        ids = torch.full((length,), pad)
+        ids[: len(tokens)] = torch.tensor(tokens)
+        place = torch.arange(length)
+        labels = torch.where((place >= prompt) & (place < len(tokens)), ids, IGNORED)
+        return {"input_ids": ids, "attention_mask": (place < len(tokens)).long(), "labels": labels}
+
+    def __len__(self) -> int:
+        return len(self.question)
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return self.rows[int(self.question[i]), bool(self.right[i])]
+
+
+def train(model: LlamaForCausalLM, data: Mixture, workdir: Path, batch: int, learning_rate: float, seed: int) -> float:
+    """One pass over `data` with AdamW and a cosine schedule; returns the mean loss per answer token (nats)."""
+    arguments = TrainingArguments(
+        output_dir=str(workdir),
+        per_device_train_batch_size=batch,
+        num_train_epochs=1,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        adam_beta2=0.98,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        seed=seed,
+        use_cpu=True,
+        bf16=False,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    return Trainer(model=model, args=arguments, train_dataset=data).train().training_loss
