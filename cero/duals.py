@@ -22,13 +22,13 @@ def slope_step(slopes, rollouts, demand_per_visit, step):
     return np.clip(slopes - step * (rollouts - demand_per_visit), SLOPE_FLOOR, 1.0)
 
 
-def response(prices, price, price_unit, rollouts_per_prompt, strength):
-    """Proximal primal response, in rollouts, unbounded: nbar (1 + strength (mu - lam) / price_unit).
+def response(anchor, prices, price, price_unit, rollouts_per_prompt, strength):
+    """Proximal primal response, in rollouts, unbounded: anchor + nbar strength (mu - lam) / price_unit.
 
-    It maximises (mu - lam) x - (rho/2) (x - nbar)^2 with rho = price_unit / (strength nbar); strength -> infinity is
-    the bang-bang response of plain duals.
+    It maximises (mu - lam) x - (rho/2) (x - anchor)^2 with rho = price_unit / (strength nbar); strength -> infinity is
+    the bang-bang response of plain duals. `anchor`: a number or an array of rollouts.
     """
-    return rollouts_per_prompt * (1.0 + strength * (prices - price) / price_unit)
+    return anchor + rollouts_per_prompt * strength * (prices - price) / price_unit
 
 
 def price_step(price, budget_per_prompt, demand_per_prompt, step, price_max):

@@ -95,7 +95,7 @@ def test_response_maximises_the_proximal_objective():
     rho = unit / (strength * nbar)
     x = np.linspace(0, 32, 320001)
     best = x[np.argmax((mu - lam) * x - rho / 2 * (x - nbar) ** 2)]
-    assert response(mu, lam, unit, nbar, strength) == pytest.approx(best, abs=1e-4)
+    assert response(nbar, mu, lam, unit, nbar, strength) == pytest.approx(best, abs=1e-4)
 
 
 def test_frozen_duals_leave_value_alone_to_decide():
@@ -112,6 +112,7 @@ def test_frozen_duals_leave_value_alone_to_decide():
         ("saturation", 0),
         ("saturation", float("nan")),
         ("response", -1),
+        ("anchor", "first"),
         ("forgetting", 0),
         ("forgetting", 1.01),
         ("prior_a", 0),

@@ -121,12 +121,12 @@ class Allocator(ABC):
         self.ledger.check(budget)
 
         rows = self.table.add(ids)
-        targets = project_to_sum(self._targets(rows, budget), budget, self.n_min, self.n_max)
-        counts = round_to_sum(targets, budget, self.n_min, self.n_max, self._rng, self.rounding)
+        shares = project_to_sum(self._targets(rows, budget), budget, self.n_min, self.n_max)
+        counts = round_to_sum(shares, budget, self.n_min, self.n_max, self._rng, self.rounding)
         self.ledger.spend(budget)
         np.add.at(self.table["allocated"], rows, counts)
         np.add.at(self.table["pending"], rows, counts)
-        self._allocated(rows, counts)
+        self._allocated(rows, shares, counts)
 
         result = np.empty_like(counts)
         result[order] = counts
@@ -255,8 +255,8 @@ class Allocator(ABC):
         wanted = ids.size * self.rollouts_per_prompt
         return wanted if self.ledger.left is None else min(wanted, self.ledger.left)
 
-    def _allocated(self, rows, counts):
-        """Called with what was given: `rows` in ascending id order, repeats included."""
+    def _allocated(self, rows, shares, counts):
+        """Called with what was given, real-valued and rounded: `rows` in ascending id order, repeats included."""
 
     def _observed(self, rows, successes, trials):
         """Called with outcomes: distinct `rows`, trials >= 1."""

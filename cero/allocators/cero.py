@@ -23,6 +23,10 @@ class Cero(PosteriorAllocator):
         stays worth paying for. Large: winner takes all; small: everyone equally.
     response : float > 0
         How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response more.
+    anchor : "equal" or "last"
+        More than what: rollouts_per_prompt, or what the prompt got at its last visit. Only "last" converges to the
+        offline optimum of fixed utilities (an anchor that stays put keeps pulling toward equality); "equal" is the
+        steadier over few epochs.
     prompt_step, budget_step : float >= 0
         Step sizes of the two duals, in units that make 1 a sensible size (divided by sqrt(epochs) and by the
         square root of the number of steps so far); 0 freezes a dual.
@@ -35,7 +39,10 @@ class Cero(PosteriorAllocator):
     """
 
     name = "cero"
-    columns = PosteriorAllocator.columns | {"slope": (np.float64, 0.0)}  # 0: not priced yet
+    columns = PosteriorAllocator.columns | {
+        "slope": (np.float64, 0.0),  # 0: not priced yet
+        "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding; 0: not visited yet
+    }
 
     def __init__(
         self,
@@ -43,6 +50,7 @@ class Cero(PosteriorAllocator):
         utility="exp",
         saturation=1.0,
         response=2.0,
+        anchor="equal",
         prompt_step=1.0,
         budget_step=1.0,
         **options,
@@ -51,6 +59,7 @@ class Cero(PosteriorAllocator):
         self.utility = check_choice("utility", utility, UTILITIES)
         self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
         self.response = check_number("response", response, 0, 1e6, open_low=True)
+        self.anchor = check_choice("anchor", anchor, ("equal", "last"))
         self.prompt_step = check_number("prompt_step", prompt_step, 0, 1e6)
         self.budget_step = check_number("budget_step", budget_step, 0, 1e6)
         self._utility = UTILITIES[utility]
@@ -73,7 +82,13 @@ class Cero(PosteriorAllocator):
         return prices
 
     def _response(self, rows):
-        return duals.response(self.prices(rows), self.price, self._price_unit, self.rollouts_per_prompt, self.response)
+        anchor = np.full(rows.shape, float(self.rollouts_per_prompt))
+        if self.anchor == "last":
+            known = rows >= 0
+            last = self.table["last"][rows[known]]
+            anchor[known] = np.where(last > 0, last, self.rollouts_per_prompt)
+        prices = self.prices(rows)
+        return duals.response(anchor, prices, self.price, self._price_unit, self.rollouts_per_prompt, self.response)
 
     def _targets(self, rows, budget):
         return self._response(rows)
@@ -83,7 +98,7 @@ class Cero(PosteriorAllocator):
         least = ids.size * self.n_min
         return max(least, int(wanted) if self.ledger.left is None else min(int(wanted), self.ledger.left))
 
-    def _allocated(self, rows, counts):
+    def _allocated(self, rows, shares, counts):
         demand = np.clip(self._response(rows), self.n_min, self.n_max).mean() if rows.size else 0.0
         self._steps += 1
         self.price = duals.price_step(
@@ -94,8 +109,9 @@ class Cero(PosteriorAllocator):
             self._price_max,
         )
         # A prompt that occurs twice makes one step with the sum of its shares.
-        rows, inverse = np.unique(rows, return_inverse=True)
-        counts = np.bincount(inverse, counts, rows.size)
+        rows, inverse, times = np.unique(rows, return_inverse=True, return_counts=True)
+        shares = np.bincount(inverse, shares, rows.size)
+        self.table["last"][rows] = shares / times
         slopes = self.table["slope"][rows]
         slopes = np.where(slopes > 0, slopes, self._first_slope)
         step = (
@@ -104,7 +120,7 @@ class Cero(PosteriorAllocator):
             / (self.rollouts_per_prompt * (self.saturation + self.response) * np.sqrt(self.epochs))
         )
         demand = self._utility.demand(slopes, self._scale) / self.epochs
-        self.table["slope"][rows] = duals.slope_step(slopes, counts, demand, step)
+        self.table["slope"][rows] = duals.slope_step(slopes, shares, demand, step)
 
     def _scalars(self):
         return {"price": float(self.price), "steps": self._steps}

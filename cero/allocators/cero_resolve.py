@@ -1,0 +1,63 @@
+"""CERO re-solved: at each step, the price that is right for what is left. Ours; not in the paper."""
+
+import numpy as np
+
+from cero.allocators.base import check_choice, check_number
+from cero.allocators.posterior import PosteriorAllocator
+from cero.utility import UTILITIES
+
+BISECTIONS = 60  # halvings of log(price): far below float resolution
+
+
+class CeroResolve(PosteriorAllocator):
+    """Certainty equivalence: one price lam with sum_i clip((y*_i(lam) - Y_i) / visits left, n_min, n_max) = budget.
+
+    Y_i is what prompt i has had, y*_i(lam) what it should have had by the end at that price under the current
+    posteriors. No step sizes; it forgets past prices, spends each step exactly, and for fixed utilities follows the
+    offline optimum (`cero regret`).
+
+    Parameters
+    ----------
+    utility : "exp", "rational" or "log"
+    saturation : float > 0
+        The utility's scale, in units of epochs x rollouts_per_prompt.
+    **options : see `PosteriorAllocator` and `Allocator`
+    """
+
+    name = "cero_resolve"
+    columns = PosteriorAllocator.columns | {"visits": (np.int32, 0)}
+
+    def __init__(self, *, utility="exp", saturation=1.0, **options):
+        super().__init__(**options)
+        self.utility = check_choice("utility", utility, UTILITIES)
+        self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
+        self._utility = UTILITIES[utility]
+        self._scale = self.saturation * self.epochs * self.rollouts_per_prompt
+        self.price = float("nan")
+
+    def _wanted(self, price, values, had, left):
+        slopes = np.clip(price / values, 1e-12, 1.0)
+        return np.clip((self._utility.demand(slopes, self._scale) - had) / left, self.n_min, self.n_max)
+
+    def _targets(self, rows, budget):
+        values = np.maximum(self.values(rows), 1e-12)
+        had = self.table["allocated"][rows]
+        left = np.maximum(self.epochs - self.table["visits"][rows], 1)
+        low, high = np.log(1e-14), np.log(values.max(initial=1e-12))
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            if self._wanted(np.exp(middle), values, had, left).sum() > budget:
+                low = middle
+            else:
+                high = middle
+        self.price = float(np.exp(high))
+        return self._wanted(self.price, values, had, left)
+
+    def _allocated(self, rows, shares, counts):
+        np.add.at(self.table["visits"], rows, 1)
+
+    def metrics(self):
+        figures = super().metrics()
+        if np.isfinite(self.price):
+            figures["dual/budget"] = self.price
+        return figures
