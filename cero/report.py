@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.figures import figure
 from cero.runlog import FILE_NAME, read_log
 
 MAX_BANDS = 60  # rows of the heat map: prompts are gathered into at most so many bands
@@ -125,26 +126,17 @@ def table(summary, title="Run"):
 
 def plot(run, path, title=None):
     """Write the picture (PNG) to `path`: where the rollouts went, and what they bought."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
-    _plot_grid(run, figure, axes[0, 0])
-    _plot_spread(run, axes[0, 1])
-    _plot_accuracy(run, axes[1, 0])
-    _plot_groups(run, axes[1, 1])
-    if title:
-        figure.suptitle(title)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    with figure(path, 2, 2, size=(12, 8)) as (fig, axes):
+        _plot_grid(run, fig, axes[0, 0])
+        _plot_spread(run, axes[0, 1])
+        _plot_accuracy(run, axes[1, 0])
+        _plot_groups(run, axes[1, 1])
+        if title:
+            fig.suptitle(title)
     return path
 
 
-def _plot_grid(run, figure, axis):
+def _plot_grid(run, fig, axis):
     grid, success = run.prompt_epochs()
     order = np.argsort(np.nan_to_num(success, nan=-1.0), kind="stable")
     bands = np.array_split(order, min(MAX_BANDS, order.size))
@@ -152,7 +144,7 @@ def _plot_grid(run, figure, axis):
         seen = np.array([(~np.isnan(grid[band])).sum(axis=0) for band in bands])
         image = np.array([np.nansum(grid[band], axis=0) for band in bands]) / np.where(seen > 0, seen, np.nan)
     shown = axis.imshow(image, aspect="auto", origin="lower", cmap="viridis", interpolation="nearest")
-    figure.colorbar(shown, ax=axis, label="rollouts per prompt (mean of the band)")
+    fig.colorbar(shown, ax=axis, label="rollouts per prompt (mean of the band)")
     rates = [np.nanmean(success[band]) if np.isfinite(success[band]).any() else np.nan for band in bands]
     ticks = np.unique(np.linspace(0, len(bands) - 1, 7).astype(int))
     axis.set_yticks(ticks, [f"{rates[t]:.2f}" for t in ticks])

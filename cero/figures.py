@@ -1,0 +1,22 @@
+"""Where do pictures go? One place that opens a figure without a display and writes it as PNG."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def figure(path, rows, columns, size):
+    """Yield (figure, axes) of `rows` x `columns` panels, `size` in inches; written to `path` on leaving."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
+    try:
+        yield fig, axes
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fig.savefig(path, dpi=120)
+    finally:
+        plt.close(fig)
