@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cero.report import Run, find_log, plot, summarise, table
 
+HORIZONS = [10, 30, 100, 300, 1000, 3000]
+
 
 def _report(arguments):
     run = Run.read(arguments.run)
@@ -21,6 +23,42 @@ def _report(arguments):
         console = Console()
         console.print(table(summary, title=arguments.title or str(arguments.run)))
         console.print(f"Picture: {picture}", soft_wrap=True)
+
+
+def _regret(arguments):
+    from rich.console import Console
+    from rich.progress import track
+
+    from cero import regret
+
+    def options(name):
+        # `cero` is bound to reach the optimum only with its own last allocation as anchor.
+        return {"anchor": arguments.anchor} if name == "cero" else {}
+
+    jobs = [
+        (name, utility, epochs, seed)
+        for name in arguments.allocators
+        for utility in arguments.utilities
+        for epochs in arguments.epochs
+        for seed in range(arguments.seeds)
+    ]
+    bar = track(jobs, description="regret", console=Console(stderr=True), transient=True)
+    records = [regret.run(*job, prompts=arguments.prompts, **options(job[0])) for job in bar]
+    picture = regret.plot(records, arguments.out)
+    if arguments.json:
+        print(json.dumps(regret.as_json(records), indent=2))
+    else:
+        console = Console()
+        console.print(regret.table(records))
+        console.print(f"Picture: {picture}", soft_wrap=True)
+
+
+def _words(text):
+    return text.split(",")
+
+
+def _numbers(text):
+    return [int(word) for word in text.split(",")]
 
 
 def _watch(arguments):
@@ -43,6 +81,16 @@ def parser():
     follow.add_argument("run", help="the run's folder (verl's trainer.default_local_dir)")
     follow.add_argument("--pid", type=int, required=True, help="process to wait for: the one of main_ppo")
     follow.set_defaults(run_command=_watch)
+    regret = commands.add_parser("regret", help="distance to the offline optimum over the horizon, fixed utilities")
+    regret.add_argument("--allocators", type=_words, default=["cero", "cero_resolve"], help="comma list")
+    regret.add_argument("--utilities", type=_words, default=["exp", "rational"], help="comma list of exp,rational,log")
+    regret.add_argument("--epochs", type=_numbers, default=HORIZONS, help="comma list of horizons")
+    regret.add_argument("--seeds", type=int, default=3, help="how many sets of values")
+    regret.add_argument("--prompts", type=int, default=512)
+    regret.add_argument("--anchor", choices=("last", "equal"), default="last", help="allocator.anchor of cero")
+    regret.add_argument("--out", default="regret.png", help="where the picture goes")
+    regret.add_argument("--json", action="store_true", help="print records and slopes as JSON")
+    regret.set_defaults(run_command=_regret)
     return top
 
 

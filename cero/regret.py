@@ -126,29 +126,21 @@ def table(records):
     from rich.table import Table
 
     out = Table(title="Regret against the offline optimum (means over seeds)", title_justify="left")
-    for name in ("allocator", "utility", "epochs", "optimum", "value", "regret", "ratio", "budget used"):
-        out.add_column(name, justify="left" if name in ("allocator", "utility") else "right")
-    fitted = slopes(records)
-    for key in fitted:
+    for name in ("allocator/utility", "epochs", "optimum", "regret", "ratio", "budget used"):
+        out.add_column(name, justify="left" if name == "allocator/utility" else "right", no_wrap=True)
+    for key, fit in slopes(records).items():
         mine = [r for r in records if f"{r.allocator}/{r.utility}" == key]
+        label = key
         for epochs in sorted({r.epochs for r in mine}):
             group = [r for r in mine if r.epochs == epochs]
-            mean = {f: np.mean([getattr(r, f) for r in group]) for f in ("optimum", "value", "regret", "ratio")}
+            mean = {f: np.mean([getattr(r, f) for r in group]) for f in ("optimum", "regret", "ratio")}
             used = np.mean([r.spent / r.budget for r in group])
-            out.add_row(
-                group[0].allocator,
-                group[0].utility,
-                str(epochs),
-                f"{mean['optimum']:,.1f}",
-                f"{mean['value']:,.1f}",
-                f"{mean['regret']:,.3f}",
-                f"{mean['ratio']:.5f}",
-                f"{used:.2%}",
-            )
-        fit = fitted[key]
+            cells = (f"{mean['optimum']:,.0f}", f"{mean['regret']:.3g}", f"{mean['ratio']:.6f}", f"{used:.2%}")
+            out.add_row(label, str(epochs), *cells)
+            label = ""
         if fit["slope"] is not None:
             text = f"slope {fit['slope']:.2f} [{fit['low']:.2f}, {fit['high']:.2f}]"
-            out.add_row("", "", "", "", "", text, "", "", style="bold", end_section=True)
+            out.add_row(text, style="bold", end_section=True)
     return out
 
 

@@ -93,7 +93,8 @@ def test_kill_and_resume(tmp_path):
     assert [row["cero/n/mean"] for row in logged] == [4] * STEPS
     assert logged[-1]["cero/budget/left"] == 0
     assert max(row["cero/n/max"] for row in logged[4:]) > 4 > min(row["cero/n/min"] for row in logged[4:])
-    for key in ("group/signal", "group/all_right", "group/all_wrong", "posterior/mean", "dual/budget", "dual/prompt_mean"):
+    names = ("group/signal", "group/all_right", "group/all_wrong", "posterior/mean", "dual/budget", "dual/prompt_mean")
+    for key in names:
         assert all(f"cero/{key}" in row for row in logged)
 
     # Killed in epoch two, after step 5: the last checkpoint is step 3's.
