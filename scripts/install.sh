@@ -80,7 +80,8 @@ import verl
 import vllm  # noqa: F401
 import cero  # noqa: F401
 
-assert any(ep.value == "cero.verl.plugin" for ep in entry_points(group="verl.plugins")), "the verl plugin is not installed"
+plugins = [entry.value for entry in entry_points(group="verl.plugins")]
+assert "cero.verl.plugin" in plugins, f"verl does not see the plugin, only {plugins}"
 print(f"verl {verl.__version__}, vllm {version('vllm')}, torch {version('torch')}")
 PYTHON
 

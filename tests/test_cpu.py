@@ -33,12 +33,16 @@ def run(code, **env):
 def test_auto_detection_never_picks_the_cpu(monkeypatch):
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
     for name in ("PlatformCUDA", "PlatformROCm", "PlatformNPU"):  # as on a head node without any
-        monkeypatch.setattr(getattr(platform_manager, name), "is_platform_available", lambda self, use_smi_check=False: False)
+        monkeypatch.setattr(
+            getattr(platform_manager, name), "is_platform_available", lambda self, use_smi_check=False: False
+        )
     assert "cpu" in platform_manager.PlatformRegistry.registered_names()
     assert platform_manager._detect_platform_name() == "nvidia"
 
 
-@pytest.mark.parametrize("value, available", [("cpu", True), (" CPU ", True), ("nvidia", False), ("", False), (None, False)])
+@pytest.mark.parametrize(
+    "value, available", [("cpu", True), (" CPU ", True), ("nvidia", False), ("", False), (None, False)]
+)
 def test_the_platform_serves_only_who_asks(monkeypatch, value, available):
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
     if value is not None:
@@ -89,7 +93,9 @@ def test_engines_are_added_for_the_cpu_and_none_is_replaced():
     assert EngineRegistry._engines["language_model"]["fsdp2"]["cuda"] is FSDPEngineWithLMHead
 
 
-@pytest.mark.parametrize("env, module", [({}, "verl.workers.rollout.replica"), ({"VERL_PLATFORM": "cpu"}, "cero.verl.cpu.rollout")])
+@pytest.mark.parametrize(
+    "env, module", [({}, "verl.workers.rollout.replica"), ({"VERL_PLATFORM": "cpu"}, "cero.verl.cpu.rollout")]
+)
 def test_the_rollout_is_replaced_only_on_the_cpu(env, module):
     code = "import verl.workers.rollout.replica as r; print(r.RolloutReplicaRegistry._registry['vllm'].__module__)"
     assert run(code, **env) == module

@@ -58,7 +58,7 @@ def make_model(folder, tied):
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokens),  # no row beyond the tokenizer: verl never samples those, which would spoil the comparison
+        vocab_size=len(tokens),  # verl never samples beyond the tokenizer; rows there would spoil the comparison
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=2,
