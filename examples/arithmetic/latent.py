@@ -49,8 +49,9 @@ def summarise(successes: np.ndarray, samples: int) -> dict:
     successes : int array (prompts,), each in 0..samples
     samples : at least GROUP
 
-    Without signal is a group of GROUP rollouts that are all right or all wrong. Its probability is estimated without bias by the share
-    of GROUP-subsets of the samples that are; putting the frequency into p^n + (1-p)^n would overstate it.
+    Without signal is a group of GROUP rollouts that are all right or all wrong. Its probability is estimated without
+    bias by the share of GROUP-subsets of the samples that are; putting the frequency into p^n + (1-p)^n would
+    overstate it.
     """
     p = successes / samples
     subsets = comb(samples, GROUP)
@@ -76,7 +77,7 @@ def by_family(rows: list[dict], successes: np.ndarray, samples: int) -> dict[str
 
 
 def write_report(folder: Path, summary: dict, families: dict[str, dict[str, float]]) -> None:
-    """latent.json, and latent.png: how p is spread over the prompts, and whether each family has the share it was shown.
+    """latent.json, and latent.png: how p is spread over prompts, and each family's p beside the share shown.
 
     families: name -> {"share": as shown in the warm start, "measured": mean success frequency}
     """
@@ -92,7 +93,7 @@ def write_report(folder: Path, summary: dict, families: dict[str, dict[str, floa
     left, right = figure.subplots(1, 2)
     counts, samples = np.array(summary["histogram_of_successes"]), summary["samples_per_prompt"]
     left.bar(np.arange(samples + 1) / samples, counts, width=0.8 / samples, color="#4477aa")
-    left.axvspan(0.2, 0.8, color="#ccbb44", alpha=0.2, lw=0, label="p in [.2, .8]")
+    left.axvspan(0.2, 0.8, color="#ccbb44", alpha=0.2, lw=0, zorder=0, label="p in [.2, .8]")
     left.set(xlabel=f"share of {samples} samples that are right", ylabel="train prompts", title="Before training")
     left.legend(frameon=False)
     share, measured = (np.array([f[key] for f in families.values()]) for key in ("share", "measured"))

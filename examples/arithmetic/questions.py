@@ -1,9 +1,10 @@
 """Which questions are asked, what is their right answer, and which slip competes with it?
 
 A *family* is one operation with one fixed number in it, such as "(n+17) mod 100"; its questions run over the
-two-digit n. Every family has two procedures that a pupil might follow consistently: the right one, and a *slip* of the kind
-teachers know (the carry is forgotten, the smaller digit is always taken from the larger, ...). Only questions on which
-the two differ are asked, so following the slip is always wrong.
+two-digit n. Every family has two procedures that a pupil might follow consistently: the right one, which writes down
+an intermediate result in parentheses and then the answer, and a *slip* of the kind teachers know (the carry is
+forgotten, the smaller digit is always taken from the larger, ...), which answers off-hand. Only questions on which the
+two differ are asked, so following the slip is always wrong.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Family:
         return np.array([n for n in range(10, 100) if self.right(n) != self.slip(n)])
 
 
-def make_families(seed: int, lowest: float = 0.01, highest: float = 0.95) -> list[Family]:
+def make_families(seed: int, lowest: float = 0.015, highest: float = 0.95) -> list[Family]:
     """24 families. The shares are evenly spaced in log-odds, dealt at random so that no kind is the easy one."""
     pairs = [(kind, c) for kind in KINDS for c in kind.constants]
     odds = np.exp(np.linspace(np.log(lowest / (1 - lowest)), np.log(highest / (1 - highest)), len(pairs)))

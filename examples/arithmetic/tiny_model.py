@@ -1,8 +1,8 @@
 """What is the model? A Llama of about 0.4M parameters that reads and writes single characters.
 
-Nothing is downloaded: configuration, tokenizer and weights are made here, in the format of the Hugging Face hub, so verl
-and vLLM load the folder like any other model. Keep `model_type: llama`: verl builds token streams by model type, and
-only the generic builder suits a tokenizer without the usual special tokens.
+Nothing is downloaded: configuration, tokenizer and weights are made here, in the format of the Hugging Face hub, so
+verl and vLLM load the folder like any other model. Keep `model_type: llama`: verl builds token streams by model type,
+and only the generic builder suits a tokenizer without the usual special tokens.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_model(
     tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: int = 2, heads: int = 4
 ) -> LlamaForCausalLM:
-    """Random weights in float32. Seed torch before the call. hidden / heads must be a head size that vLLM's CPU
-    attention has (32, 64, 80, ...)."""
+    """Random weights in float32; seed torch before the call.
+
+    hidden / heads must be a head size of vLLM's CPU attention (32, 64, 80, ...).
+    """
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,

@@ -1,8 +1,12 @@
 """How does the capability get into the model? By imitating a mixture of right answers and slips.
 
-Per family the right procedure appears with that family's share; the slip has the rest. A model that fits this mixture knows both
-procedures for every question, and at temperature 1 follows the right one about as often as it was shown: the
-capability is there, and reinforcement has to bring it out.
+First both procedures appear equally often, so that the model learns to carry out either. Then, per family, the right
+one appears with that family's share and the slip has the rest: habit. The model now follows the right procedure about
+as often as it was shown at the end, and is still able to where it hardly ever does: the capability is latent, and
+reinforcement has to bring it out.
+
+The held-out questions are in the mixture as well (what they are held out from is the reinforcement): twenty questions a
+family would not teach a model this small to calculate.
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ from questions import Family, Split
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 IGNORED = -100  # label of a token that is not trained on
+EVEN = 0.5  # leading part of the draws in which both procedures are equally frequent
 
 
 class Mixture(torch.utils.data.Dataset):
-    """`size` (question, answer) pairs drawn with replacement; the draw is fixed at construction.
+    """`size` (question, response) pairs drawn with replacement, in the order of training; fixed at construction.
 
-    A row holds input_ids, attention_mask and labels, each int64 of shape (length,), padded on the right to the longest; only the
-    answer and <eos> are trained on.
+    A row holds input_ids, attention_mask and labels, each int64 of shape (length,), padded on the right to the
+    longest; only the response and <eos> are trained on.
     """
 
     def __init__(
@@ -43,7 +48,8 @@ class Mixture(torch.utils.data.Dataset):
         self.rows = {key: self._pad(*row, length, tokenizer.pad_token_id) for key, row in self.rows.items()}
         share = np.array([family.share for family, _ in questions])
         self.question = rng.integers(len(questions), size=size)
-        self.right = rng.random(size) < share[self.question]
+        known = np.arange(size) < EVEN * size
+        self.right = rng.random(size) < np.where(known, 0.5, share[self.question])
 
     @staticmethod
     def _encode(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> tuple[list[int], int]:
@@ -74,6 +80,7 @@ def train(model: LlamaForCausalLM, data: Mixture, workdir: Path, batch: int, lea
         output_dir=str(workdir),
         per_device_train_batch_size=batch,
         num_train_epochs=1,
+        train_sampling_strategy="sequential",  # the order of the draws matters
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
