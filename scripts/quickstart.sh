@@ -21,7 +21,7 @@ bash scripts/install.sh
 export PATH="$PWD/.venv/bin:$PATH"
 
 say "questions and a warm-started model"
-python examples/arithmetic/prepare.py --out "$task"
+python examples/arithmetic/prepare.py --out "$task" --train 336
 
 say "train (verl's console output goes to $log)"
 rm -rf "$out"
@@ -30,17 +30,17 @@ overrides=(
   +recipe=cero_cpu                                    # the plugin's word: scheduler, estimator, CPU path
   data.train_files="$task/train.parquet"
   data.val_files="$task/test.parquet"
-  data.train_batch_size=48                            # prompts a step
+  data.train_batch_size=28                            # prompts a step: 12 steps an epoch
   data.max_prompt_length=32
   data.max_response_length=8 
   actor_rollout_ref.model.path="$task/model"
-  actor_rollout_ref.rollout.n=8                       # rollouts per prompt: the budget is steps x 48 x 8
-  actor_rollout_ref.actor.ppo_mini_batch_size=48      # one update a step
-  actor_rollout_ref.actor.optim.lr=2e-4
+  actor_rollout_ref.rollout.n=8                       # rollouts per prompt: the budget is steps x 28 x 8
+  actor_rollout_ref.actor.ppo_mini_batch_size=28      # one update a step
+  actor_rollout_ref.actor.optim.lr=1e-4
   reward.custom_reward_function.path=examples/arithmetic/reward.py
-  trainer.total_epochs=5
+  trainer.total_epochs=4
   trainer.val_before_train=true
-  trainer.test_freq=10
+  trainer.test_freq=6
   trainer.save_freq=-1                                # no checkpoints: a run takes minutes
   trainer.logger=[console,tensorboard]
   trainer.project_name=cero

@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv (made if missing), those that train through verl's real stack included.
+# Runs all tests in .venv (made if missing): the fast ones on all cores, then those that train for real, in turn.
 #
-#   bash scripts/test.sh [pytest arguments]        e.g. -m "not e2e" for the fast ones
+#   bash scripts/test.sh
+#   bash scripts/test.sh -m "not e2e"      with arguments: one pytest with these
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/install.sh
-export HYPOTHESIS_STORAGE_DIRECTORY=.hypothesis
-.venv/bin/python -m pytest --durations=10 "$@"
+pytest=(.venv/bin/python -m pytest)
+if [ $# -gt 0 ]; then
+  exec "${pytest[@]}" "$@"
+fi
+"${pytest[@]}" -m "not e2e" -n 2 --dist worksteal --durations=8
+"${pytest[@]}" -m e2e --durations=0 -v

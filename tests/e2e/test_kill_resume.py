@@ -1,7 +1,6 @@
 """A run killed between checkpoints and resumed allocates as the one that was never killed."""
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -9,7 +8,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from tiny import command, make_data, make_model
+from tiny import command, make_data, make_model, run
 
 from cero.runlog import read_log
 from cero.state import load_state
@@ -43,26 +42,10 @@ def steps_in(folder):
     return [record["step"] for record in read_log(log_of(folder))] if log_of(folder).exists() else []
 
 
-def run(folder, environment):
-    result = subprocess.run(
-        options(folder),
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stdout[-8000:]
-    return result.stdout
-
-
-def kill_after_step(folder, environment, step):
+def kill_after_step(folder, step):
     """Start a run and kill -9 it, with everything it started, once `step` is logged."""
     with (folder / "killed.log").open("w") as output:
-        process = subprocess.Popen(
-            options(folder), cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(options(folder), cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + 600
             while step not in steps_in(folder):
@@ -84,7 +67,7 @@ def test_kill_and_resume(tmp_path):
         make_data(folder / "train.parquet")
         (folder / "reward.py").write_text(REWARD)
     metrics = tmp_path / "whole.jsonl"
-    run(folders["whole"], os.environ | {"VERL_FILE_LOGGER_PATH": str(metrics)})
+    run(options(folders["whole"]), folders["whole"], VERL_FILE_LOGGER_PATH=str(metrics))
 
     # verl's logger has our metrics; every step cost its budget, nothing was padded, and the second epoch differs.
     logged = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
@@ -98,10 +81,10 @@ def test_kill_and_resume(tmp_path):
         assert all(f"cero/{key}" in row for row in logged)
 
     # Killed in epoch two, after step 5: the last checkpoint is step 3's.
-    kill_after_step(folders["killed"], dict(os.environ), step=5)
+    kill_after_step(folders["killed"], step=5)
     assert (folders["killed"] / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "3"
     assert 5 in steps_in(folders["killed"])
-    run(folders["killed"], dict(os.environ))
+    run(options(folders["killed"]), folders["killed"])
 
     whole, resumed = (read_log(log_of(folder)) for folder in folders.values())
     assert [r["step"] for r in resumed] == list(range(1, STEPS + 1))

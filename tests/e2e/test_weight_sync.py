@@ -10,15 +10,13 @@ This sees what the metric is too coarse for, a single stale layer.
 
 import json
 import os
-import signal
-import subprocess
 import sys
 
 import pytest
+from tiny import command, make_data, make_model, run
 
 pytestmark = pytest.mark.e2e
 
-RECIPE = ("+recipe=cero_cpu", "allocator=uniform")
 STEPS = 4
 LEARNING_RATE = 1e-3
 METRIC = "training/rollout_actor_probs_pearson_corr"
@@ -34,83 +32,10 @@ class Extension(weight_sync.CpuWorkerExtension):
     pass
 """
 
-CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return solution_str.count(ground_truth) / 8
 """
-
-
-def make_model(folder, tied):
-    """Write a random two-layer Llama with a one-character-per-token tokenizer."""
-    import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokens = ["<pad>", "<eos>", *"0123456789+= "]
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
-    fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(folder)
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokens),  # verl never samples beyond the tokenizer; rows there would spoil the comparison
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=tied,
-        initializer_range=0.1,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-
-
-def make_data(path, rows=64):
-    """Write prompts `a+b=`; the reward counts the digit `7` in the answer."""
-    from datasets import Dataset
-
-    Dataset.from_list(
-        [
-            {
-                "data_source": "sevens",
-                "prompt": [{"role": "user", "content": f"{i % 10}+{i // 10}="}],
-                "reward_model": {"style": "rule", "ground_truth": "7"},
-                "extra_info": {"index": i},
-            }
-            for i in range(rows)
-        ]
-    ).to_parquet(path)
-
-
-def run(command, folder, **env):
-    """Run `command` in `folder`, end whatever it started, and return what it printed."""
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=600)
-    finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    assert process.returncode == 0, output[-8000:]
-    return output
 
 
 def train(folder, tied, *overrides):
@@ -120,28 +45,17 @@ def train(folder, tied, *overrides):
     (folder / "reward.py").write_text(REWARD)
     (folder / "deaf.py").write_text(DEAF)
     metrics = folder / "metrics.jsonl"
-    command = [
-        *(sys.executable, "-m", "verl.trainer.main_ppo", *RECIPE),
-        f"actor_rollout_ref.model.path={folder}/model",
+    arguments = command(
+        folder,
+        "allocator=uniform",
         f"actor_rollout_ref.actor.optim.lr={LEARNING_RATE}",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=16",
-        "actor_rollout_ref.rollout.n=4",
-        f"data.train_files={folder}/train.parquet",
-        f"data.val_files={folder}/train.parquet",
-        "data.train_batch_size=16",
-        "data.max_prompt_length=16",
-        "data.max_response_length=8",
-        f"reward.custom_reward_function.path={folder}/reward.py",
-        "trainer.logger=[console,file]",
         "trainer.val_before_train=false",
         "trainer.resume_mode=disable",
         f"trainer.total_training_steps={STEPS}",
-        f"trainer.default_local_dir={folder}/checkpoints",
-        f"hydra.run.dir={folder}/hydra",
         *overrides,
-    ]
+    )
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    run(command, folder, VERL_FILE_LOGGER_PATH=str(metrics), PYTHONPATH=path)
+    run(arguments, folder, VERL_FILE_LOGGER_PATH=str(metrics), PYTHONPATH=path)
     return [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
 
 

@@ -1,5 +1,8 @@
 """The smallest thing that trains through verl's whole stack on CPU: a random Llama and one-digit sums."""
 
+import os
+import signal
+import subprocess
 import sys
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -73,3 +76,25 @@ def command(folder, *overrides, recipe="cero_cpu"):
         f"hydra.run.dir={folder}/hydra",
         *overrides,
     ]
+
+
+def run(arguments, folder, **environment):
+    """Run a command in `folder`, fail with the end of its output unless it exits 0; returns the output."""
+    process = subprocess.Popen(
+        arguments,
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=600)
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    assert process.returncode == 0, output[-8000:]
+    return output
