@@ -64,7 +64,7 @@ def test_ground_truths_are_the_values_of_the_questions():
         ("add-28", 34, 52),  # 4 + 8 = 12, the 1 is lost
         ("subtract-18", 34, 24),  # 3 - 1, 8 - 4
         ("multiply-4", 34, 26),  # 3 * 4 = 12, 4 * 4 = 16, the 1 is lost twice
-        ("from-36", 34, 98),  # 34 - 36
+        ("from-6", 34, 28),  # 34 - 6
         ("remainder-6", 34, 5),  # 34 = 5 * 6 + 4
         ("square-19", 34, 11),  # 68 mod 19
     ],
@@ -98,6 +98,11 @@ def test_held_out_is_disjoint_and_balanced():
     assert not asked[0] & asked[1]
     assert np.bincount(train.family).tolist() == [20] * 24 and np.bincount(test.family).tolist() == [10] * 24
     assert len(np.unique(train.family[:48])) > 12, "families are mixed in file order"
+
+
+def test_every_question_belongs_to_one_family():
+    asked = [family.question(n) for family in questions.make_families(0) for n in family.operands().tolist()]
+    assert len(asked) == len(set(asked))
 
 
 def test_seeds():
@@ -201,11 +206,13 @@ def test_right(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "18", "-17", "17.0", "1 7", "16 17", "17 17", "12+5", "34/2", "17!", "17%", "x=17", "12+5=17", "--17", "17)", "(17)",
-        "((1))17", "(1)(2)17", "(17", "=17", "mod 17", "\\frac{34}{2}", "\\boxed{12+5}", "\\", "１７", "¹⁷", "𝟏𝟕", "十七", "\x00", "\ud800",
-        "9" * 100_000, "(" * 100_000, "(9" * 50_000, "1e1", "10**1000000000", "nan", "inf", "None", "<unk>17", "17<eos>", None, 3.5,
+        *("", " ", "18", "-17", "17.0", "1 7", "16 17", "17 17", "17!", "17%", "17)", "(17)", "(17", "--17", "1e1"),
+        *("12+5", "34/2", "x=17", "=17", "12+5=17", "((1))17", "(1)(2)17", "mod 17", "10**1000000000", "3(17)"),
+        *("\\frac{34}{2}", "\\boxed{12+5}", "\\", "\x00", "\ud800", "nan", "inf", "None", "<unk>17", "17<eos>"),
+        *("\uff11\uff17", "\u00b9\u2077", "\U0001d7cf\U0001d7d5", "\u0661\u0667", "\u5341\u4e03"),  # 17 in other digits
+        *("9" * 100_000, "(" * 100_000, "(9" * 50_000, " " * 100_000 + "x", None, 3.5),
     ],
-)  # fmt: skip
+)
 def test_wrong_or_no_answer(text):
     assert score(text) == 0.0
 

@@ -50,7 +50,7 @@ KINDS = (
     Kind("multiply", "({n}*{c}) mod 100", lambda n, c: n * c, lambda n, c: (n * c) % 100,
          _no_carry_product, "forgets the carry", (3, 4, 7, 8)),
     Kind("from", "({c}-{n}) mod 100", lambda n, c: c - n, lambda n, c: (c - n) % 100,
-         lambda n, c: (n - c) % 100, "swaps the two numbers", (12, 36, 63, 84)),
+         lambda n, c: (n - c) % 100, "swaps the two numbers", (4, 6, 7, 9)),
     Kind("remainder", "{n} mod {c}", lambda n, c: n // c * c, lambda n, c: n % c,
          lambda n, c: n // c, "gives the quotient", (6, 9, 11, 13)),
     Kind("square", "{n}^2 mod {c}", lambda n, c: n % c, lambda n, c: n * n % c,

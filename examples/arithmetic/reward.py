@@ -21,14 +21,18 @@ from math_verify import ExprExtractionConfig, parse, verify
 logging.getLogger("math_verify.parser").setLevel(logging.ERROR)
 logging.getLogger("math_verify.grader").setLevel(logging.ERROR)
 
-MAX_DIGITS = 18  # longer digit strings are no answer to these questions, and cost time
-WORKING = re.compile(r"^\s*\([^()]*\)")
-ANSWER = re.compile(rf"\s*(?:\$|\\boxed\{{)?\s*(-?[0-9]{{1,{MAX_DIGITS}}})\s*(?:\$|\}})?\s*")
+MAX_LENGTH = 64  # characters; longer texts are no answers to these questions, whatever they say
+WORKING = re.compile(r"\([^()]*\)")
+ANSWER = re.compile(r"(?:\$|\\boxed\{)?(-?[0-9]{1,18})(?:\$|\})?")
 
 
 def extract(text: str) -> str | None:
     """The digits of the answer (with its sign), or None where the text isn't of the form described above."""
-    match = ANSWER.fullmatch(WORKING.sub("", text, count=1))
+    text = text.strip()
+    if len(text) > MAX_LENGTH:
+        return None
+    working = WORKING.match(text)
+    match = ANSWER.fullmatch(text[working.end() :].strip() if working else text)
     return match.group(1) if match else None
 
 
