@@ -53,6 +53,39 @@ def _regret(arguments):
         console.print(f"Picture: {picture}", soft_wrap=True)
 
 
+def _simulate(arguments):
+    from rich.console import Console
+    from rich.progress import track
+
+    from cero.simulation import run, study
+
+    count = len(arguments.contenders) * arguments.seeds
+    curves = study.study(
+        arguments.contenders,
+        arguments.preset,
+        arguments.seeds,
+        progress=lambda jobs: track(
+            jobs, total=count, description="simulate", console=Console(stderr=True), transient=True
+        ),
+        workers=arguments.workers,
+        prompts=arguments.prompts,
+        epochs=arguments.epochs,
+        batch=arguments.batch,
+        rollouts_per_prompt=arguments.rollouts,
+        n_min=arguments.n_min,
+        n_max=arguments.n_max,
+    )
+    summary = study.summarise(curves, arguments.contenders[0])
+    title = f"Simulated policies, {arguments.preset}: {arguments.prompts} prompts, {arguments.seeds} seeds"
+    picture = study.plot(curves, arguments.out, title)
+    if arguments.json:
+        print(json.dumps({"summary": summary, "curves": run.as_json(curves)}, indent=2))
+    else:
+        console = Console()
+        console.print(study.table(summary, title))
+        console.print(f"Picture: {picture}", soft_wrap=True)
+
+
 def _words(text):
     return text.split(",")
 
@@ -91,6 +124,28 @@ def parser():
     regret.add_argument("--out", default="regret.png", help="where the picture goes")
     regret.add_argument("--json", action="store_true", help="print records and slopes as JSON")
     regret.set_defaults(run_command=_regret)
+    from cero.simulation.policy import PRESETS
+    from cero.simulation.study import CONTENDERS, DEFAULT
+
+    simulate = commands.add_parser("simulate", help="allocators on policies that learn without a network: a laboratory")
+    simulate.add_argument(
+        "--contenders",
+        type=_words,
+        default=DEFAULT,
+        help=f"comma list; the first is the baseline. Of {', '.join(CONTENDERS)}, or any allocator",
+    )
+    simulate.add_argument("--preset", choices=list(PRESETS), default="latent")
+    simulate.add_argument("--prompts", type=int, default=4096)
+    simulate.add_argument("--epochs", type=int, default=30)
+    simulate.add_argument("--batch", type=int, default=256, help="prompts a step")
+    simulate.add_argument("--rollouts", type=int, default=8, help="rollouts per prompt that uniform spends")
+    simulate.add_argument("--n-min", type=int, default=2)
+    simulate.add_argument("--n-max", type=int, default=32)
+    simulate.add_argument("--seeds", type=int, default=5)
+    simulate.add_argument("--workers", type=int, default=None, help="processes (default: all cores)")
+    simulate.add_argument("--out", default="simulate.png", help="where the picture goes")
+    simulate.add_argument("--json", action="store_true", help="print summary and curves as JSON")
+    simulate.set_defaults(run_command=_simulate)
     return top
 
 
