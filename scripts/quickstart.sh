@@ -12,7 +12,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 task=${TASK:-runs/arithmetic} # questions and warm-started model; reused when up to date
 out=${OUT:-runs/quickstart}
-log=$out/train.log
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -23,9 +22,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 say "questions and a warm-started model"
 python examples/arithmetic/prepare.py --out "$task" --train 336
 
-say "train (verl's console output goes to $log)"
-rm -rf "$out"
-mkdir -p "$out"
+say "train (verl's console output goes to $out/train.log)"
 overrides=(
   +recipe=cero_cpu                                    # the plugin's word: scheduler, estimator, CPU path
   data.train_files="$task/train.parquet"
@@ -45,20 +42,5 @@ overrides=(
   trainer.logger=[console,tensorboard]
   trainer.project_name=cero
   trainer.experiment_name=quickstart
-  trainer.default_local_dir="$out"
-  hydra.run.dir="$out/hydra"
 )
-export TENSORBOARD_DIR="$out/tensorboard"
-python -m verl.trainer.main_ppo "${overrides[@]}" "$@" >"$log" 2>&1 &
-pid=$!
-trap 'kill $pid 2>/dev/null || true' EXIT # Ctrl-C ends the training, too
-cero watch "$out" --pid $pid
-if ! wait $pid; then
-  grep -aE '^cero: |Error' "$log" | tail -n 5 >&2
-  printf '\nquickstart.sh: the training failed; its last lines are above, all of it is in %s\n' "$log" >&2
-  exit 1
-fi
-trap - EXIT
-
-say "report"
-cero report "$out"
+bash scripts/train_and_report.sh "$out" "${overrides[@]}" "$@"

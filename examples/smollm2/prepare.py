@@ -74,7 +74,9 @@ def write_parquet(rows: dict[str, list[dict]], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for split, part in rows.items():
-        pq.write_table(pa.Table.from_pylist(part), folder / f"{split}.parquet")
+        temporary = folder / f".{split}.parquet"
+        pq.write_table(pa.Table.from_pylist(part), temporary)
+        temporary.replace(folder / f"{split}.parquet")  # never half-made
 
 
 def convert_model(folder: Path) -> None:

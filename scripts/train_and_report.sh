@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Trains with main_ppo into a folder made anew, shows progress, and ends with the run's table and picture.
+#
+#   bash scripts/train_and_report.sh OUT override...       in an environment with verl and cero
+set -euo pipefail
+
+out=$1
+shift
+log=$out/train.log
+rm -rf "$out"
+mkdir -p "$out"
+export TENSORBOARD_DIR="$out/tensorboard"
+python -m verl.trainer.main_ppo "$@" \
+  trainer.default_local_dir="$out" hydra.run.dir="$out/hydra" >"$log" 2>&1 &
+pid=$!
+trap 'kill $pid 2>/dev/null || true' EXIT # Ctrl-C ends the training, too
+cero watch "$out" --pid $pid
+if ! wait $pid; then
+  grep -aE '^cero: |Error' "$log" | tail -n 5 >&2
+  printf '\nThe training failed; its last errors are above, all of it is in %s\n' "$log" >&2
+  exit 1
+fi
+trap - EXIT
+printf '\n== report\n'
+cero report "$out"
