@@ -34,6 +34,7 @@ overrides=(
   actor_rollout_ref.actor.ppo_mini_batch_size=8       # one update a step
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 # tokens of a micro-batch: its logits are 49152 wide
   actor_rollout_ref.actor.optim.lr=1e-5
+  actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=256 # the embedding is 113 MB
   reward.custom_reward_function.path=examples/smollm2/reward.py
   trainer.total_epochs=3                              # the first is uniform: nothing is known yet
   trainer.val_before_train=true
