@@ -19,7 +19,7 @@ from questions import Family, Split
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 IGNORED = -100  # label of a token that is not trained on
-EVEN = 0.5  # leading part of the draws in which both procedures are equally frequent
+EVEN = 0.65  # leading part of the draws in which both procedures are equally frequent
 
 
 class Mixture(torch.utils.data.Dataset):
