@@ -72,6 +72,7 @@ class Cero(PosteriorAllocator):
         # vmax: no price above the largest value moves anything.
         self._price_max = posterior.BOUNDS[self.value]
         self._steps = 0
+        self._asked = np.zeros(0)  # what the step in hand asked for, from `_targets` to `_allocated`
 
     def prices(self, rows):
         """mu_i = v_i s_i of `rows`, in value per rollout; a row of -1 is a prompt never seen."""
@@ -91,7 +92,8 @@ class Cero(PosteriorAllocator):
         return duals.response(anchor, prices, self.price, self._price_unit, self.rollouts_per_prompt, self.response)
 
     def _targets(self, rows, budget):
-        return self._response(rows)
+        self._asked = self._response(rows)
+        return self._asked
 
     def _own_budget(self, ids):
         wanted = np.clip(self._response(self.table.rows(ids)), self.n_min, self.n_max).sum()
@@ -99,7 +101,7 @@ class Cero(PosteriorAllocator):
         return max(least, int(wanted) if self.ledger.left is None else min(int(wanted), self.ledger.left))
 
     def _allocated(self, rows, shares, counts):
-        demand = np.clip(self._response(rows), self.n_min, self.n_max).mean() if rows.size else 0.0
+        demand = np.clip(self._asked, self.n_min, self.n_max).mean() if rows.size else 0.0
         self._steps += 1
         self.price = duals.price_step(
             self.price,

@@ -13,7 +13,7 @@ import os
 import sys
 
 import pytest
-from tiny import command, make_data, make_model, run
+from tiny import SHAPE, command, make_data, make_model, run
 
 pytestmark = pytest.mark.e2e
 
@@ -88,14 +88,8 @@ def reload_and_compare(folder, family, tied, dtype):
         torch.manual_seed(seed)
         config = getattr(transformers, f"{family}Config")(
             vocab_size=64,
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=128,
+            **SHAPE,
             tie_word_embeddings=tied,
-            initializer_range=0.1,
         )
         model = getattr(transformers, f"{family}ForCausalLM")(config)
         for name, parameter in model.named_parameters():

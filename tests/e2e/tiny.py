@@ -6,6 +6,15 @@ import subprocess
 import sys
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+SHAPE = dict(
+    hidden_size=128,
+    intermediate_size=256,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    initializer_range=0.1,
+)
 
 
 def make_model(folder, tied):
@@ -25,14 +34,8 @@ def make_model(folder, tied):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokens),  # none beyond the tokenizer's: verl never samples those, which would spoil comparisons
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
+        **SHAPE,
         tie_word_embeddings=tied,
-        initializer_range=0.1,
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,
