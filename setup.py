@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.10",
     # Explicit: verl and TransferQueue wheels already put `recipe`, `scripts` and `tests` into
     # site-packages, so nothing of ours may be a top-level package but `cero`.
-    packages=["cero", "cero.allocators", "cero.simulation", "cero.verl", "cero.verl.cpu", "cero.recipe"],
+    packages=["cero", "cero.allocators", "cero.commands", "cero.sampling", "cero.simulation", "cero.verl", "cero.verl.cpu", "cero.recipe"],
     package_dir={"cero.recipe": "recipe"},
     package_data={"cero.recipe": ["*.yaml", "allocator/*.yaml"]},
     install_requires=["numpy>=1.26", "scipy>=1.11", "rich>=13", "matplotlib>=3.8"],  # the core itself imports NumPy only
