@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from cero import make_allocator
-from cero.duals import price_step, response, slope_step
+from cero.budget import project_to_sum
+from cero.duals import BANG_BANG, plain_steps, price_step, response, scaled_steps, slope_step
 from cero.posterior import BOUNDS, VALUES
+from cero.state import load_state, save_state
 from cero.utility import UTILITIES
 
 PROMPTS = np.arange(400, dtype=np.uint64)
@@ -117,6 +120,10 @@ def test_frozen_duals_leave_value_alone_to_decide():
         ("forgetting", 1.01),
         ("prior_a", 0),
         ("prompt_step", -1),
+        ("warm_start", "yes"),
+        ("primal", "simplex"),
+        ("step_rule", "newton"),
+        ("averaging", "prices"),
     ],
 )
 def test_options_out_of_range(key, value):
@@ -131,3 +138,101 @@ def test_forgetting_is_bayes_at_one_and_discounts_below():
             a.allocate(["x"], budget=4)
             a.observe(["x"], [won], [4])
         assert a.posterior_parameters(a.table.rows(np.array([a.table["id"][0]])))[0][0] == 1 + expected
+
+
+def test_bang_bang_is_the_linear_programme():
+    """Clipped it maximises (mu - lam) x within the bounds; projected, also under the step's budget (SciPy's LP)."""
+    prices = np.random.default_rng(0).uniform(0.05, 0.15, 40)
+    asked = response(8.0, prices, 0.1, 0.1, 8, BANG_BANG)
+    np.testing.assert_array_equal(np.clip(asked, 2, 32), np.where(prices > 0.1, 32, 2))
+    best = optimize.linprog(-prices, A_eq=np.ones((1, 40)), b_eq=[320], bounds=(2, 32))
+    np.testing.assert_allclose(project_to_sum(asked, 320, 2, 32), best.x, atol=1e-6)
+
+
+def test_cold_start_is_the_unspent_optimum():
+    """Slope 1 and price 0: nothing allocated yet, the budget free; so everyone asks for all there is."""
+    allocator, given = run(epochs=1, warm_start=False, budget=False, total_budget=None, budget_step=0.0)
+    assert allocator.price == 0 and (given == 32).all()
+    unseen = allocator.prices(np.array([-1]))
+    assert unseen == allocator.prior_value()
+
+
+def test_scaled_steps_are_newtons_at_the_warm_start():
+    """The inverse of what one unit of a dual moves, by central differences; then over the square root of time."""
+    utility, epochs, nbar, strength, saturation, h = UTILITIES["exp"], 10, 8, 2.0, 1.3, 1e-6
+    scale = saturation * epochs * nbar
+    slope, value = float(utility.slope(epochs * nbar, scale)), 1 / 6
+    price = value * slope
+
+    def imbalance(s, lam):
+        x = response(nbar, value * s, lam, price, nbar, strength)
+        return x - utility.demand(s, scale) / epochs
+
+    by_slope = (imbalance(slope + h, price) - imbalance(slope - h, price)) / (2 * h)
+    by_price = (imbalance(slope, price - h) - imbalance(slope, price + h)) / (2 * h)
+    steps = scaled_steps(slope, price, nbar, saturation, strength, epochs, 7)
+    np.testing.assert_allclose(steps, (1 / by_slope / np.sqrt(epochs), 1 / by_price / np.sqrt(7)), rtol=1e-6)
+
+
+def test_plain_steps_are_value_over_rollouts():
+    slope, price = plain_steps(1 / 6, 8, 16)
+    assert price == pytest.approx((1 / 6) / 8 / 4) and slope / price == pytest.approx(6)
+    one, other = (run(epochs=2, step_rule=rule)[0].table["slope"] for rule in ("plain", "scaled"))
+    assert np.abs(np.diff(one)).max() > 2 * np.abs(np.diff(other)).max()
+
+
+@pytest.mark.parametrize("averaging", ["responses", "duals"])
+def test_averages_are_running_means(averaging):
+    """Recomputed from every visit's response (or dual), by hand."""
+    allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=9, averaging=averaging, total_budget=10**6)
+    rng, ids, history, prices = np.random.default_rng(1), np.arange(30, dtype=np.uint64), [], [allocator.price]
+    for visit in range(6):
+        rows = allocator.table.rows(ids)
+        slope = allocator._stored("slope", rows, allocator._first_slope)
+        mu = allocator.prices(rows)
+        if averaging == "responses":
+            asked = response(8.0, mu, allocator.price, allocator._price_unit, 8, 2.0)
+            history.append(np.clip(asked, 2, 32))
+            expected = np.mean(history, axis=0)
+        else:
+            history.append(slope)
+            mean_mu = mu / slope * np.mean(history, axis=0)
+            expected = response(8.0, mean_mu, np.mean(prices), allocator._price_unit, 8, 2.0)
+        n = allocator.allocate(ids, budget=240)
+        np.testing.assert_allclose(allocator._asked, expected, rtol=1e-5)
+        allocator.observe(ids, rng.binomial(n, ids.astype(float) / 30), n)
+        prices.append(allocator.price)
+        assert visit < 1 or np.ptp(expected) > 0
+
+
+@pytest.mark.parametrize("averaging", ["responses", "duals"])
+def test_averages_are_part_of_the_state_and_small(averaging, tmp_path):
+    whole, _ = run(epochs=3, averaging=averaging, total_budget=None)
+    save_state(whole.state_dict(), tmp_path / "state.npz")
+    other = make_allocator("cero", **whole.options())
+    other.load_state_dict(load_state(tmp_path / "state.npz"))
+    for _ in range(3):
+        np.testing.assert_array_equal(whole.allocate(PROMPTS, budget=3300), other.allocate(PROMPTS, budget=3300))
+    plain = make_allocator("cero", rollouts_per_prompt=8, epochs=5)
+    with pytest.raises(ValueError, match="columns"):
+        plain.load_state_dict(whole.state_dict())
+    large = make_allocator("cero", rollouts_per_prompt=8, epochs=5, averaging=averaging)
+    large.allocate(np.arange(100_000, dtype=np.uint64), budget=800_000)
+    assert large.table.nbytes / 100_000 < 96
+
+
+def test_a_prompt_at_zero_stays_anchored_there():
+    """anchor=last with n_min=0: a share of 0 is a share, not a prompt never visited."""
+    allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=5, n_min=0, anchor="last")
+    ids = np.arange(10, dtype=np.uint64)
+    allocator.allocate(ids, budget=80)
+    allocator.table["last"][0] = 0.0
+    anchors = allocator._stored("last", allocator.table.rows(ids), 8)
+    assert anchors[0] == 0 and (anchors[1:] > 0).all()
+
+
+@pytest.mark.parametrize("budget", [True, False])
+def test_proximal_asks_evenly_where_bang_bang_swings(budget):
+    p = np.random.default_rng(3).uniform(0, 1, 400)
+    rough, smooth = (run(epochs=8, p=p, budget=budget, primal=primal)[1] for primal in ("bang_bang", "proximal"))
+    assert np.abs(np.diff(rough, axis=0)).mean() > 2 * np.abs(np.diff(smooth, axis=0)).mean()

@@ -30,18 +30,32 @@ class Cero(PosteriorAllocator):
     prompt_step, budget_step : float >= 0
         Step sizes of the two duals, in units that make 1 a sensible size (divided by sqrt(epochs) and by the
         square root of the number of steps so far); 0 freezes a dual.
+    warm_start : bool
+        Start the duals at the optimum under the prior. False: where nothing was allocated yet and the budget is
+        free, slope 1 (mu_i = U_i'(0) = v_i) and price 0.
+    primal : "proximal" or "bang_bang"
+        "bang_bang" is the plain dual's response: n_max to a prompt priced above the market, n_min to one below
+        (under a step's budget: n_max to the highest prices, as far as it goes).
+    step_rule : "scaled" or "plain"
+        Units of the two steps: `duals.scaled_steps`, or the textbook's `duals.plain_steps`, both over sqrt(epochs).
+    averaging : "none", "responses" or "duals"
+        Ask for the running mean of a prompt's responses over its visits; or respond to the running means of its
+        dual and of the price. Costs 8 bytes for each prompt.
     **options : see `PosteriorAllocator` and `Allocator`
+
+    The last four are switches on how plain the iteration is; docs/regret.md measures each.
 
     State: a slope per prompt (column "slope"), warm-started at the optimum under the prior, and `price`, the
     budget's. With a budget given for each step (verl's default here) the budget binds by itself, the common shift
     that makes the step exact plays the price's part, and `price` is what the market would ask; with
-    `allocate(ids, budget=None)` it decides how much the step spends.
+    `allocate(ids, budget=None)` it decides how much the step spends. `demand` is what the last step asked for, in
+    rollouts per prompt, before it was made to cost its budget.
     """
 
     name = "cero"
     columns = PosteriorAllocator.columns | {
         "slope": (np.float64, 0.0),  # 0: not priced yet
-        "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding; 0: not visited yet
+        "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding
     }
 
     def __init__(
@@ -53,8 +67,15 @@ class Cero(PosteriorAllocator):
         anchor="equal",
         prompt_step=1.0,
         budget_step=1.0,
+        warm_start=True,
+        primal="proximal",
+        step_rule="scaled",
+        averaging="none",
         **options,
     ):
+        self.averaging = check_choice("averaging", averaging, ("none", "responses", "duals"))
+        if averaging != "none":
+            self.columns = type(self).columns | {"average": (np.float32, 0.0), "visits": (np.int32, 0)}
         super().__init__(**options)
         self.utility = check_choice("utility", utility, UTILITIES)
         self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
@@ -62,34 +83,60 @@ class Cero(PosteriorAllocator):
         self.anchor = check_choice("anchor", anchor, ("equal", "last"))
         self.prompt_step = check_number("prompt_step", prompt_step, 0, 1e6)
         self.budget_step = check_number("budget_step", budget_step, 0, 1e6)
+        self.warm_start = check_choice("warm_start", warm_start, (True, False))
+        self.primal = check_choice("primal", primal, ("proximal", "bang_bang"))
+        self.step_rule = check_choice("step_rule", step_rule, ("scaled", "plain"))
+        self._strength = self.response if primal == "proximal" else duals.BANG_BANG
         self._utility = UTILITIES[utility]
-        # The offline optimum under the prior gives everyone nbar: all start at that slope and its price.
+        # The offline optimum under the prior gives everyone nbar: that slope and its price are the units, and the
+        # warm start.
         share = self.epochs * self.rollouts_per_prompt
         self._scale = self.saturation * share
-        self._first_slope = float(self._utility.slope(share, self._scale))
-        self._price_unit = self.prior_value() * self._first_slope
-        self.price = self._price_unit
+        self._slope_unit = float(self._utility.slope(share, self._scale))
+        self._price_unit = self.prior_value() * self._slope_unit
+        self._first_slope = self._slope_unit if warm_start else 1.0
+        self.price = self._price_unit if warm_start else 0.0
+        self._price_average = self.price
         # vmax: no price above the largest value moves anything.
         self._price_max = posterior.BOUNDS[self.value]
         self._steps = 0
         self._asked = np.zeros(0)  # what the step in hand asked for, from `_targets` to `_allocated`
+        self.demand = float("nan")
 
-    def prices(self, rows):
+    def _stored(self, column, rows, fresh):
+        """`column` at `rows`, and `fresh` for a prompt never allocated to (no slope yet, or a row of -1)."""
+        values = np.full(rows.shape, float(fresh))
+        known = np.flatnonzero(rows >= 0)
+        known = known[self.table["slope"][rows[known]] > 0]
+        values[known] = self.table[column][rows[known]]
+        return values
+
+    def prices(self, rows, column="slope"):
         """mu_i = v_i s_i of `rows`, in value per rollout; a row of -1 is a prompt never seen."""
-        prices = np.full(rows.shape, self._price_unit)
-        known = rows[rows >= 0]
-        slopes = self.table["slope"][known]
-        prices[rows >= 0] = self.values(known) * np.where(slopes > 0, slopes, self._first_slope)
-        return prices
+        values = np.full(rows.shape, self.prior_value())
+        values[rows >= 0] = self.values(rows[rows >= 0])
+        return values * self._stored(column, rows, self._first_slope)
 
     def _response(self, rows):
-        anchor = np.full(rows.shape, float(self.rollouts_per_prompt))
-        if self.anchor == "last":
-            known = rows >= 0
-            last = self.table["last"][rows[known]]
-            anchor[known] = np.where(last > 0, last, self.rollouts_per_prompt)
-        prices = self.prices(rows)
-        return duals.response(anchor, prices, self.price, self._price_unit, self.rollouts_per_prompt, self.response)
+        nbar = self.rollouts_per_prompt
+        anchor = self._stored("last", rows, nbar) if self.anchor == "last" else np.full(rows.shape, float(nbar))
+        prices, price = self.prices(rows), self.price
+        if self.averaging == "duals":
+            prices, price = self.prices(rows, "average"), self._price_average
+        asked = duals.response(anchor, prices, price, self._price_unit, nbar, self._strength)
+        if self.averaging == "responses":
+            asked = np.clip(asked, self.n_min, self.n_max)
+            asked += (self._stored("average", rows, nbar) - asked) * (1.0 - 1.0 / (self._stored("visits", rows, 0) + 1))
+        return asked
+
+    def _step_sizes(self):
+        """(slope per rollout, price per rollout) of the step in hand."""
+        if self.step_rule == "plain":
+            sizes = duals.plain_steps(self.prior_value(), self.rollouts_per_prompt, self.epochs)
+        else:
+            units = self._slope_unit, self._price_unit, self.rollouts_per_prompt, self.saturation, self.response
+            sizes = duals.scaled_steps(*units, self.epochs, self._steps)
+        return self.prompt_step * sizes[0], self.budget_step * sizes[1]
 
     def _targets(self, rows, budget):
         self._asked = self._response(rows)
@@ -101,34 +148,35 @@ class Cero(PosteriorAllocator):
         return max(least, int(wanted) if self.ledger.left is None else min(int(wanted), self.ledger.left))
 
     def _allocated(self, rows, shares, counts):
-        demand = np.clip(self._asked, self.n_min, self.n_max).mean() if rows.size else 0.0
+        self.demand = float(np.clip(self._asked, self.n_min, self.n_max).mean()) if rows.size else 0.0
         self._steps += 1
-        self.price = duals.price_step(
-            self.price,
-            self.rollouts_per_prompt,
-            demand,
-            self.budget_step * self._price_unit / (self.response * self.rollouts_per_prompt * np.sqrt(self._steps)),
-            self._price_max,
-        )
+        prompt_step, budget_step = self._step_sizes()
+        self.price = duals.price_step(self.price, self.rollouts_per_prompt, self.demand, budget_step, self._price_max)
+        self._price_average += (self.price - self._price_average) / (self._steps + 1)
         # A prompt that occurs twice makes one step with the sum of its shares.
-        rows, inverse, times = np.unique(rows, return_inverse=True, return_counts=True)
+        rows, first, inverse, times = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
         shares = np.bincount(inverse, shares, rows.size)
         self.table["last"][rows] = shares / times
-        slopes = self.table["slope"][rows]
-        slopes = np.where(slopes > 0, slopes, self._first_slope)
-        step = (
-            self.prompt_step
-            * self._first_slope
-            / (self.rollouts_per_prompt * (self.saturation + self.response) * np.sqrt(self.epochs))
-        )
+        slopes = self._stored("slope", rows, self._first_slope)
         demand = self._utility.demand(slopes, self._scale) / self.epochs
-        self.table["slope"][rows] = duals.slope_step(slopes, shares, demand, step)
+        moved = duals.slope_step(slopes, shares, demand, prompt_step)
+        if self.averaging != "none":
+            self.table["visits"][rows] += 1
+        if self.averaging == "responses":
+            self.table["average"][rows] = self._asked[first]
+        if self.averaging == "duals":  # of the slopes responded to so far and the new one
+            average = self._stored("average", rows, self._first_slope)
+            self.table["average"][rows] = average + (moved - average) / (self.table["visits"][rows] + 1)
+        self.table["slope"][rows] = moved
 
     def _scalars(self):
-        return {"price": float(self.price), "steps": self._steps}
+        average = {"price_average": float(self._price_average)} if self.averaging == "duals" else {}
+        return super()._scalars() | {"price": float(self.price), "steps": self._steps} | average
 
     def _load_scalars(self, scalars):
+        super()._load_scalars(scalars)
         self.price, self._steps = float(scalars["price"]), int(scalars["steps"])
+        self._price_average = float(scalars.get("price_average", self.price))
 
     def metrics(self):
         figures = super().metrics()
