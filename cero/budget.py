@@ -39,8 +39,9 @@ def project_to_sum(targets, budget, n_min, n_max):
     if targets.size == 0:
         return targets.copy()
     # sum(c) rises with slope = number of prompts strictly between their bounds.
-    breaks = np.concatenate([n_min - targets, n_max - targets])
-    order = np.argsort(breaks, kind="stable")
+    ordered = -np.sort(-targets)
+    breaks = np.concatenate([n_min - ordered, n_max - ordered])
+    order = np.argsort(breaks, kind="stable")  # of two ascending runs: a merge
     breaks = breaks[order]
     slope = np.cumsum(np.where(order < targets.size, 1, -1))
     sums = n_min * targets.size + np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(breaks))])
@@ -119,6 +120,12 @@ class Ledger:
         """Count `rollouts` as spent, whatever becomes of them."""
         self.check(rollouts)
         self.spent += int(rollouts)
+
+    def refund(self, rollouts):
+        """Give back what was reserved and not launched."""
+        if not 0 <= rollouts <= self.spent:
+            raise ValueError(f"can't refund {rollouts} of {self.spent} rollouts spent")
+        self.spent -= int(rollouts)
 
     def state_dict(self):
         return {"spent": self.spent, "total": self.total}

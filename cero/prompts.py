@@ -11,6 +11,7 @@ import numpy as np
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: Fibonacci hashing spreads ids that are not random
 _MIN_SLOTS_LOG2 = 11
+_CHUNK = 2**18  # rows indexed at a time: the temporaries stay small beside the table
 _GROWTH = 1.25  # columns grow by a quarter: the spare room stays small at ten million prompts
 
 
@@ -63,6 +64,33 @@ def as_prompt_ids(prompt_ids):
     )
 
 
+def sort_ids(ids):
+    """Order of `ids`, and `ids` in that order; equal ids keep the order they came in. (int64, uint64), shape (n,)."""
+    order = np.argsort(ids)  # a few times as fast as a stable sort, which only repeats need (below)
+    ordered = ids[order]
+    equal = ordered[1:] == ordered[:-1]
+    if equal.any():
+        repeated = np.append(equal, False) | np.append(False, equal)
+        within = order[repeated]
+        order[repeated] = within[np.lexsort((within, ordered[repeated]))]
+    return order, ordered
+
+
+def merge_repeats(keys, *arrays):
+    """Distinct `keys`, how often each occurs, and the sums of each of `arrays` over a key's occurrences.
+
+    keys : shape (n,), equal ones adjacent (sorted, or rows of sorted ids); arrays : shape (n,) each, integer or float.
+    Returns (distinct keys, times, *sums), all of shape (m,), in the order of `keys`, each of its array's dtype.
+    """
+    first = np.ones(keys.size, bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    if first.all():
+        return keys, np.ones(keys.size, np.int64), *arrays
+    group = np.cumsum(first) - 1
+    sums = (np.bincount(group, array).astype(array.dtype) for array in arrays)
+    return keys[first], np.bincount(group), *sums
+
+
 class PromptTable:
     """Columns of per-prompt numbers, addressed by prompt id.
 
@@ -96,16 +124,16 @@ class PromptTable:
     def rows(self, ids):
         """Rows of `ids` (uint64, shape (n,)); -1 where the prompt is unknown. Returns int64, shape (n,)."""
         rows = np.full(ids.size, -1, np.int64)
+        if not self.size:
+            return rows
         pending, position = np.arange(ids.size), self._home(ids)
         known = self._data["id"]
         while pending.size:
-            found = self._slots[position]
-            occupied = found >= 0
+            found = self._slots[position].astype(np.int64)
+            rows[pending] = found  # the prompt's, or -1: the end of its probes; another's is overwritten further on
             # An unknown id ends at the first empty slot; nothing is ever deleted, so that is exact.
-            pending, position, found = pending[occupied], position[occupied], found[occupied]
-            hit = known[found] == ids[pending]
-            rows[pending[hit]] = found[hit]
-            pending, position = pending[~hit], (position[~hit] + 1) & self._mask
+            again = np.flatnonzero((found >= 0) & (known[found] != ids[pending]))
+            pending, position = pending[again], (position[again] + 1) & self._mask
         return rows
 
     def add(self, ids):
@@ -154,7 +182,8 @@ class PromptTable:
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"prompt table column {name!r} holds a value that is not finite")
-        if np.unique(columns["id"]).size != size:
+        ordered = np.sort(columns["id"])  # far faster than np.unique, which hashes
+        if (ordered[1:] == ordered[:-1]).any():
             raise ValueError("prompt table column 'id' holds a prompt twice")
 
     def load(self, columns):
@@ -166,12 +195,13 @@ class PromptTable:
         self.reserve(self.size)
 
     def _home(self, ids):
-        return ((ids * _MULTIPLIER) >> self._shift).astype(np.int64)
+        return ((ids * _MULTIPLIER) >> self._shift).view(np.int64)  # indexing by uint64 would copy
 
     def _rebuild(self, log2):
         self._log2, self._mask, self._shift = log2, (1 << log2) - 1, np.uint64(64 - log2)
         self._slots = np.full(1 << log2, -1, np.int32)
-        self._insert(np.arange(self.size))
+        for first in range(0, self.size, _CHUNK):
+            self._insert(np.arange(first, min(first + _CHUNK, self.size)))
 
     def _insert(self, rows):
         position = self._home(self._data["id"][rows])

@@ -1,4 +1,4 @@
-"""The contract of every registered allocator."""
+"""The contract of every registered allocator; those that decide within a step have the rest in test_sequential.py."""
 
 import copy
 
@@ -6,18 +6,26 @@ import numpy as np
 import pytest
 
 from cero import available_allocators, make_allocator
+from cero.allocators import allocator_class
 from cero.state import load_state, save_state
 
 COMMON = dict(rollouts_per_prompt=8, epochs=5, n_min=2, n_max=32, seed=3)
+# What COMMON does not fit: VIP's variance under Dr.GRPO is convex only from n_min=3.
+SPECIAL = {"vip": {"objective": "rloo"}}
 
 
-@pytest.fixture(params=available_allocators())
+@pytest.fixture(params=[name for name in available_allocators() if not allocator_class(name).sequential])
 def name(request):
     return request.param
 
 
+@pytest.fixture(params=available_allocators())
+def any_name(request):
+    return request.param
+
+
 def make(name, **options):
-    return make_allocator(name, **(COMMON | options))
+    return make_allocator(name, **(COMMON | SPECIAL.get(name, {}) | options))
 
 
 def ids(count, start=0):
@@ -248,14 +256,14 @@ BAD_OPTIONS = {
 
 
 @pytest.mark.parametrize("key, value", [(key, value) for key, values in BAD_OPTIONS.items() for value in values])
-def test_bad_options_name_key_and_value(name, key, value):
+def test_bad_options_name_key_and_value(any_name, key, value):
     with pytest.raises(ValueError, match=f"{key}={value!r}".replace("'", ".")):
-        make(name, **{key: value})
+        make(any_name, **{key: value})
 
 
-def test_required_options(name):
+def test_required_options(any_name):
     with pytest.raises(ValueError, match="epochs is missing"):
-        make_allocator(name, rollouts_per_prompt=8)
+        make_allocator(any_name, rollouts_per_prompt=8)
 
 
 def test_unknown_allocator():
@@ -273,6 +281,20 @@ def test_metrics_are_plain_floats(name):
     assert metrics["n/mean"] == 8
 
 
-def test_repr_and_options_rebuild_it(name):
-    allocator = make(name)
-    assert repr(make_allocator(name, **allocator.options())) == repr(allocator)
+def test_repr_and_options_rebuild_it(any_name):
+    allocator = make(any_name)
+    assert repr(make_allocator(any_name, **allocator.options())) == repr(allocator)
+
+
+def test_a_step_of_one_round_is_what_allocate_gives(name):
+    one, other = make(name), make(name)
+    step = one.begin(ids(64), budget=500)
+    n = other.allocate(ids(64), budget=500)
+    np.testing.assert_equal(step.start(), n)
+    won = np.random.default_rng(2).binomial(n, success_rates(ids(64)))
+    for prompt in np.flatnonzero(n):
+        assert step.report(prompt, won[prompt], n[prompt]) == {prompt: 0}
+    assert step.over and step.left == 0
+    one.settle(step, step.successes, step.trials)
+    other.observe(ids(64), won, n)
+    same_state(one.state_dict(), other.state_dict())

@@ -37,7 +37,7 @@ class Aero(SequentialAllocator):
     n_total : int or None
         Rollouts of one prompt at most. Published: 16. None: rollouts_per_prompt, so that no step can need more than
         uniform GRPO would spend.
-    u_rescue : float in [0, 1)
+    u_rescue : float in [0, 1]
         A prompt is rescued while its share of successes is at most this. Published, e.g.: 0.
     **options : see `PosteriorAllocator` and `Allocator`; n_min is not used
     """
@@ -53,11 +53,13 @@ class Aero(SequentialAllocator):
         explore, total = self._bounds()
         if explore > self.rollouts_per_prompt:
             raise ValueError(
-                f"n_explore={explore} is more than rollouts_per_prompt={self.rollouts_per_prompt}: exploring alone would "
-                "break the step's budget; lower n_explore, or raise actor_rollout_ref.rollout.n"
+                f"n_explore={explore} is more than rollouts_per_prompt={self.rollouts_per_prompt}: exploring alone "
+                "would break the step's budget; lower n_explore, or raise actor_rollout_ref.rollout.n"
             )
         if explore > total:
             raise ValueError(f"n_explore={explore} is more than n_total={total}; raise n_total")
+        if total > self.n_max:
+            raise ValueError(f"n_total={total} is more than n_max={self.n_max}; raise n_max, or lower n_total")
 
     def _bounds(self):
         explore = self.n_explore if self.n_explore is not None else max(1, self.rollouts_per_prompt // 2)

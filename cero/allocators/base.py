@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from cero.budget import ROUNDINGS, Ledger, check_feasible, project_to_sum, round_to_sum
-from cero.prompts import PromptTable, as_prompt_ids
+from cero.prompts import PromptTable, as_prompt_ids, merge_repeats, sort_ids
+from cero.sampling.step import OneRound
 
 STATE_FORMAT = "cero-allocator"
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 def check_number(key, value, low, high, *, integer=False, open_low=False):
@@ -59,6 +60,7 @@ class Allocator(ABC):
     """
 
     name = None
+    sequential = False  # decides within a step: see `begin`
     columns = {}
 
     def __init__(
@@ -86,8 +88,7 @@ class Allocator(ABC):
         self.ledger = Ledger(total_budget)
         self.table = PromptTable({"allocated": (np.int32, 0), "pending": (np.int32, 0), **self.columns})
         self._rng = np.random.default_rng(self.seed)
-        self._last = np.zeros(0, np.int64)
-        self._last_rows = np.zeros(0, np.int64)
+        self._forget_last()
 
     # ---- the public interface -------------------------------------------------------------------------------
 
@@ -111,26 +112,28 @@ class Allocator(ABC):
         ValueError
             If the budget can't be met within the bounds or breaks the run's; nothing has changed then.
         """
-        ids = as_prompt_ids(prompt_ids)
-        order = np.argsort(ids, kind="stable")
-        ids = ids[order]
+        order, ids = sort_ids(as_prompt_ids(prompt_ids))
         if budget is None:
             budget = self._own_budget(ids)
         check_feasible(budget, ids.size, self.n_min, self.n_max)
         budget = int(budget)
         self.ledger.check(budget)
 
-        rows = self.table.add(ids)
+        distinct, times = merge_repeats(ids)
+        distinct_rows = self.table.add(distinct)
+        rows = np.repeat(distinct_rows, times)
         shares = project_to_sum(self._targets(rows, budget), budget, self.n_min, self.n_max)
         counts = round_to_sum(shares, budget, self.n_min, self.n_max, self._rng, self.rounding)
         self.ledger.spend(budget)
-        np.add.at(self.table["allocated"], rows, counts)
-        np.add.at(self.table["pending"], rows, counts)
+        added = merge_repeats(rows, counts.astype(np.int32))[2]
+        self.table["allocated"][distinct_rows] += added
+        self.table["pending"][distinct_rows] += added
         self._allocated(rows, shares, counts)
 
         result = np.empty_like(counts)
         result[order] = counts
         self._last, self._last_rows = result, rows
+        self._last_distinct = distinct, distinct_rows
         return result.copy()
 
     def observe(self, prompt_ids, successes, trials):
@@ -149,21 +152,38 @@ class Allocator(ABC):
             On anything else; nothing has changed then.
         """
         ids, successes, trials = self._checked_outcomes(prompt_ids, successes, trials)
-        unique, inverse = np.unique(ids, return_inverse=True)
-        successes = np.bincount(inverse, successes, unique.size)
-        trials = np.bincount(inverse, trials, unique.size).astype(np.int64)
-        rows = self.table.rows(unique)
+        order, ids = sort_ids(ids)
+        ids, _, successes, trials = merge_repeats(ids, successes[order], trials[order])
+        # Mostly these are the prompts of the last `allocate`, whose rows are known: a prompt never changes its row.
+        last_ids, last_rows = self._last_distinct
+        rows = last_rows if np.array_equal(ids, last_ids) else self.table.rows(ids)
         pending = np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
         if (trials > pending).any():
             worst = int(np.argmax(trials - pending))
             raise ValueError(
-                f"trials={trials[worst]} for prompt {unique[worst]:#018x}, which has {pending[worst]} rollouts "
+                f"trials={trials[worst]} for prompt {ids[worst]:#018x}, which has {pending[worst]} rollouts "
                 "allocated and not yet observed; observe each rollout once, after allocate()"
             )
         visited = trials > 0
         rows, successes, trials = rows[visited], successes[visited], trials[visited]
         self.table["pending"][rows] -= trials.astype(np.int32)
         self._observed(rows, successes, trials)
+
+    def begin(self, prompt_ids, budget=None):
+        """Start a step: a `cero.sampling.step.Step`, to be played and then given to `settle`.
+
+        As `allocate` in every other respect. An allocator that decides before sampling plays a single round; one
+        with `sequential` set decides round by round, within `budget`.
+        """
+        ids = as_prompt_ids(prompt_ids)
+        return OneRound(ids, self.allocate(ids, budget))
+
+    def settle(self, step, successes, trials):
+        """End a step that was begun: what it did not launch returns to the ledger, and its rewards are observed.
+
+        successes, trials : as for `observe`, in the order of the step's prompts.
+        """
+        self.observe(step.ids, successes, trials)
 
     def success_mean(self, prompt_ids):
         """What is expected of each prompt now: a success probability in (0, 1), or 1/2 where nothing is known."""
@@ -238,7 +258,7 @@ class Allocator(ABC):
         self.table.load(state["table"])
         self.ledger.load_state_dict(state["ledger"])
         self._load_scalars(state["scalars"])
-        self._last = self._last_rows = np.zeros(0, np.int64)
+        self._forget_last()
 
     def __repr__(self):
         options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
@@ -267,6 +287,10 @@ class Allocator(ABC):
 
     def _load_scalars(self, scalars):
         """Take up `_scalars`."""
+
+    def _forget_last(self):
+        self._last = self._last_rows = np.zeros(0, np.int64)
+        self._last_distinct = np.zeros(0, np.uint64), np.zeros(0, np.int64)  # sorted ids of the last step, their rows
 
     # ---- checks ---------------------------------------------------------------------------------------------
 

@@ -11,12 +11,13 @@ from cero.sampling.step import Rounds
 class LookThenBuy(Rounds):
     """A first look at most prompts, then rounds of buying the rollouts worth most under what was seen.
 
-    a, b : Beta posteriors before the step, shape (n,); first : rollouts of the first look, shape (n,)
+    a, b : Beta posteriors before the step, shape (n,); first : rollouts of the first look, shape (n,); lots : distinct
+    floats in [0, 1), shape (n,), to break ties by (prompts never seen before tie wherever their rewards do)
     """
 
-    def __init__(self, ids, cap, n_max, rounds, quorum, a, b, first):
+    def __init__(self, ids, cap, n_max, rounds, quorum, a, b, first, lots):
         super().__init__(ids, cap, n_max, rounds, quorum)
-        self.a, self.b, self.first = a, b, first
+        self.a, self.b, self.first, self.lots = a, b, first, lots
 
     def _first(self):
         return self.first
@@ -25,6 +26,7 @@ class LookThenBuy(Rounds):
         values = marginal_values(
             self.a[idle], self.b[idle], self.successes[idle], self.trials[idle], min(budget, self.n_max)
         )
+        values *= 1.0 + 1e-9 * self.lots[idle, None]
         open_ = self.launched[idle, None] + np.arange(values.shape[1]) < self.n_max
         return buy(np.where(open_, values, -np.inf), budget)
 
@@ -37,7 +39,8 @@ def marginal_values(a, b, successes, trials, most):
         no success yet    h (E[(1-p)^j] - E[(1-p)^(j+1)])     the chance that rollout j+1 brings the missing outcome
         no failure yet    h (E[p^j] - E[p^(j+1)])
         both seen         h E[p(1-p)] (1/(n+j) - 1/(n+j+1))   what it takes off the variance of the group's mean
-        not sampled       as "no success" and "no failure" added up, from the second rollout on
+        not sampled       h E[p^j (1-p) + (1-p)^j p], the chance that rollout j+1 is the first to differ (j >= 2);
+                          h E[p(1-p)] for each of the first two, which are worth something as a pair only
 
     Ours. a, b, successes, trials: shape (n,). Returns a float array of shape (n, most), non-increasing in each row.
     """
@@ -57,8 +60,9 @@ def marginal_values(a, b, successes, trials, most):
     n = trials[:, None] + j
     variance = (a * b / ((a + b) * (a + b + 1)))[:, None] / np.maximum(n * (n + 1), 1)
     unseen = (trials == 0)[:, None]
-    neither = first_success + first_failure  # at j = 0 it is 1: the rollout itself; the second may complete the group
-    neither[:, 0] = neither[:, min(1, most - 1)]
+    neither = first_success + first_failure
+    # Two rollouts differ with chance 2 E[p (1-p)], and neither is worth anything without the other: half each.
+    neither[:, :2] = (a * b / ((a + b) * (a + b + 1)))[:, None]
     values = np.where(
         (successes <= 0)[:, None], first_success, np.where((failures <= 0)[:, None], first_failure, variance)
     )
@@ -66,7 +70,7 @@ def marginal_values(a, b, successes, trials, most):
 
 
 def buy(values, budget):
-    """How many of each row's values are among the `budget` greatest: int64 array, shape (n,). Rows must not increase."""
+    """How many of each row's values are among the `budget` greatest: int64 array, shape (n,). No row may increase."""
     counts = np.zeros(values.shape[0], np.int64)
     flat = values.ravel()
     budget = min(int(budget), int(np.isfinite(flat).sum()))
@@ -115,7 +119,8 @@ class CeroSeq(SequentialAllocator):
         first = np.full(ids.size, min(self.n_first, cap // max(ids.size, 1)))
         worth = posterior.signal_hard_value(a, b, self.rollouts_per_prompt)
         # Prompts never seen are always looked at.
-        skipped = np.argsort(worth, kind="stable")[: int(self.skip * ids.size)]
+        lots = self._lots(ids)
+        skipped = np.lexsort((lots, worth))[: int(self.skip * ids.size)]
         known = self.table["successes"][rows] + self.table["failures"][rows] > 0
         first[skipped[known[skipped]]] = 0
-        return LookThenBuy(ids, cap, self.n_max, self.rounds, self.quorum, a, b, first)
+        return LookThenBuy(ids, cap, self.n_max, self.rounds, self.quorum, a, b, first, lots)

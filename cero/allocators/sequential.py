@@ -4,7 +4,7 @@ import numpy as np
 
 from cero.allocators.posterior import PosteriorAllocator
 from cero.budget import check_feasible
-from cero.prompts import as_prompt_ids
+from cero.prompts import as_prompt_ids, sort_ids
 
 
 class SequentialAllocator(PosteriorAllocator):
@@ -36,12 +36,24 @@ class SequentialAllocator(PosteriorAllocator):
     def settle(self, step, successes, trials):
         # Checked before anything changes.
         ids, successes, trials = self._checked_outcomes(step.ids, successes, trials)
+        if (trials > step.launched).any():
+            worst = int(np.argmax(trials - step.launched))
+            raise ValueError(
+                f"trials={trials[worst]} for prompt {ids[worst]:#018x}, of which {step.launched[worst]} rollouts were "
+                "launched; observe each rollout once"
+            )
         rows = self.table.rows(ids)
         np.add.at(self.table["allocated"], rows, step.launched.astype(np.int32))
         np.add.at(self.table["pending"], rows, step.launched.astype(np.int32))
         self.ledger.refund(step.left)
         self._last, self._last_rows = step.launched.copy(), np.sort(rows)
         self.observe(ids, successes, trials)
+
+    def _lots(self, ids):
+        """Seeded draws in [0, 1), shape (n,), the same for a prompt whatever the order of `ids`: to break ties by."""
+        lots = np.empty(ids.size)
+        lots[sort_ids(ids)[0]] = self._rng.random(ids.size)
+        return lots
 
     def _step(self, rows, ids, cap):
         """The rule of one step: a `Step`. rows, ids: shape (n,), in the caller's order; repeats included."""

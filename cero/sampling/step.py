@@ -175,7 +175,7 @@ class Rounds(Step):
             return np.zeros(idle.size, np.int64)
         if self._in_flight.sum() > (1.0 - self.quorum) * self._awaited + 1e-9:
             return np.full(idle.size, WAIT)
-        counts = np.asarray(self._spend(idle, self.left // self.rounds_left), np.int64)
+        counts = np.asarray(self._spend(idle, -(-self.left // self.rounds_left)), np.int64)
         self.rounds_left -= 1
         self._awaited = int(self._in_flight.sum() + (counts > 0).sum())
         if self.rounds_left == 0 or not (counts > 0).any():
