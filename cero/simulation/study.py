@@ -1,145 +1,98 @@
-"""Many runs at once: contenders x seeds on one preset, and what they add up to."""
+"""Many runs at once: contenders x presets x budgets x seeds, and what they add up to."""
 
 from concurrent.futures import ProcessPoolExecutor
 from os import cpu_count
 
 import numpy as np
 
-from cero.simulation.run import Contender, area, reach, run
-
-# The first of the list is what the others are measured against.
-CONTENDERS = {
-    contender.label: contender
-    for contender in (
-        Contender("uniform", "uniform", "grpo"),
-        Contender("uniform+posterior", "uniform", "cero"),
-        Contender("cero", "cero", "cero"),
-        Contender("cero+grpo", "cero", "grpo"),
-        Contender("cero_resolve", "cero_resolve", "cero"),
-        Contender("cero_resolve+grpo", "cero_resolve", "grpo"),
-        Contender("cero:signal+grpo", "cero", "grpo", options={"value": "signal"}),
-        Contender("cero:signal_hard+grpo", "cero", "grpo", options={"value": "signal_hard"}),
-        Contender("cero:signal_hard", "cero", "cero", options={"value": "signal_hard"}),
-        Contender("cero:knapsack+grpo", "cero", "grpo", options={"value": "knapsack"}),
-    )
-}
-DEFAULT = ["uniform", "uniform+posterior", "cero", "cero_resolve", "cero:signal_hard"]
-
-
-def contender(label):
-    """The contender called `label`: one of CONTENDERS, or any registered allocator's name (estimator "cero").
-
-    Raises ValueError, naming what there is.
-    """
-    if label in CONTENDERS:
-        return CONTENDERS[label]
-    from cero import available_allocators
-
-    if label in available_allocators():
-        return Contender(label, label)
-    raise ValueError(f"contender {label!r} is not known; choose of {', '.join([*CONTENDERS, *available_allocators()])}")
+from cero.simulation.contenders import parse
+from cero.simulation.presets import PRESETS
+from cero.simulation.run import area, reach, run
 
 
 def _job(arguments):
-    label, preset, seed, options = arguments
-    return run(contender(label), preset, seed, **options)
+    contender, preset, seed, options = arguments
+    return run(contender, preset, seed, **options)
 
 
-def study(labels, preset, seeds, progress=lambda jobs: jobs, workers=None, **options):
-    """Run every contender with every seed (0..seeds-1); returns curves, in order of label and seed.
+def study(labels, presets, budgets, seeds, progress=lambda jobs, total: jobs, workers=None, **options):
+    """Run every contender in every preset at every budget with every seed (0..seeds-1); returns curves, in that order.
 
-    `options` go to `run`. `progress` wraps the iterator of finished jobs; `workers` processes (default: all cores).
+    labels : see `contenders.parse`; presets : keys of PRESETS; budgets : rollouts per prompt and epoch; `options` go to
+    `run`. `progress(jobs, total)` wraps the iterator of finished jobs; `workers` processes (default: all cores).
+    Raises ValueError before anything runs if a contender, preset or option can't be.
     """
-    for label in labels:
-        contender(label)
-    jobs = [(label, preset, seed, options) for label in labels for seed in range(seeds)]
+    contenders = [parse(label) for label in labels]
+    unknown = [preset for preset in presets if preset not in PRESETS]
+    if unknown:
+        raise ValueError(f"preset {unknown[0]!r} is not known; choose of {', '.join(PRESETS)}, or all")
+    bounds = {key: options[key] for key in ("n_min", "n_max") if key in options}
+    for contender in contenders:
+        for budget in budgets:
+            try:
+                contender.make(rollouts_per_prompt=budget, epochs=2, seed=0, **bounds)
+            except ValueError as error:
+                raise ValueError(f"contender {contender.label!r}: {error}") from error
+    jobs = [
+        (contender, preset, seed, options | {"rollouts_per_prompt": budget})
+        for preset in presets
+        for budget in budgets
+        for contender in contenders
+        for seed in range(seeds)
+    ]
     workers = workers or cpu_count() or 1
     if workers == 1:
-        return [_job(job) for job in progress(jobs)]
+        return list(progress(map(_job, jobs), len(jobs)))
     with ProcessPoolExecutor(workers) as pool:
-        return list(progress(pool.map(_job, jobs)))
+        return list(progress(pool.map(_job, jobs), len(jobs)))
 
 
-def interval(values, level=0.95, seed=0):
-    """Mean and its bootstrap interval (percentile, 2,000 draws, SciPy): (mean, low, high); nan where values are few."""
+def cells(curves):
+    """Curves by (preset, budget), in order of first appearance: a dict of lists."""
+    found = {}
+    for curve in curves:
+        found.setdefault((curve.preset, curve.budget), []).append(curve)
+    return found
+
+
+def interval(values, level=0.95):
+    """Mean and its Student t interval: (mean, low, high); the ends are nan for a single value, all for none or nan."""
     from scipy import stats
 
     values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
+    if not values.size or not np.isfinite(values).all():
+        return (float("nan"),) * 3
+    mean = float(values.mean())
     if values.size < 2:
-        mean = float(values.mean()) if values.size else float("nan")
         return mean, float("nan"), float("nan")
-    result = stats.bootstrap(
-        (values,), np.mean, confidence_level=level, n_resamples=2000, method="percentile", rng=seed
-    ).confidence_interval
-    return float(values.mean()), float(result.low), float(result.high)
+    half = float(stats.t.ppf(0.5 + level / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size))
+    return mean, mean - half, mean + half
 
 
-def summarise(curves, baseline):
-    """A dict of figures for each label, seeds paired with the baseline's.
+def summarise(curves, target=None):
+    """A dict of figures for each label of one cell; the first label is the baseline, seeds are paired with its.
 
-    auc, final : (mean, low, high); gain : the same of auc minus the baseline's on the same seed; reach : rollouts to
-    the baseline's final accuracy over the baseline's rollouts (mean over seeds; nan where some seed never got there);
-    signal : mean share of groups with signal.
+    target : accuracy to reach; None: what the baseline ends at, seed by seed. Each label gets, as (mean, low, high)
+    unless said: auc; final; gain (auc minus the baseline's); reach (rollouts to the target, nan where some seed never
+    got there); ratio (reach over the baseline's); reached (share of seeds that did); signal (mean share of groups with
+    signal); seeds (their number).
     """
-    by_seed = {curve.seed: curve for curve in curves if curve.label == baseline}
+    baseline = {curve.seed: curve for curve in curves if curve.label == curves[0].label}
+    targets = {seed: curve.accuracy[-1] if target is None else target for seed, curve in baseline.items()}
+    first = {seed: reach(curve, targets[seed]) for seed, curve in baseline.items()}
     summary = {}
     for label in dict.fromkeys(curve.label for curve in curves):
         mine = [curve for curve in curves if curve.label == label]
-        ratios = [reach(c, by_seed[c.seed].accuracy[-1]) / by_seed[c.seed].rollouts[-1] for c in mine]
+        reached = np.array([reach(curve, targets[curve.seed]) for curve in mine])
+        to_beat = np.array([first[curve.seed] for curve in mine])
         summary[label] = {
             "auc": interval([area(curve) for curve in mine]),
             "final": interval([curve.accuracy[-1] for curve in mine]),
-            "gain": interval([area(curve) - area(by_seed[curve.seed]) for curve in mine]),
-            "reach": float(np.mean(ratios)),
-            "reached": float(np.mean(np.isfinite(ratios))),
+            "gain": interval([area(curve) - area(baseline[curve.seed]) for curve in mine]),
+            "reach": interval(reached),
+            "ratio": interval(np.divide(reached, to_beat, out=np.ones_like(reached), where=to_beat != 0)),
+            "reached": float(np.isfinite(reached).mean()),
             "signal": float(np.mean([np.mean(curve.signal) for curve in mine])),
             "seeds": len(mine),
         }
     return summary
-
-
-def table(summary, title):
-    """The summary as a rich table."""
-    from rich.table import Table
-
-    out = Table(title=title, title_justify="left")
-    for name in ("contender", "area under curve", "gain over first", "final", "rollouts to its final", "signal"):
-        out.add_column(name, justify="left" if name == "contender" else "right")
-    for label, row in summary.items():
-        auc, low, high = row["auc"]
-        gain, gain_low, gain_high = row["gain"]
-        out.add_row(
-            label,
-            f"{auc:.4f} [{low:.4f}, {high:.4f}]",
-            f"{gain:+.4f} [{gain_low:+.4f}, {gain_high:+.4f}]",
-            f"{row['final'][0]:.4f}",
-            f"{row['reach']:.2f}x" if row["reached"] == 1 else f"not by {1 - row['reached']:.0%} of seeds",
-            f"{row['signal']:.0%}",
-        )
-    return out
-
-
-def plot(curves, path, title):
-    """Write the picture: accuracy and share of groups with signal over rollouts, mean and range over seeds. PNG."""
-    from cero.figures import figure
-
-    with figure(path, 1, 2, size=(12, 4.8)) as (fig, axes):
-        for label in dict.fromkeys(curve.label for curve in curves):
-            mine = [curve for curve in curves if curve.label == label]
-            x = np.array(mine[0].rollouts) / 1000
-            for axis, values, at in (
-                (axes[0], np.array([curve.accuracy for curve in mine]), x),
-                (axes[1], np.array([curve.signal for curve in mine]), x[1:]),
-            ):
-                (line,) = axis.plot(at, values.mean(axis=0), label=label, linewidth=1.5)
-                axis.fill_between(
-                    at, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.12, linewidth=0
-                )
-        axes[0].set(title="Mean success probability", xlabel="rollouts spent (thousands)", ylabel="accuracy")
-        axes[1].set(title="Groups with signal", xlabel="rollouts spent (thousands)", ylabel="share")
-        for axis in axes:
-            axis.legend(fontsize=7)
-            axis.grid(alpha=0.3)
-        fig.suptitle(title)
-    return path
