@@ -1,0 +1,103 @@
+"""How long do others take to find an allocation for the prompts of one step, beside a whole step of ours?
+
+python -m pytest scripts/benchmarks/bench_peers.py
+
+Same prompts, same process. Ours is the whole step in a table of one million (look-up, allocation, exact integers,
+posteriors, prices); theirs is the solver alone, given the probabilities or values that our table holds.
+"""
+
+import numpy as np
+import pytest
+from peers import ConvexProgram, knapsack_dp, vip_slsqp
+from tables import OPTIONS, draw, filled, step
+
+from cero.offline import optimum, total_utility
+from cero.utility import UTILITIES
+
+PROMPTS = 1_000_000
+SIZES = (128, 512, 1024)
+NBAR, N_MIN, N_MAX = (OPTIONS[key] for key in ("rollouts_per_prompt", "n_min", "n_max"))
+SCALE = float(OPTIONS["epochs"] * NBAR)  # the utility's saturation scale, as in `cero`
+LIMITS = 0.0, float(OPTIONS["epochs"] * N_MAX)
+
+
+class Steps:
+    """Steps of `size` prompts of the filled table, one after the other: what ours and theirs get."""
+
+    def __init__(self, size):
+        self.allocator, self.ids = filled("cero", PROMPTS)
+        self.size, self._rng = size, np.random.default_rng(2)
+
+    def drawn(self):
+        return draw(self.ids, self.size, self._rng)
+
+    def probabilities(self):
+        return self.allocator.success_mean(self.drawn()[0])
+
+    def values(self):
+        p = self.probabilities()
+        return p * (1 - p)
+
+
+@pytest.fixture(params=SIZES)
+def steps(request, benchmark):
+    benchmark.extra_info.update(step=request.param, table=PROMPTS)
+    return Steps(request.param)
+
+
+def test_cero(benchmark, steps):
+    benchmark.extra_info["who"] = "cero: whole step"
+    arguments = lambda: ((steps.allocator, *steps.drawn()), {})  # noqa: E731
+    benchmark.pedantic(step, setup=arguments, rounds=400, warmup_rounds=3)
+
+
+def test_cero_optimum(benchmark, steps):
+    benchmark.extra_info["who"] = "cero.offline.optimum"
+    arguments = lambda: ((steps.values(), SCALE * steps.size, *LIMITS, UTILITIES["exp"], SCALE), {})  # noqa: E731
+    benchmark.pedantic(optimum, setup=arguments, rounds=50, warmup_rounds=1)
+
+
+def test_knapsack_dp(benchmark, steps):
+    benchmark.extra_info["who"] = "knapsack DP"
+    budget = NBAR * steps.size
+    arguments = lambda: ((steps.probabilities(), budget, N_MIN, N_MAX), {})  # noqa: E731
+    n = benchmark.pedantic(knapsack_dp, setup=arguments, rounds=7, warmup_rounds=1)
+    assert n.sum() == budget and n.min() >= N_MIN and n.max() <= N_MAX
+
+
+def check_convex(y, values):
+    """The solver found the optimum: as much utility as the exact one, to 1e-5."""
+    utility = UTILITIES["exp"]
+    best = optimum(values, SCALE * values.size, *LIMITS, utility, SCALE)[0]
+    assert total_utility(values, y, utility, SCALE) == pytest.approx(total_utility(values, best, utility, SCALE), 1e-5)
+
+
+def test_cvxpy_anew(benchmark, steps):
+    benchmark.extra_info["who"] = "cvxpy, made anew"
+
+    def solve(values):
+        return ConvexProgram(values.size, SCALE * values.size, *LIMITS, SCALE).solve(values), values
+
+    check_convex(*benchmark.pedantic(solve, setup=lambda: ((steps.values(),), {}), rounds=10, warmup_rounds=1))
+
+
+def test_cvxpy_again(benchmark, steps):
+    benchmark.extra_info["who"] = "cvxpy, compiled once"
+    program = ConvexProgram(steps.size, SCALE * steps.size, *LIMITS, SCALE)
+
+    def solve(values):
+        return program.solve(values), values
+
+    check_convex(*benchmark.pedantic(solve, setup=lambda: ((steps.values(),), {}), rounds=15, warmup_rounds=2))
+
+
+SLSQP = {128: (20, 1000), 512: (5, 1000), 1024: (1, 1000)}  # (rounds, iterations allowed)
+
+
+def test_vip_slsqp(benchmark, steps):
+    benchmark.extra_info["who"] = "VIP by SLSQP"
+    rounds, iterations = SLSQP[steps.size]
+    arguments = lambda: ((steps.probabilities(), NBAR * steps.size, 4, N_MAX, iterations), {})  # noqa: E731
+    n, result = benchmark.pedantic(vip_slsqp, setup=arguments, rounds=rounds)
+    assert n.sum() == NBAR * steps.size and n.min() >= 4 and n.max() <= N_MAX
+    benchmark.extra_info.update(converged=bool(result.success), iterations=int(result.nit))

@@ -1,0 +1,48 @@
+"""How many bytes does a prompt cost? A fresh process fills a table step by step and prints the answer as JSON.
+
+python scripts/benchmarks/memory.py [prompts] [allocator]
+
+`held`: the table's arrays, spare room and index included, over the prompts in it, at the end; `held_most`: the largest
+that was at any size from 100,000 on; `process`: what the process's peak memory grew by, so growing's temporaries count.
+`slowest`, `median`: seconds of the slowest and of the middle step of 8,192 prompts, all new: the table grows in some.
+"""
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+from tables import fresh, step
+
+SIZE = 8192
+
+
+def peak():
+    """Peak resident memory of this process so far, bytes (Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(prompts=10_000_000, name="cero"):
+    allocator = fresh(name)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 2**64, SIZE, dtype=np.uint64)
+    step(allocator, ids, 0.5)  # code and buffers are there before counting
+    before, most, seconds = peak(), 0.0, []
+    while len(allocator.table) < prompts:
+        ids = rng.integers(0, 2**64, SIZE, dtype=np.uint64)
+        start = time.perf_counter()
+        step(allocator, ids, 0.5)
+        seconds.append(time.perf_counter() - start)
+        if len(allocator.table) >= 100_000:
+            most = max(most, allocator.table.nbytes / len(allocator.table))
+    size = len(allocator.table)
+    held = allocator.table.nbytes / size
+    figures = {"held": held, "held_most": most, "process": (peak() - before) / size}
+    figures = {key: round(value, 1) for key, value in figures.items()}
+    figures |= {"slowest": round(max(seconds), 4), "median": round(float(np.median(seconds)), 5)}
+    print(json.dumps({"allocator": name, "prompts": size} | figures))
+
+
+if __name__ == "__main__":
+    main(*([int(sys.argv[1])] + sys.argv[2:3] if len(sys.argv) > 1 else []))

@@ -1,0 +1,77 @@
+"""Runs every benchmark and keeps the figures: docs/benchmarks/speed.json, the tables of docs/speed.md, and a picture.
+
+python scripts/benchmarks/run.py            all, about ten minutes
+python scripts/benchmarks/run.py state      only bench_state.py, the others' figures stay
+python scripts/benchmarks/run.py none       measures nothing: tables and picture from the figures there are
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from show import picture, tables
+
+HERE = Path(__file__).parent
+DOCS = HERE.parents[1] / "docs"
+FIGURES = DOCS / "benchmarks" / "speed.json"
+# SciPy's SLSQP gets up to a hundred times slower when OpenBLAS's threads contend for a busy machine's cores.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+PARTS = ("allocators", "state", "peers", "memory")
+BEGIN, END = "<!-- figures: written by scripts/benchmarks/run.py -->\n", "<!-- end of figures -->\n"
+
+
+def bench(part):
+    """Figures of one bench_*.py: its machine, the load, and a row for each benchmark, seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.json"
+        command = [sys.executable, "-m", "pytest", "-q", HERE / f"bench_{part}.py", f"--benchmark-json={raw}"]
+        load = [round(os.getloadavg()[0], 1)]
+        subprocess.run([*map(str, command), "-p", "no:cacheprovider"], check=True, env=os.environ | ONE_THREAD)
+        load.append(round(os.getloadavg()[0], 1))
+        result = json.loads(raw.read_text())
+    keep = ("median", "min", "max", "iqr", "rounds")
+    rows = [b["extra_info"] | {key: b["stats"][key] for key in keep} for b in result["benchmarks"]]
+    return {"machine": machine(result["machine_info"]), "load": load, "rows": rows}
+
+
+def machine(info):
+    """What matters of the machine; nothing that names it."""
+    cpu = info["cpu"]
+    packages = {name: version(name) for name in ("numpy", "scipy", "cvxpy", "pytest-benchmark")}
+    return {
+        "cores": os.cpu_count(),
+        "cpu": f"{cpu.get('brand_raw', '?')}, family {cpu.get('family')} model {cpu.get('model')}",
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "python": info["python_version"],
+    } | packages
+
+
+def memory():
+    """Figures of memory.py, a fresh process for each case."""
+    cases = [(10_000_000, "cero"), (1_000_000, "cero"), (10_000_000, "cero_resolve"), (10_000_000, "uniform")]
+    commands = [[sys.executable, str(HERE / "memory.py"), str(prompts), name] for prompts, name in cases]
+    outputs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands]
+    return {"rows": [json.loads(output) for output in outputs]}
+
+
+def main(parts):
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    for part in parts:
+        figures[part] = memory() if part == "memory" else bench(part)
+        FIGURES.parent.mkdir(parents=True, exist_ok=True)
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    if set(figures) < set(PARTS):
+        return
+    picture(figures, DOCS / "images" / "speed.png")
+    page = DOCS / "speed.md"
+    before, rest = page.read_text().split(BEGIN)
+    page.write_text(before + BEGIN + tables(figures) + END + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    names = sys.argv[1:] or PARTS
+    main([part for part in PARTS if part in names])
