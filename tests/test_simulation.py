@@ -9,7 +9,7 @@ from cero.advantage import posterior_advantage
 from cero.cli import main
 from cero.simulation import calibrate, lab, show
 from cero.simulation.contenders import DEFAULT, NAMED, Contender, parse
-from cero.simulation.gradient import Groups, group_gradient
+from cero.simulation.gradient import Rollouts, group_gradient
 from cero.simulation.policy import Policy, World
 from cero.simulation.presets import PRESETS
 from cero.simulation.run import Curve, area, draw, reach, run
@@ -20,47 +20,55 @@ UNIFORM = parse("uniform")
 QUICK = ["simulate", "--prompts", "96", "--batch", "48", "--epochs", "2", "--seeds", "2", "--workers", "1"]
 
 
-def groups_of(n, right, missed=None, faked=None):
+def rollouts_of(n, right, missed=None, faked=None):
     n, right = np.array(n), np.array(right)
-    return Groups(n, right, *(np.zeros_like(n) if some is None else np.array(some) for some in (missed, faked)))
+    missed, faked = (np.zeros_like(n) if some is None else np.array(some) for some in (missed, faked))
+    return Rollouts.of_counts((np.arange(n.size), np.zeros_like(n), n, right, missed, faked), n.size)
+
+
+def gradient(rollouts, p, past, contender):
+    return group_gradient(rollouts, np.array(p), np.array(past), contender, 8, np.random.default_rng(0))[0]
+
+
+def test_rollouts_of_counts():
+    """Of five: one right and passed, one right and missed, two faked, one wrong and failed."""
+    rollouts = rollouts_of([5, 0, 1], [2, 0, 1], [1, 0, 0], [2, 0, 0])
+    seen = sorted(zip(rollouts.group.tolist(), rollouts.reward.tolist(), rollouts.right.tolist(), strict=True))
+    assert seen == [(0, 0, False), (0, 0, True), (0, 1, False), (0, 1, False), (0, 1, True), (2, 1, True)]
+    assert rollouts.n.tolist() == [5, 0, 1] and rollouts.rewarded.tolist() == [3, 0, 1]
+    assert rollouts.signal.tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("weight", ["trajectory", "prompt"])
-@pytest.mark.parametrize("history", [2.0, 8.0])
-def test_gradient_of_counts_is_the_estimators(weight, history):
-    """From counts alone, the same as the core estimator rollout by rollout, flipped rewards included."""
-    groups = groups_of([1, 4, 8, 5, 6, 0], [0, 1, 3, 5, 4, 0], [0, 1, 2, 0, 1, 0], [1, 0, 2, 0, 0, 0])
-    p = np.array([0.2, 0.4, 0.5, 0.9, 0.6, 0.1])
-    past = np.array([0.3, 0.5, 0.6, 0.7, 0.2, 0.5])
-    index, correct, rewards = [], [], []
-    for i, (n, right, missed, faked) in enumerate(zip(*groups, strict=True)):
-        counts = (right - missed, missed, faked, n - right - faked)
-        correct += list(np.repeat([1, 1, 0, 0], counts))
-        rewards += list(np.repeat([1.0, 0.0, 1.0, 0.0], counts))
-        index += [i] * n
-    index, correct = np.array(index), np.array(correct)
-    advantages = posterior_advantage(rewards, index, past, history=history, prompt_weight=weight, rollouts_per_prompt=8)
-    expected = np.bincount(index, advantages * (correct - p[index]), 6)
-    got = group_gradient(groups, p, past, Contender("", "uniform", "cero", weight, history), 8)
-    np.testing.assert_allclose(got, expected)
+def test_gradient_is_the_estimators_along_the_score(weight):
+    rollouts = rollouts_of([1, 4, 8, 5, 6, 0], [0, 1, 3, 5, 4, 0], [0, 1, 2, 0, 1, 0], [1, 0, 2, 0, 0, 0])
+    p, past = np.array([0.2, 0.4, 0.5, 0.9, 0.6, 0.1]), np.array([0.3, 0.5, 0.6, 0.7, 0.2, 0.5])
+    group = rollouts.group
+    a = posterior_advantage(rollouts.reward, group, past, history=2.0, prompt_weight=weight, rollouts_per_prompt=8)
+    expected = np.bincount(group, a * (rollouts.right - p[group]), 6) / group.size
+    contender = Contender("", "uniform", "posterior", weight, 2.0)
+    np.testing.assert_allclose(gradient(rollouts, p, past, contender), expected)
 
 
 def test_grpo_gradient_by_hand():
     """2 of 4: mean 1/2, std sqrt(1/3); homogeneous groups, groups of one and empty ones give nothing."""
-    got = group_gradient(groups_of([4, 4, 8, 1, 0], [2, 0, 8, 1, 0]), np.full(5, 0.5), np.full(5, 0.5), UNIFORM, 8)
-    assert got[0] == pytest.approx(4 * 0.5 / np.sqrt(1 / 3) * 0.5)
+    got = gradient(rollouts_of([4, 4, 8, 1, 0], [2, 0, 8, 1, 0]), [0.5] * 5, [0.5] * 5, UNIFORM)
+    assert got[0] == pytest.approx(4 * 0.5 / np.sqrt(1 / 3) * 0.5 / 17, rel=1e-5)
     assert (got[1:] == 0).all()
+
+
+def test_what_is_not_kept_does_not_teach():
+    """AERO keeps one wrong rollout beside one right one of eight: GRPO's on the two."""
+    got = gradient(rollouts_of([8], [1]), [0.5], [0.5], parse("aero"))
+    assert got[0] == pytest.approx(2 * 0.5 / np.sqrt(0.5) * 0.5 / 2, rel=1e-5)
 
 
 def test_flipped_rewards_teach_the_wrong_way():
     """One wrong rollout rewarded among three that are not: what it did is made likelier, and it was wrong."""
-    honest = groups_of([4], [1])
-    flipped = groups_of([4], [0], faked=[1])
-    p = np.array([0.3])
-    assert group_gradient(honest, p, p, UNIFORM, 8) > 0
-    assert group_gradient(flipped, p, p, UNIFORM, 8) == pytest.approx(0)  # all were wrong: nothing to tell apart
-    mixed = groups_of([4], [1], missed=[1], faked=[1])
-    assert group_gradient(mixed, p, p, UNIFORM, 8) < 0
+    assert gradient(rollouts_of([4], [1]), [0.3], [0.3], UNIFORM) > 0
+    flipped = rollouts_of([4], [0], faked=[1])
+    assert gradient(flipped, [0.3], [0.3], UNIFORM) == pytest.approx(0, abs=1e-12)  # all were wrong: nothing to tell
+    assert gradient(rollouts_of([4], [1], missed=[1], faked=[1]), [0.3], [0.3], UNIFORM) < 0
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -127,9 +135,9 @@ def test_ladder_sets_where_families_start():
 def test_noisy_verifier_flips_rewards():
     policy = Policy(World(noise=0.1), 50, 0)
     n = np.full(50, 4000)
-    groups = Groups(n, *policy.sample(np.arange(50), n))
-    share = groups.right / n
-    np.testing.assert_allclose(groups.rewarded / n, share * 0.9 + (1 - share) * 0.1, atol=0.02)
+    right, missed, faked = policy.sample(np.arange(50), n)
+    share = right / n
+    np.testing.assert_allclose((right - missed + faked) / n, share * 0.9 + (1 - share) * 0.1, atol=0.02)
     np.testing.assert_allclose(share, policy.p, atol=0.04)
 
 
@@ -139,9 +147,20 @@ def test_a_step_in_rounds():
     allocator = parse("cero_seq").make(rollouts_per_prompt=8, epochs=4, seed=0, total_budget=96 * 8, n_min=2, n_max=32)
     groups = draw(allocator, policy, np.arange(48), 48 * 8)
     assert 0 < groups.n.sum() <= 48 * 8 and groups.n.sum() == allocator.ledger.spent
-    assert (groups.right <= groups.n).all() and (groups.missed <= groups.right).all() and np.ptp(groups.n) > 0
+    assert np.ptp(groups.n) > 0 and groups.round.max() > 0
     curve = run(parse("cero_seq"), "lab", 0, epochs=3)
     assert curve.accuracy[-1] > curve.accuracy[0] and curve.rollouts[-1] <= 3 * 480 * 8
+
+
+def test_pass_rates_tell_prompts_apart_from_the_first_step():
+    blind, told = (parse(f"cero_resolve/value=signal_hard{more}") for more in ("", "/pass_rates=16"))
+    first = {}
+    for contender in (blind, told):
+        of_first = run(contender, "latent", 0, **SMALL | {"epochs": 1})
+        first[contender.label] = of_first.signal[0]
+    assert first[told.label] > first[blind.label]
+    with pytest.raises(ValueError, match="pass_rates"):
+        parse("cero/pass_rates=-1")
 
 
 def curve(points, label="a", seed=0, preset="latent"):
@@ -188,7 +207,7 @@ def test_contenders_are_written_as_one_word():
     assert found.label.startswith("cero/value=")
     assert found.make(rollouts_per_prompt=8, epochs=2, seed=0, n_min=2, n_max=32).n_max == 64
     assert parse("cero:signal+grpo/forgetting=1").options == {"value": "signal", "forgetting": 1}
-    assert parse("uniform").estimator == "grpo" and parse("cero_resolve").estimator == "cero"
+    assert parse("uniform").estimator == "grpo" and parse("cero_resolve").estimator == "posterior"
     assert all(parse(label) == NAMED[label] for label in NAMED) and set(DEFAULT) <= set(NAMED)
 
 

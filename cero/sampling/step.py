@@ -67,22 +67,31 @@ class Step:
         ValueError
             If the prompt has nothing in flight, or the figures don't fit.
         """
-        if not 0 <= prompt < self.ids.size or not self._in_flight[prompt]:
-            raise ValueError(f"prompt={prompt} has nothing in flight; report each prompt once after each launch")
-        flown = int(self.launched[prompt] - self._before[prompt])
-        if not 0 <= successes <= trials <= flown:
+        return self.report_all([prompt], [successes], [trials])
+
+    def report_all(self, prompts, successes, trials):
+        """As `report`, of several distinct prompts at once: sequences of one length, and one decision on them all."""
+        prompts, successes = np.asarray(prompts, np.int64), np.asarray(successes, np.float64)
+        trials = np.asarray(trials, np.int64)
+        known = (prompts >= 0) & (prompts < self.ids.size)
+        known[known] = self._in_flight[prompts[known]]
+        if not known.all() or np.unique(prompts).size < prompts.size:
+            wrong = prompts[~known][0] if not known.all() else prompts[0]
+            raise ValueError(f"prompt={wrong} has nothing in flight; report each prompt once after each launch")
+        flown = self.launched[prompts] - self._before[prompts]
+        bad = ~((successes >= 0) & (successes <= trials) & (trials <= flown))
+        if bad.any():
+            at = int(np.argmax(bad))
             raise ValueError(
-                f"prompt={prompt}: successes={successes} of trials={trials} must lie in 0 <= successes <= trials <= "
-                f"{flown}, the rollouts in flight"
+                f"prompt={prompts[at]}: successes={successes[at]} of trials={trials[at]} must lie in 0 <= successes <= "
+                f"trials <= {flown[at]}, the rollouts in flight"
             )
-        self._in_flight[prompt] = False
-        self.successes[prompt] += successes
-        self.trials[prompt] += trials
-        ended = {}
-        if trials < flown:
-            self._over[prompt] = True
-            ended[prompt] = 0
-        return ended | self._decide()
+        self._in_flight[prompts] = False
+        self.successes[prompts] += successes
+        self.trials[prompts] += trials
+        failed = prompts[trials < flown]
+        self._over[failed] = True
+        return {int(i): 0 for i in failed} | self._decide()
 
     def round_of(self, prompts, sessions):
         """In which of its rounds (0, 1, ...) was rollout `sessions[k]` (0, 1, ... as launched) of `prompts[k]`?
@@ -113,7 +122,8 @@ class Step:
         counts = np.minimum(np.asarray(wanted, np.int64), self.n_max - self.launched[prompts])
         counts = np.maximum(counts, 0)
         # Beyond the cap the last of the prompts go without: a rule that minds looks at `left` itself.
-        counts = np.diff(np.minimum(np.cumsum(counts), self.left), prepend=0)
+        if counts.sum() > self.left:
+            counts = np.diff(np.minimum(np.cumsum(counts), self.left), prepend=0)
         self._before[prompts] = self.launched[prompts]
         self._starts.append((prompts[counts > 0], self._before[prompts][counts > 0]))
         self.launched[prompts] += counts
@@ -188,15 +198,15 @@ class Rounds(Step):
 
 
 def play(step, sample):
-    """Run a step to its end with `sample(prompts, rollouts) -> (successes, trials)`, arrays of one shape.
+    """Run a step to its end with `sample(prompts, rollouts) -> (successes, trials)`, int arrays of one shape.
 
-    For simulations and tests; prompts report in the order in which they were launched.
+    For simulations and tests; all prompts of a round report together.
     """
     counts = step.start()
-    queue = [(int(i), int(counts[i])) for i in np.flatnonzero(counts)]
-    while queue:
-        prompts, rollouts = (np.array(column) for column in zip(*queue, strict=True))
-        queue = []
-        for prompt, won, tried in zip(prompts, *sample(prompts, rollouts), strict=True):
-            queue.extend((i, n) for i, n in step.report(int(prompt), won, int(tried)).items() if n)
+    prompts = np.flatnonzero(counts)
+    rollouts = counts[prompts]
+    while prompts.size:
+        more = step.report_all(prompts, *sample(prompts, rollouts))
+        more = {prompt: n for prompt, n in more.items() if n}
+        prompts, rollouts = np.array(list(more), np.int64), np.array(list(more.values()), np.int64)
     return step

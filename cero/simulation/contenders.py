@@ -2,28 +2,36 @@
 
 from dataclasses import dataclass, field, replace
 
-from cero.advantage import PROMPT_WEIGHTS
+from cero.advantage import ADVANTAGES, PROMPT_WEIGHTS
 from cero.allocators import allocator_class, available_allocators, make_allocator
 from cero.allocators.base import option_names
-from cero.simulation.gradient import ESTIMATORS
+from cero.sampling.keep import KEEP
 
+WORDS = {"estimator": ADVANTAGES, "weight": PROMPT_WEIGHTS, "keep": KEEP}
+NUMBERS = ("history", "ratio", "count", "pass_rates", "strength")
 # What a run decides for all contenders alike.
 OF_THE_RUN = ("rollouts_per_prompt", "epochs", "seed", "total_budget")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """An allocator with its options, and the estimator it trains with.
+    """An allocator with its options, and how its rollouts are kept and weighed.
 
-    label : name in tables; allocator, options : for `make_allocator`; estimator : "grpo" or "cero";
-    weight : "trajectory" or "prompt"; history : pseudo-rollouts of the estimator "cero", > 0
+    label : name in tables; allocator, options : for `make_allocator`; estimator, weight, history : of
+    `cero.advantage.advantages`; keep, ratio, count : of `cero.sampling.keep.kept`; pass_rates : rollouts a prompt from
+    which its pass rate was measured before the run (0: none), free of charge, worth `strength` rollouts to the posterior
     """
 
     label: str
     allocator: str
-    estimator: str = "cero"
+    estimator: str = "posterior"
     weight: str = "trajectory"
     history: float = 8.0
+    keep: str = "all"
+    ratio: float = 1.0
+    count: int = 4
+    pass_rates: int = 0
+    strength: float = 4.0
     options: dict = field(default_factory=dict)
 
     def make(self, **of_the_run):
@@ -35,15 +43,27 @@ NAMED = {
     contender.label: contender
     for contender in (
         Contender("uniform", "uniform", "grpo"),
-        Contender("uniform+posterior", "uniform", "cero"),
-        Contender("cero", "cero", "cero"),
+        Contender("uniform+posterior", "uniform", "posterior"),
+        Contender("cero", "cero", "posterior"),
         Contender("cero+grpo", "cero", "grpo"),
-        Contender("cero_resolve", "cero_resolve", "cero"),
+        Contender("cero_resolve", "cero_resolve", "posterior"),
         Contender("cero_resolve+grpo", "cero_resolve", "grpo"),
         Contender("cero:signal+grpo", "cero", "grpo", options={"value": "signal"}),
         Contender("cero:signal_hard+grpo", "cero", "grpo", options={"value": "signal_hard"}),
-        Contender("cero:signal_hard", "cero", "cero", options={"value": "signal_hard"}),
+        Contender("cero:signal_hard", "cero", "posterior", options={"value": "signal_hard"}),
         Contender("cero:knapsack+grpo", "cero", "grpo", options={"value": "knapsack"}),
+        # Peers with the estimator and the selection that they are published with.
+        Contender("aero", "aero", "aero", keep="aero"),
+        Contender("vip", "vip", "dr_grpo"),
+        Contender("knapsack", "knapsack", "grpo"),
+        Contender("reinforce_ada_est", "reinforce_ada_est", "ada_est"),
+        Contender("reinforce_ada_seq", "reinforce_ada_seq", "ada_global", keep="balanced"),
+        Contender("gdro", "gdro", "grpo"),
+        Contender("thompson", "thompson", "grpo"),
+        Contender("greso", "greso", "grpo"),
+        Contender("vigor", "vigor", "grpo"),
+        Contender("pilot_commit", "pilot_commit", "grpo"),
+        Contender("pods", "uniform", "grpo", keep="pods"),
     )
 }
 # The first of the list is what the others are measured against.
@@ -53,8 +73,9 @@ DEFAULT = ["uniform", "uniform+posterior", "cero", "cero_resolve", "cero:signal_
 def parse(label):
     """The contender written `base/key=value/key=value`, e.g. `cero/value=signal_hard/n_max=64/estimator=grpo`.
 
-    base : one of NAMED, or any allocator (estimator "cero"); key : `estimator`, `weight`, `history`, or an option of
-    the allocator; value : a number, true, false, none, or a word. Raises ValueError, naming what there is.
+    base : one of NAMED, or any allocator (estimator "posterior"); key : `estimator`, `weight`, `history`, `keep`,
+    `ratio`, `count`, `pass_rates`, `strength`, or an option of the allocator; value : a number, true, false, none, or a word. Raises ValueError,
+    naming what there is.
     """
     base, *settings = label.split("/")
     if base in NAMED:
@@ -73,21 +94,20 @@ def parse(label):
         if not equals:
             raise ValueError(f"contender {label!r}: {setting!r} is not of the form key=value")
         value = typed(text)
-        if key in ("estimator", "weight"):
-            choices = ESTIMATORS if key == "estimator" else PROMPT_WEIGHTS
-            if value not in choices:
-                raise ValueError(f"contender {label!r}: {key}={text!r} is none of {', '.join(choices)}")
+        if key in WORDS:
+            if value not in WORDS[key]:
+                raise ValueError(f"contender {label!r}: {key}={text!r} is none of {', '.join(WORDS[key])}")
             of_estimator[key] = value
-        elif key == "history":
+        elif key in NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise ValueError(f"contender {label!r}: history={text!r} must be a number above 0")
-            of_estimator[key] = float(value)
+                raise ValueError(f"contender {label!r}: {key}={text!r} must be a number above 0")
+            of_estimator[key] = value
         elif key in known:
             options[key] = value
         else:
             raise ValueError(
                 f"contender {label!r}: {key!r} is no option of {found.allocator!r}; "
-                f"there are estimator, weight, history, {', '.join(known)}"
+                f"there are {', '.join([*WORDS, *NUMBERS, *known])}"
             )
     return replace(found, label=label, options=options, **of_estimator)
 

@@ -1,69 +1,81 @@
-"""What does a step's sample teach? The gradient of each group's logit, from counts of rollouts alone."""
+"""What does a step's sample teach? The gradient of each group's logit, under training's advantages and selections."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from cero.advantage import Groups, advantages, known_so_far
+from cero.sampling.keep import kept
 
-class Groups(NamedTuple):
-    """The rollouts of a step's prompts, counted; int arrays of shape (k,).
 
-    n : rollouts; right : of these, truly right; missed : right ones that the verifier failed; faked : wrong ones that
-    it passed. Counts add up over the rounds of a step, and a rule that keeps or drops rollouts makes Groups of Groups.
+class Rollouts(NamedTuple):
+    """The rollouts of a step.
+
+    group : place of each one's prompt in the step, int array, shape (r,); reward : 0.0 or 1.0, as the verifier says;
+    right : whether it truly is, bool; round : in which of its prompt's rounds it was drawn; size : prompts in the step
     """
 
-    n: np.ndarray
+    group: np.ndarray
+    reward: np.ndarray
     right: np.ndarray
-    missed: np.ndarray
-    faked: np.ndarray
+    round: np.ndarray
+    size: int
+
+    @classmethod
+    def of_counts(cls, counts, size):
+        """From (prompt, round, rollouts, right, missed, faked) of each draw, six int arrays of one shape.
+
+        missed : right rollouts that the verifier failed; faked : wrong ones that it passed.
+        """
+        prompt, rounds, n, right, missed, faked = counts
+        kinds = np.stack([right - missed, missed, faked, n - right - faked], axis=1).ravel()
+        at = np.repeat(np.arange(kinds.size), kinds)
+        draw, kind = at // 4, at % 4
+        return cls(prompt[draw], np.isin(kind, (0, 2)).astype(float), kind < 2, rounds[draw], size)
+
+    @property
+    def n(self):
+        """Rollouts of each prompt, shape (size,)."""
+        return np.bincount(self.group, minlength=self.size)
 
     @property
     def rewarded(self):
-        """Rollouts with reward 1: all that a trainer can see of `right`."""
-        return self.right - self.missed + self.faked
+        """Rollouts of each prompt with reward 1: all that a trainer can see of those that are right."""
+        return np.bincount(self.group, self.reward, self.size)
 
     @property
     def signal(self):
-        """Whether both rewards occur in the group; bool."""
+        """Whether both rewards occur in the group; bool, shape (size,)."""
         return (self.rewarded > 0) & (self.rewarded < self.n)
 
 
-def group_gradient(groups, p, history_mean, contender, rollouts_per_prompt):
-    """sum_j A_ij (c_ij - p_i) of each group; shape (k,).
+def group_gradient(rollouts, p, history_mean, contender, rollouts_per_prompt, rng):
+    """sum_j A_ij (c_ij - p_i) of each group over the rollouts that are kept, divided by their number.
 
-    groups : Groups; p : success probabilities under which they were sampled; history_mean : the posterior's mean before
-    the step, in (0, 1); contender : has `estimator` ("grpo": n = 1 and homogeneous groups give 0; "cero": the posterior
-    baseline worth `history` rollouts) and `weight` ("trajectory", or "prompt": times rollouts_per_prompt / n).
+    rollouts : `Rollouts`; p : success probabilities under which they were sampled, history_mean : the posterior's mean
+    before the step, in (0, 1), both of shape (size,); contender : has `estimator`, `weight`, `history` (of
+    `cero.advantage`), `keep`, `ratio`, `count` (of `cero.sampling.keep`); rng : for rules that draw what they keep.
+
+    Returns (float array of shape (size,), number of rollouts with an advantage other than 0).
     """
-    up, down = ESTIMATORS[contender.estimator](groups.rewarded, groups.n, history_mean, contender.history)
-    if contender.weight == "prompt":
-        factor = rollouts_per_prompt / np.maximum(groups.n, 1)
-        up, down = up * factor, down * factor
-    won = (groups.right - groups.missed) * (1 - p) - groups.faked * p
-    lost = groups.missed * (1 - p) - (groups.n - groups.right - groups.faked) * p
-    return up * won + down * lost
-
-
-def grpo(rewarded, n, history_mean, history):
-    """Advantages (of a reward of 1, of a reward of 0) in each group: (r - mean) / std, as verl's GRPO has them."""
-    mean = rewarded / np.maximum(n, 1)
-    # With n - 1, as torch.std; a group of one or a homogeneous one teaches nothing.
-    std = np.sqrt(mean * (1 - mean) * n / np.maximum(n - 1, 1))
-    scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-    return (1 - mean) * scale, -mean * scale
-
-
-def posterior_baseline(rewarded, n, history_mean, history):
-    """The same pair under `cero.advantage.posterior_advantage`; 0 for a reward that the group does not hold."""
-    return tuple(
-        _over_others(reward, there, (history * history_mean + rewarded - reward) / np.maximum(history + n - 1, 1e-9))
-        for reward, there in ((1.0, rewarded > 0), (0.0, rewarded < n))
+    rounds = rollouts.round if contender.estimator == "posterior" else None
+    trials, successes = known_so_far(rollouts.reward, rollouts.group, rounds)
+    stays = slice(None)
+    if contender.keep != "all":
+        lengths = np.ones(rollouts.group.size)  # a rollout is a rollout here
+        stays = kept(
+            contender.keep, rollouts.reward, rollouts.group, lengths, rng, ratio=contender.ratio, count=contender.count
+        )
+    group = rollouts.group[stays]
+    if not group.size:
+        return np.zeros(rollouts.size), 0
+    advantage = advantages(
+        contender.estimator,
+        Groups(rollouts.reward[stays], group, rollouts.size, trials[stays], successes[stays]),
+        history_mean,
+        prompt_weight=contender.weight,
+        rollouts_per_prompt=rollouts_per_prompt,
+        history=contender.history,
     )
-
-
-def _over_others(reward, there, baseline):
-    baseline = np.where(there, baseline, 0.5)
-    return np.where(there, (reward - baseline) / np.sqrt(baseline * (1 - baseline)), 0.0)
-
-
-ESTIMATORS = {"grpo": grpo, "cero": posterior_baseline}
+    score = rollouts.right[stays] - p[group]
+    return np.bincount(group, advantage * score, rollouts.size) / group.size, int((advantage != 0).sum())

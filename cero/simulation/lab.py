@@ -46,7 +46,7 @@ ROWS = [
     Row("Knapsack's, equal prompts", (0.800,), "knapsack/estimator=grpo/weight=prompt", "weight", "posterior there"),
     Row("signal x (1-p), equal prompts", (0.798,), "cero:signal_hard+grpo/weight=prompt", "weight", "greedy there"),
     Row("uniform, posterior", (0.797,), "uniform+posterior/history=4", "estimator"),
-    Row("1/sqrt(p), posterior", (0.815,), "reinforce_ada_est/history=4", "estimator"),
+    Row("1/sqrt(p), posterior", (0.815,), "reinforce_ada_est/estimator=posterior/history=4", "estimator"),
     Row(
         "signal x (1-p) in [0, 64], posterior",
         (0.820,),

@@ -1,11 +1,11 @@
 """How does one simulated training run go? One contender, one preset, one seed: a curve."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from cero.sampling.step import play
-from cero.simulation.gradient import Groups, group_gradient
+from cero.simulation.gradient import Rollouts, group_gradient
 from cero.simulation.policy import Policy
 from cero.simulation.presets import PRESETS
 
@@ -13,7 +13,8 @@ from cero.simulation.presets import PRESETS
 @dataclass
 class Curve:
     """One run: `accuracy` (mean success probability of all prompts) after `rollouts` spent, a point an epoch and one
-    before the first; `signal`: share of each epoch's groups that hold both rewards.
+    before the first; `signal`: share of each epoch's groups that hold both rewards; `trained`: rollouts of each epoch
+    that moved the policy, their advantage not being 0.
 
     label, preset, seed, budget (rollouts per prompt and epoch) : which run it was
     """
@@ -25,31 +26,27 @@ class Curve:
     rollouts: list
     accuracy: list
     signal: list
+    trained: list = field(default_factory=list)
 
 
 def draw(allocator, policy, rows, budget):
-    """Decide, sample and observe a step's rollouts of the prompts `rows`, at most `budget` of them; returns Groups.
+    """Decide, sample and observe a step's rollouts of the prompts `rows`, at most `budget` of them; returns Rollouts.
 
-    The one place that knows how a step's rollouts come about. Within a step the policy stands still, so the counts of
-    several rounds add up.
+    The one place that knows how a step's rollouts come about. Within a step the policy stands still.
     """
-    ids = rows.astype(np.uint64)
-    if not allocator.sequential:
-        n = allocator.allocate(ids, budget=budget)
-        groups = Groups(n, *policy.sample(rows, n))
-        allocator.observe(ids, groups.rewarded, n)
-        return groups
-    groups = Groups(*(np.zeros(rows.size, np.int64) for _ in Groups._fields))
+    step = allocator.begin(rows.astype(np.uint64), budget)
+    drawn = []
 
     def sample(prompts, rollouts):
-        new = Groups(rollouts, *policy.sample(rows[prompts], rollouts))
-        for count, more in zip(groups, new, strict=True):
-            count[prompts] += more
-        return new.rewarded, rollouts
+        right, missed, faked = policy.sample(rows[prompts], rollouts)
+        drawn.append((prompts, step.rounds[prompts] - 1, rollouts, right, missed, faked))
+        return right - missed + faked, rollouts
 
-    step = play(allocator.begin(ids, budget), sample)
-    allocator.settle(step, groups.rewarded, groups.n)
-    return groups
+    play(step, sample)
+    columns = [np.concatenate(column) for column in zip(*drawn, strict=True)] or [np.zeros(0, np.int64)] * 6
+    rollouts = Rollouts.of_counts(columns, rows.size)
+    allocator.settle(step, rollouts.rewarded, rollouts.n)
+    return rollouts
 
 
 def run(
@@ -78,19 +75,25 @@ def run(
         n_max=n_max,
     )
     allocator.table.reserve(prompts)
+    if contender.pass_rates:
+        measured = np.random.default_rng([seed, 31]).binomial(contender.pass_rates, policy.p) / contender.pass_rates
+        allocator.set_pass_rates(np.arange(prompts, dtype=np.uint64), measured, contender.strength)
+    chooser = np.random.default_rng([seed, 29])
     curve = Curve(contender.label, preset, seed, rollouts_per_prompt, [0], [float(policy.p.mean())], [])
     for _ in range(epochs):
-        signal = 0
+        signal = trained = 0
         for rows in np.split(order.permutation(prompts)[: steps * batch], steps):
             history = allocator.success_mean(rows.astype(np.uint64))
             p = policy.p[rows]
-            groups = draw(allocator, policy, rows, budget)
-            gradient = group_gradient(groups, p, history, contender, rollouts_per_prompt)
-            policy.learn(rows, gradient / max(groups.n.sum(), 1))
-            signal += int(groups.signal.sum())
+            rollouts = draw(allocator, policy, rows, budget)
+            gradient, moved = group_gradient(rollouts, p, history, contender, rollouts_per_prompt, chooser)
+            policy.learn(rows, gradient)
+            signal += int(rollouts.signal.sum())
+            trained += moved
         curve.rollouts.append(int(allocator.ledger.spent))
         curve.accuracy.append(float(policy.p.mean()))
         curve.signal.append(signal / (steps * batch))
+        curve.trained.append(trained)
     return curve
 
 
