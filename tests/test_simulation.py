@@ -12,7 +12,7 @@ from cero.simulation.contenders import DEFAULT, NAMED, Contender, parse
 from cero.simulation.gradient import Rollouts, group_gradient
 from cero.simulation.policy import Policy, World
 from cero.simulation.presets import PRESETS
-from cero.simulation.run import Curve, area, draw, reach, run
+from cero.simulation.run import Curve, area, draw, gain, reach, run
 from cero.simulation.study import cells, interval, study, summarise
 
 SMALL = dict(prompts=240, epochs=4, batch=48)
@@ -152,19 +152,25 @@ def test_a_step_in_rounds():
     assert curve.accuracy[-1] > curve.accuracy[0] and curve.rollouts[-1] <= 3 * 480 * 8
 
 
-def test_pass_rates_tell_prompts_apart_from_the_first_step():
-    blind, told = (parse(f"cero_resolve/value=signal_hard{more}") for more in ("", "/pass_rates=16"))
-    first = {}
-    for contender in (blind, told):
-        of_first = run(contender, "latent", 0, **SMALL | {"epochs": 1})
-        first[contender.label] = of_first.signal[0]
-    assert first[told.label] > first[blind.label]
+def test_pass_rates_are_known_in_the_first_epoch():
+    blind, told = (
+        run(parse(f"variance/estimator=grpo{more}"), "latent", 0, **SMALL | {"epochs": 1})
+        for more in ("", "/pass_rates=16")
+    )
+    assert blind.accuracy[0] == told.accuracy[0] and blind.accuracy[1] != told.accuracy[1]
+    assert blind.rollouts == told.rollouts
     with pytest.raises(ValueError, match="pass_rates"):
         parse("cero/pass_rates=-1")
 
 
 def curve(points, label="a", seed=0, preset="latent"):
     return Curve(label, preset, seed, 8, [10 * i for i in range(len(points))], list(points), [0.5])
+
+
+def test_gain_compares_at_equal_rollouts():
+    long, short = curve([0.0, 1.0, 1.0]), curve([0.0, 1.0])
+    assert gain(short, long) == gain(long, short) == 0
+    assert area(long, until=15) == pytest.approx((5 + 5) / 15)
 
 
 def test_area_and_reach():

@@ -23,7 +23,8 @@ def add_arguments(parser):
         type=words,
         default=DEFAULT,
         help=f"comma list; the first is the baseline. Of {', '.join(NAMED)}, or any allocator; each may go on with "
-        "/key=value: estimator, weight, history, keep, ratio, count, pass_rates, strength, or an option of the allocator (cero/value=signal_hard/estimator=grpo)",
+        "/key=value: estimator, weight, history, keep, ratio, count, pass_rates, strength, or an option of the "
+        "allocator (cero/value=signal_hard/estimator=grpo)",
     )
     parser.add_argument(
         "--presets", "--preset", type=words, default=["latent"], help=f"comma list of {', '.join(PRESETS)}; or all"

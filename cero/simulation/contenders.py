@@ -19,7 +19,7 @@ class Contender:
 
     label : name in tables; allocator, options : for `make_allocator`; estimator, weight, history : of
     `cero.advantage.advantages`; keep, ratio, count : of `cero.sampling.keep.kept`; pass_rates : rollouts a prompt from
-    which its pass rate was measured before the run (0: none), free of charge, worth `strength` rollouts to the posterior
+    which its pass rate was measured before the run (0: none), free of charge, and worth `strength` to the posterior
     """
 
     label: str
@@ -54,13 +54,13 @@ NAMED = {
         Contender("cero:knapsack+grpo", "cero", "grpo", options={"value": "knapsack"}),
         # Peers with the estimator and the selection that they are published with.
         Contender("aero", "aero", "aero", keep="aero"),
-        Contender("vip", "vip", "dr_grpo"),
-        Contender("knapsack", "knapsack", "grpo"),
+        Contender("vip", "vip", "dr_grpo", options={"n_min": 4}),
+        Contender("knapsack", "knapsack", "grpo", options={"n_max": 128}),
         Contender("reinforce_ada_est", "reinforce_ada_est", "ada_est"),
         Contender("reinforce_ada_seq", "reinforce_ada_seq", "ada_global", keep="balanced"),
         Contender("gdro", "gdro", "grpo"),
         Contender("thompson", "thompson", "grpo"),
-        Contender("greso", "greso", "grpo"),
+        Contender("greso", "greso", "grpo", options={"n_min": 0}),
         Contender("vigor", "vigor", "grpo"),
         Contender("pilot_commit", "pilot_commit", "grpo"),
         Contender("pods", "uniform", "grpo", keep="pods"),
@@ -74,8 +74,8 @@ def parse(label):
     """The contender written `base/key=value/key=value`, e.g. `cero/value=signal_hard/n_max=64/estimator=grpo`.
 
     base : one of NAMED, or any allocator (estimator "posterior"); key : `estimator`, `weight`, `history`, `keep`,
-    `ratio`, `count`, `pass_rates`, `strength`, or an option of the allocator; value : a number, true, false, none, or a word. Raises ValueError,
-    naming what there is.
+    `ratio`, `count`, `pass_rates`, `strength`, or an option of the allocator; value : a number, true, false, none, or
+    a word. Raises ValueError, naming what there is.
     """
     base, *settings = label.split("/")
     if base in NAMED:

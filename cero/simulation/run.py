@@ -97,10 +97,21 @@ def run(
     return curve
 
 
-def area(curve):
-    """Mean accuracy over the run's rollouts (area under the curve, trapezoids), in [0, 1]."""
+def area(curve, until=None):
+    """Mean accuracy over the run's rollouts (area under the curve, trapezoids), in [0, 1].
+
+    until : rollouts at which to stop, at most the run's; None: all.
+    """
     x, y = np.array(curve.rollouts, float), np.array(curve.accuracy)
+    if until is not None and until < x[-1]:
+        x, y = np.append(x[x < until], until), np.append(y[x < until], np.interp(until, x, y))
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
+
+
+def gain(curve, baseline):
+    """`area` minus that of another run, both over the rollouts that both have spent."""
+    until = min(curve.rollouts[-1], baseline.rollouts[-1])
+    return area(curve, until) - area(baseline, until)
 
 
 def reach(curve, target):

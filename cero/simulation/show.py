@@ -5,6 +5,7 @@ import numpy as np
 from cero.simulation.study import cells, interval, summarise
 
 COLUMNS = 3  # panels beside each other
+LINES = 8  # contenders that a panel of lines can show; more are shown as dots
 
 
 def spread(figure, sign=""):
@@ -50,28 +51,35 @@ def matrix(summaries, title):
     """
     from rich.table import Table
 
-    out = Table(title=title, title_justify="left", show_lines=True)
     labels = list(next(iter(summaries.values())))
-    out.add_column("preset, rollouts a prompt")
-    for label in labels:
-        out.add_column(label, justify="right", overflow="fold")
-    for (preset, budget), summary in summaries.items():
-        row = [f"{preset}, {budget}"]
-        for place, label in enumerate(labels):
-            figures = summary[label]
-            row.append(f"{spread(figures['gain'], '+')}\n{reached(figures)}" if place else spread(figures["auc"]))
-        out.add_row(*row)
+    names = [f"{preset}, {budget}" for preset, budget in summaries]
+    lines = []
+    for summary in summaries.values():
+        gains = [f"{spread(summary[label]['gain'], '+')}\n{reached(summary[label])}" for label in labels[1:]]
+        lines.append([spread(summary[labels[0]]["auc"]), *gains])
+    corner, heads, sides = "preset, rollouts a prompt", labels, names
+    if len(labels) > len(names):  # a table is better long than wide
+        corner, heads, sides, lines = "contender", names, labels, [list(column) for column in zip(*lines, strict=True)]
+    out = Table(title=title, title_justify="left", show_lines=True)
+    out.add_column(corner, overflow="fold")
+    for head in heads:
+        out.add_column(head, justify="right", overflow="fold")
+    for side, line in zip(sides, lines, strict=True):
+        out.add_row(side, *line)
     return out
 
 
 def plot(curves, path, title):
     """Write the picture, PNG: of one cell accuracy, gain and signal over rollouts; of many, a panel of gains for each.
 
-    Lines are means over seeds, shades their 95 % intervals; gains are paired by seed with the first contender's.
+    Lines are means over seeds, shades their 95 % intervals; gains are paired by seed with the first contender's. Of
+    more than LINES contenders only the gains in area are shown, as dots.
     """
     from cero.figures import figure
 
     of_cells = cells(curves)
+    if len({curve.label for curve in curves}) > LINES:
+        return _dots(of_cells, path, title)
     panels = 3 if len(of_cells) == 1 else len(of_cells)
     columns = min(COLUMNS, panels)
     rows = -(-panels // columns)
@@ -91,6 +99,32 @@ def plot(curves, path, title):
             axis.axis("off")
         handles, labels = axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), fontsize=9)
+        fig.suptitle(title)
+    return path
+
+
+def _dots(of_cells, path, title):
+    from cero.figures import figure
+
+    labels = list(dict.fromkeys(curve.label for mine in of_cells.values() for curve in mine))
+    columns = min(4, len(of_cells))
+    rows = -(-len(of_cells) // columns)
+    with figure(path, rows, columns, size=(2.2 + 3.2 * columns, rows * (1.2 + 0.24 * len(labels)))) as (fig, axes):
+        axes = np.atleast_1d(axes).ravel()
+        for place, (axis, (cell, mine)) in enumerate(zip(axes, of_cells.items(), strict=False)):
+            summary = summarise(mine)
+            for y, label in enumerate(labels[1:]):
+                mean, low, high = summary[label]["gain"]
+                color = "tab:green" if low > 0 else "tab:red" if high < 0 else "tab:gray"
+                axis.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=color, markersize=4)
+            axis.axvline(0, color="black", linewidth=0.8)
+            axis.set_ylim(len(labels) - 1.5, -0.5)
+            axis.set_yticks(range(len(labels) - 1), labels[1:] if place % columns == 0 else [], fontsize=8)
+            axis.set_title(f"{cell[0]}, {cell[1]} a prompt", fontsize=10)
+            axis.set_xlabel(f"gain in area over {labels[0]}", fontsize=8)
+            axis.grid(alpha=0.3)
+        for axis in axes[len(of_cells) :]:
+            axis.axis("off")
         fig.suptitle(title)
     return path
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from cero.simulation.contenders import parse
 from cero.simulation.presets import PRESETS
-from cero.simulation.run import area, reach, run
+from cero.simulation.run import area, gain, reach, run
 
 
 def _job(arguments):
@@ -73,7 +73,8 @@ def summarise(curves, target=None):
     """A dict of figures for each label of one cell; the first label is the baseline, seeds are paired with its.
 
     target : accuracy to reach; None: what the baseline ends at, seed by seed. Each label gets, as (mean, low, high)
-    unless said: auc; final; gain (auc minus the baseline's); reach (rollouts to the target, nan where some seed never
+    unless said: auc; final; gain (auc minus the baseline's, over the rollouts
+    that both spent); reach (rollouts to the target, nan where some seed never
     got there); ratio (reach over the baseline's); reached (share of seeds that did); signal (mean share of groups with
     signal); seeds (their number).
     """
@@ -88,7 +89,7 @@ def summarise(curves, target=None):
         summary[label] = {
             "auc": interval([area(curve) for curve in mine]),
             "final": interval([curve.accuracy[-1] for curve in mine]),
-            "gain": interval([area(curve) - area(baseline[curve.seed]) for curve in mine]),
+            "gain": interval([gain(curve, baseline[curve.seed]) for curve in mine]),
             "reach": interval(reached),
             "ratio": interval(np.divide(reached, to_beat, out=np.ones_like(reached), where=to_beat != 0)),
             "reached": float(np.isfinite(reached).mean()),
