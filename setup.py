@@ -26,6 +26,7 @@ setup(
         "cero.commands",
         "cero.sampling",
         "cero.simulation",
+        "cero.study",
         "cero.verl",
         "cero.verl.cpu",
         "cero.recipe",

@@ -1,6 +1,6 @@
 """How long does a step take, by allocator, prompts in the table and prompts in the step?
 
-python -m pytest scripts/benchmarks/bench_allocators.py     (all at once, with tables: python scripts/benchmarks/run.py)
+python -m pytest scripts/speed/bench_allocators.py     (all at once, with tables: python scripts/speed/run.py)
 
 Every round draws other prompts, so that what is measured has not just been in a cache.
 """

@@ -1,6 +1,6 @@
 """How long do others take to find an allocation for the prompts of one step, beside a whole step of ours?
 
-python -m pytest scripts/benchmarks/bench_peers.py
+python -m pytest scripts/speed/bench_peers.py
 
 Same prompts, same process. Ours is the whole step in a table of one million (look-up, allocation, exact integers,
 posteriors, prices); theirs is the solver alone, given the probabilities or values that our table holds.

@@ -1,6 +1,6 @@
 """How many bytes does a prompt cost? A fresh process fills a table step by step and prints the answer as JSON.
 
-python scripts/benchmarks/memory.py [prompts] [allocator]
+python scripts/speed/memory.py [prompts] [allocator]
 
 `held`: the table's arrays, spare room and index included, over the prompts in it, at the end; `held_most`: the largest
 that was at any size from 100,000 on; `process`: what the process's peak memory grew by, so growing's temporaries count.

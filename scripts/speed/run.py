@@ -1,8 +1,8 @@
 """Runs every benchmark and keeps the figures: docs/benchmarks/speed.json, the tables of docs/speed.md, and a picture.
 
-python scripts/benchmarks/run.py            all, about ten minutes
-python scripts/benchmarks/run.py state      only bench_state.py, the others' figures stay
-python scripts/benchmarks/run.py none       measures nothing: tables and picture from the figures there are
+python scripts/speed/run.py            all, about ten minutes
+python scripts/speed/run.py state      only bench_state.py, the others' figures stay
+python scripts/speed/run.py none       measures nothing: tables and picture from the figures there are
 """
 
 import json
@@ -21,7 +21,7 @@ FIGURES = DOCS / "benchmarks" / "speed.json"
 # SciPy's SLSQP gets up to a hundred times slower when OpenBLAS's threads contend for a busy machine's cores.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 PARTS = ("allocators", "state", "peers", "memory")
-BEGIN, END = "<!-- figures: written by scripts/benchmarks/run.py -->\n", "<!-- end of figures -->\n"
+BEGIN, END = "<!-- figures: written by scripts/speed/run.py -->\n", "<!-- end of figures -->\n"
 
 
 def bench(part):

@@ -1,0 +1,193 @@
+"""What is there to see? The study as Markdown, JSON and a picture of each task."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from cero.figures import figure
+from cero.study.compare import band, cells, records, summarise
+from cero.study.plan import BASELINE, SPLITS
+
+AXES = (
+    ("rollouts", 1e3, "rollouts sampled (thousands)"),
+    ("tokens", 1e3, "tokens generated (thousands)"),
+    ("seconds", 60, "minutes of training (validation apart)"),
+)
+METHOD = """\
+Every run has the same budget of sampled rollouts; a curve is read up to it. Validations are sampled, so what is read
+off one place of a curve (its end; where it reaches a target) is read off the mean of that place and the one an interval
+before, for all alike. *Area*: mean accuracy over the budget. *Gain*: mean difference to `{baseline}` at the same seed.
+*Ratio*: rollouts to reach what `{baseline}` ends at (same seed), over those that `{baseline}` itself needs; below 1 is
+better. Runs that never got there count with the whole budget: with any of them the ratio is a lower bound (≥). *IQM*:
+mean of the middle half of the seeds. Intervals: percentile bootstrap over seeds, 95 %; with few seeds they are too
+narrow. Seconds depend on the machine and on what else ran on it. [README.md](README.md) has the rest.
+"""
+
+
+def write(curves, folder):
+    """Write report.md, results.json and the pictures into `folder`; returns the paths written."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "results.json"]
+    written[0].write_text(json.dumps(records(curves), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    summaries = summarise(curves)
+    text = ["# Does it train better?\n", METHOD.format(baseline=BASELINE)]
+    for task in dict.fromkeys(curve.task for curve in curves):
+        text.append(f"## {task}\n")
+        contenders, split = _pictured(curves, task)
+        for suffix, draw, wanted in (
+            ("", plot, {c: mine for c, mine in contenders.items() if not mine[0].group.startswith("ablation")}),
+            ("-ablations", plot_ablations, _ablations(cells(curves).get((task, "tune"), {}))),
+        ):
+            if wanted:
+                path = folder / f"{task}{suffix}.png"
+                draw(wanted, path, f"{task}{suffix.replace('-', ', ')}, seeds to {split if not suffix else 'tune'}")
+                written.append(path)
+                text.append(f"![accuracy of {task}{suffix}]({path.name})\n")
+        for split in SPLITS:
+            mine = [s for s in summaries if (s.task, s.split) == (task, split)]
+            if mine:
+                text.append(f"### Seeds to {split}\n\n{markdown(mine)}")
+    path = folder / "report.md"
+    path.write_text("\n".join(text), encoding="utf-8")
+    return [path, *written]
+
+
+def _pictured(curves, task):
+    """Contenders of the task's split that counts most, and its name: that to confirm, if it was run."""
+    found = cells(curves)
+    split = next(split for split in reversed(SPLITS) if (task, split) in found)
+    return found[task, split], split
+
+
+def _ablations(contenders):
+    """By ablation: its contenders, after the two that they are compared with. dict of dicts of lists; {} if none."""
+    names = dict.fromkeys(mine[0].group for mine in contenders.values() if mine[0].group.startswith("ablation:"))
+    reference = {label: contenders[label] for label in (BASELINE, "cero") if label in contenders}
+    return {
+        name.partition(":")[2]: reference | {label: mine for label, mine in contenders.items() if mine[0].group == name}
+        for name in names
+    }
+
+
+# ---- tables -------------------------------------------------------------------------------------------------------
+
+HEADER = (
+    "contender", "seeds", "final accuracy", "IQM", "gain", "area", "gain", "ratio", "reached", "rollouts",
+    "tokens trained", "s a step",
+)  # fmt: skip
+
+
+def row(summary):
+    """The cells of one contender, list of str, as HEADER."""
+    s = summary
+    bound = "" if s.reached == s.paired else "≥ "
+    return [
+        s.contender,
+        str(s.seeds),
+        _percent(s.final),
+        _percent(s.final, iqm=True),
+        _percent(s.final_gain, sign="+"),
+        _percent(s.area),
+        _percent(s.area_gain, sign="+"),
+        "-" if math.isnan(s.ratio.mean) else f"{bound}{s.ratio.mean:.2f}{_between(s.ratio, 1, '.2f')}",
+        f"{s.reached} of {s.paired}" if s.paired else "-",
+        f"{s.rollouts.mean:,.0f}",
+        "-" if math.isnan(s.tokens_trained.mean) else f"{s.tokens_trained.mean:,.0f}",
+        f"{s.step_seconds.mean:.2f}",
+    ]
+
+
+def _between(estimate, factor, form):
+    if math.isnan(estimate.low):
+        return ""
+    return f" [{factor * estimate.low:{form}}, {factor * estimate.high:{form}}]"
+
+
+def _percent(estimate, sign="", iqm=False):
+    value = estimate.iqm if iqm else estimate.mean
+    if math.isnan(value):
+        return "-"
+    return f"{100 * value:{sign}.1f}{'' if iqm else _between(estimate, 100, sign + '.1f')}"
+
+
+def markdown(summaries):
+    """A Markdown table of summaries."""
+    lines = [HEADER, ["---"] * len(HEADER), *(row(summary) for summary in summaries)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def table(summaries, title):
+    """A rich table of summaries."""
+    from rich.table import Table
+
+    out = Table(title=title, title_justify="left")
+    for name in HEADER:
+        out.add_column(name, justify="left" if name == "contender" else "right", no_wrap=True)
+    for summary in summaries:
+        out.add_row(*row(summary))
+    return out
+
+
+# ---- pictures -----------------------------------------------------------------------------------------------------
+
+
+def plot(contenders, path, title):
+    """The main contenders' curves over three axes, and everyone's gain in area. `contenders`: label -> curves."""
+    with figure(path, 2, 2, size=(13, 9)) as (fig, axes):
+        for axis, (by, unit, label) in zip(axes.flat, AXES, strict=False):
+            _curves(axis, contenders, by, unit)
+            axis.set(xlabel=label, ylabel="held-out accuracy")
+        axes[0, 0].legend(fontsize=8)
+        _gains(axes[1, 1], contenders)
+        fig.suptitle(title)
+
+
+def _colours(contenders):
+    """Main contenders in colour, the baseline black; peers, which would be too many, all in one grey."""
+    main = [label for label, mine in contenders.items() if mine[0].group != "peer" and label != BASELINE]
+    return {BASELINE: "black"} | {label: f"C{i % 10}" for i, label in enumerate(main)}
+
+
+def _curves(axis, contenders, by, unit):
+    colours = _colours(contenders)
+    peers = [label for label in contenders if label not in colours]
+    for label, mine in contenders.items():
+        x, mean, low, high = band(mine, by)
+        if label in peers:
+            name = "peers (panel 4)" if label == peers[0] else None
+            axis.plot(x / unit, mean, color="0.75", linewidth=0.8, label=name, zorder=1)
+            continue
+        axis.plot(x / unit, mean, color=colours[label], label=label, linewidth=1.5)
+        axis.fill_between(x / unit, low, high, color=colours[label], alpha=0.12, linewidth=0)
+
+
+def _gains(axis, contenders):
+    curves = [curve for mine in contenders.values() for curve in mine]
+    summaries = [s for s in summarise(curves) if s.contender != BASELINE and not math.isnan(s.area_gain.mean)]
+    summaries.sort(key=lambda s: s.area_gain.mean)
+    colours = _colours(contenders)
+    for place, s in enumerate(summaries):
+        colour = colours.get(s.contender, "0.5")
+        axis.plot([100 * s.area_gain.low, 100 * s.area_gain.high], [place, place], color=colour, linewidth=2)
+        axis.plot(100 * s.area_gain.mean, place, "o", color=colour, markersize=5)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(summaries)), [s.contender for s in summaries])
+    axis.set(xlabel=f"area: points more than {BASELINE} (paired by seed, 95 %)")
+
+
+def plot_ablations(ablations, path, title):
+    """Accuracy over rollouts, a panel for each ablation. `ablations`: name -> label -> curves."""
+    columns = min(3, len(ablations))
+    rows = math.ceil(len(ablations) / columns)
+    with figure(path, rows, columns, size=(4.6 * columns, 3.6 * rows)) as (fig, axes):
+        panels = list(np.ravel(axes))
+        for axis, (name, contenders) in zip(panels, ablations.items(), strict=False):
+            _curves(axis, contenders, "rollouts", 1e3)
+            axis.set(title=name, xlabel=AXES[0][2], ylabel="held-out accuracy")
+            axis.legend(fontsize=7)
+        for axis in panels[len(ablations) :]:
+            axis.remove()
+        fig.suptitle(title)

@@ -1,0 +1,85 @@
+"""scripts/benchmark/*.yaml: every task and contender of the study, composed and validated as verl does."""
+
+from pathlib import Path
+
+import pytest
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+from cero import available_allocators
+from cero.study.plan import BASELINE, lookup, make_run, read_contenders, read_tasks
+from cero.study.runner import Runner
+from cero.verl.settings import read_settings
+
+ROOT = Path(__file__).parents[2]
+TASKS = read_tasks(ROOT / "scripts" / "benchmark" / "tasks.yaml")
+CONTENDERS, GROUPS = read_contenders(ROOT / "scripts" / "benchmark" / "contenders.yaml")
+
+
+def checked(composed, task, contender, seed=3):
+    """The config of a run's real command line, checked as before training: (config, settings)."""
+    words = Runner("out", "work").words(make_run(task, contender, seed, "tune"))
+    # Hydra's own keys are no part of what `compose` returns.
+    config = composed(*(word for word in words[words.index("verl.trainer.main_ppo") + 1 :] if "hydra." not in word))
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    return config, read_settings(config)
+
+
+@pytest.mark.parametrize("label", CONTENDERS)
+def test_contender_composes_and_validates(composed, label):
+    contender = CONTENDERS[label]
+    if contender.allocator not in available_allocators():
+        pytest.skip(f"allocator {contender.allocator} is not there yet")
+    task = TASKS["arithmetic"]
+    config, settings = checked(composed, task, contender)
+    assert config.allocator.name == contender.allocator
+    # What is the same for all: budget, order of prompts, validation.
+    assert config.data.train_batch_size * config.actor_rollout_ref.rollout.n == task.step_rollouts
+    assert config.trainer.total_training_steps == round(task.steps * contender.steps)
+    assert config.actor_rollout_ref.rollout.val_kwargs.do_sample
+    assert len(config.data.val_files) * config.actor_rollout_ref.rollout.val_kwargs.n == 4
+    seeds = (config.data.seed, config.allocator.seed, config.actor_rollout_ref.rollout.seed)
+    assert seeds == (3, 3, 3) and config.actor_rollout_ref.actor.data_loader_seed == 3
+    steps = config.trainer.total_training_steps
+    settings.make_allocator(epochs=steps // 10, total_budget=steps * task.step_rollouts)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_task_composes_and_validates(composed, name):
+    task = TASKS[name]
+    config, _ = checked(composed, task, CONTENDERS[BASELINE])
+    assert config.data.train_files == f"work/data/{name}/train.parquet"
+    assert config.trainer.default_local_dir == f"work/runs/{name}/{BASELINE}/3"
+    assert (ROOT / config.reward.custom_reward_function.path).is_file()
+    assert (ROOT / task.prepare[1]).is_file() and "{data}" in task.prepare
+    assert task.steps * config.data.train_batch_size >= 2 * 480 or not task.in_study  # prompts are seen again
+
+
+def test_baseline_is_grpo(composed):
+    config, settings = checked(composed, TASKS["arithmetic"], CONTENDERS[BASELINE])
+    assert config.algorithm.adv_estimator == "grpo" and settings.allocator == "uniform"
+    assert settings.make_allocator().allocate(range(48), 384).tolist() == [8] * 48
+
+
+def test_dapo_filters(composed):
+    config, settings = checked(composed, TASKS["arithmetic"], CONTENDERS["dapo"])
+    assert config.algorithm.filter_groups.enable and not settings.budgeted
+    assert config.algorithm.adv_estimator == "grpo"
+
+
+def test_seeds_confirm_what_was_not_tuned():
+    for task in TASKS.values():
+        assert task.about and not set(task.seeds.get("tune", ())) & set(task.seeds.get("confirm", ()))
+    studied = [task for task in TASKS.values() if task.in_study]
+    assert len(studied) >= 2 and all("confirm" in task.seeds for task in studied)
+
+
+def test_every_allocator_competes():
+    """A new allocator has to be entered, too."""
+    entered = {contender.allocator for contender in CONTENDERS.values()}
+    assert set(available_allocators()) <= entered
+    assert all(contender.about for contender in CONTENDERS.values())
+    # Nobody overrides what keeps the comparison fair.
+    shared = ("data.seed", "data.train_batch_size", "actor_rollout_ref.rollout.n", "actor_rollout_ref.actor.optim.lr")
+    assert not [c.label for c in CONTENDERS.values() for key in shared if lookup(c.overrides, key)]
