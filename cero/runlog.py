@@ -25,10 +25,12 @@ class RunLog:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         os.replace(temporary, self.path)
 
-    def step(self, step, epoch, budget, spent, prompts, rollouts, successes, trials, metrics):
+    def step(self, step, epoch, budget, spent, prompts, rollouts, successes, trials, metrics, **counts):
         """One training step: `prompts` (ids as hex), what each was given, and what was seen of it.
 
-        successes[i] of trials[i] are what came back of rollouts[i]; `metrics` are verl's of the step that are kept.
+        successes[i] of trials[i] are what came back of rollouts[i]; `budget` is what the step might have spent, `spent`
+        what the run has; `metrics` are verl's of the step that are kept. counts: rollouts `sampled`, `kept` by the rule
+        of selection and `trained` on.
         """
         self._write(
             kind="step",
@@ -40,6 +42,7 @@ class RunLog:
             rollouts=rollouts,
             successes=successes,
             trials=trials,
+            **counts,
             metrics=metrics,
         )
 

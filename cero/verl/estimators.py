@@ -1,4 +1,4 @@
-"""verl's `algorithm.adv_estimator=cero`: the posterior baseline of `cero.advantage`, on verl's tensors."""
+"""verl's `algorithm.adv_estimator=cero`: the advantages of `cero.advantage`, on verl's tensors."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
-from cero.advantage import posterior_advantage
+from cero.advantage import Groups, advantages
 
 
 @dataclass
@@ -17,7 +17,10 @@ class StepContext:
     keys : TransferQueue keys of the rows, "<uid>_<session>_<output>"
     to_success : callable, rewards -> [0, 1]
     rollouts_per_prompt : int
-    options : history, scale, prompt_weight
+    options : history, scale, prompt_weight, advantage
+    sampled : dict of uid -> (trials, successes) over all rollouts sampled, whether they are trained on or not
+    known : dict of "<uid>_<session>" -> (trials, successes) of that prompt up to and including that session's round,
+        over all rollouts sampled: what an unbiased baseline may use (`cero.advantage.known_so_far`)
     """
 
     history_mean: dict
@@ -25,6 +28,8 @@ class StepContext:
     to_success: object
     rollouts_per_prompt: int
     options: dict
+    sampled: dict
+    known: dict
 
 
 _context = None
@@ -58,7 +63,7 @@ def final_rows(keys):
 
 @register_adv_est("cero")
 def compute_cero_advantage(token_level_rewards, response_mask, index=None, config=None, **kwargs):
-    """Advantages of shape (rows, tokens) over the posterior baseline; returned twice (advantages, returns).
+    """Advantages of shape (rows, tokens), of the kind algorithm.cero.advantage; returned twice (advantages, returns).
 
     token_level_rewards, response_mask : (rows, tokens); index : uid of each row, object array. Rows whose mask is
     empty (verl's padding) get 0 and count for nothing.
@@ -78,14 +83,21 @@ def compute_cero_advantage(token_level_rewards, response_mask, index=None, confi
     rows = rows[real[rows]]
     uids, groups = np.unique(np.asarray(index, dtype=object)[rows].astype(str), return_inverse=True)
     history = np.array([_context.history_mean[uid] for uid in uids])
+    options = dict(_context.options)
+    kind = options.pop("advantage")
+    if kind == "posterior":
+        seen = [_context.known[_context.keys[row].rsplit("_", 1)[0]] for row in rows]
+    else:
+        seen = [_context.sampled[uids[group]] for group in groups]
+    trials, successes = np.array(seen, dtype=np.float64).reshape(-1, 2).T
     by_session = np.zeros(session_of_row.max() + 1 if session_of_row.size else 0)
-    by_session[session_of_row[rows]] = posterior_advantage(
-        _context.to_success(scores[rows]),
-        groups,
+    by_session[session_of_row[rows]] = advantages(
+        kind,
+        Groups(_context.to_success(scores[rows]), groups, uids.size, trials, successes),
         history,
         rollouts_per_prompt=_context.rollouts_per_prompt,
-        **_context.options,
+        **options,
     )
-    advantages = torch.as_tensor(np.where(real, by_session[session_of_row], 0.0), dtype=token_level_rewards.dtype)
-    advantages = advantages.to(response_mask.device).unsqueeze(-1) * response_mask
-    return advantages, advantages
+    result = torch.as_tensor(np.where(real, by_session[session_of_row], 0.0), dtype=token_level_rewards.dtype)
+    result = result.to(response_mask.device).unsqueeze(-1) * response_mask
+    return result, result

@@ -7,15 +7,23 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from cero import make_allocator
-from cero.advantage import PROMPT_WEIGHTS
+from cero.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
 from cero.allocators.base import check_choice, check_number
+from cero.sampling.keep import KEEP
 from cero.state import load_state
+from cero.verl.success import Success
 
 TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
+AGENT_LOOP_MANAGER = "cero.verl.agent_loop.SequentialManager"  # by name: verl imports it where it is wanted
 STATE_FILE = Path("cero") / "allocator.npz"  # under <default_local_dir>/global_step_N
 COMMIT_MARKER = "latest_checkpointed_iteration.txt"
 ON_MISSING_STATE = ("error", "fresh")
+# verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else changes
+# when it is left out.
+ZERO_IF_EQUAL = ("grpo", "rloo")
+# verl's policy losses that are proportional to the advantage, and divided as actor.loss_agg_mode says.
+PROPORTIONAL_LOSSES = ("vanilla", "gspo", "cispo", "gpg", "dppo_tv", "dppo_kl")
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,10 @@ class Settings:
 
     allocator, options : name and options as `make_allocator` takes them, without budget and horizon
     rollouts_per_prompt : verl's actor_rollout_ref.rollout.n
-    success_key : None (the reward), or a key of the reward function's dict
-    reward_range : (low, high), mapped to (0, 1)
+    budgeted : whether the run's budget is fixed, which it is not under verl's filter_groups
+    success : what counts as a success
+    keep : options of `cero.sampling.keep.kept`; drop_zero_advantage : bool
+    estimator : options of the estimator `cero`
     """
 
     allocator: str
@@ -33,8 +43,9 @@ class Settings:
     rollouts_per_prompt: int
     epochs: int
     budgeted: bool
-    success_key: str | None
-    reward_range: tuple
+    success: Success
+    keep: dict
+    drop_zero_advantage: bool
     on_missing_state: str
     log_allocations: bool
     poll_interval: float | None
@@ -54,9 +65,8 @@ class Settings:
             raise ValueError(f"in the config group allocator ({self.allocator}): {error}") from error
 
     def to_success(self, reward):
-        """Map rewards (array) from `reward_range` to [0, 1], linearly."""
-        low, high = self.reward_range
-        return (reward - low) / (high - low)
+        """Map rewards (array) from cero.success.range to [0, 1], linearly."""
+        return self.success.of_reward(reward)
 
 
 def read_settings(config):
@@ -72,7 +82,8 @@ def read_settings(config):
             raise ValueError(f"the config has no {key!r} section; start with +recipe=cero (or cero_cpu)")
     allocator = OmegaConf.to_container(config.allocator, resolve=True)
     name, estimator = allocator.pop("name", None), config.algorithm.adv_estimator
-    allocator.pop("adv_estimator", None)
+    for key in ("adv_estimator", "keep", "advantage"):  # what an allocator's yaml says of others
+        allocator.pop(key, None)
     for key in ("rollouts_per_prompt", "epochs", "total_budget"):
         if key in allocator:
             raise ValueError(
@@ -86,8 +97,9 @@ def read_settings(config):
         rollouts_per_prompt=config.actor_rollout_ref.rollout.n,
         epochs=config.trainer.total_epochs,
         budgeted=not filtered,
-        success_key=config.cero.success.key,
-        reward_range=_reward_range(config.cero.success.range),
+        success=Success.from_config(config.cero.success),
+        keep=_keep_options(config.cero.keep),
+        drop_zero_advantage=check_choice("cero.drop_zero_advantage", config.cero.drop_zero_advantage, (True, False)),
         on_missing_state=check_choice("cero.on_missing_state", config.cero.on_missing_state, ON_MISSING_STATE),
         log_allocations=bool(config.cero.log_allocations),
         poll_interval=_poll_interval(config.cero.poll_interval),
@@ -99,11 +111,14 @@ def read_settings(config):
     return settings
 
 
-def _reward_range(value):
-    low, high = value if value is not None and len(value) == 2 else (None, None)
-    if low is None or high is None or not float(low) < float(high):
-        raise ValueError(f"cero.success.range={value} must be two numbers, [worst, best] reward, in ascending order")
-    return float(low), float(high)
+def _keep_options(config):
+    """Checked options of the keep rule: rule, ratio, count."""
+    check_choice("cero.keep.rule", config.rule, KEEP)
+    return {
+        "rule": config.rule,
+        "ratio": check_number("cero.keep.ratio", config.ratio, 0, 1e6, open_low=True),
+        "count": check_number("cero.keep.count", config.count, 1, 2**20, integer=True),
+    }
 
 
 def _poll_interval(value):
@@ -112,7 +127,13 @@ def _poll_interval(value):
 
 def _estimator_options(config):
     options = OmegaConf.to_container(config.algorithm.get("cero") or OmegaConf.create({}), resolve=True)
-    known = {"history": 8.0, "scale": True, "prompt_weight": "trajectory"}
+    known = {
+        "advantage": "posterior",
+        "history": 8.0,
+        "scale": True,
+        "prompt_weight": "trajectory",
+        "aero_form": "standard",
+    }
     for key in options:
         if key not in known:
             raise ValueError(
@@ -122,6 +143,8 @@ def _estimator_options(config):
     check_number("algorithm.cero.history", options["history"], 0, 1e6, open_low=True)
     check_choice("algorithm.cero.scale", options["scale"], (True, False))
     check_choice("algorithm.cero.prompt_weight", options["prompt_weight"], PROMPT_WEIGHTS)
+    check_choice("algorithm.cero.advantage", options["advantage"], ADVANTAGES)
+    check_choice("algorithm.cero.aero_form", options["aero_form"], AERO_FORMS)
     return options
 
 
@@ -138,19 +161,16 @@ def _check_trainer(config):
 
 def _check_combinations(config, settings, instance, estimator, filtered):
     uniform = settings.allocator == "uniform"
-    if estimator != ESTIMATOR and instance.n_min < 2 and not uniform:
-        raise ValueError(
-            f"allocator.n_min={instance.n_min} with algorithm.adv_estimator={estimator}: a group of one rollout gets "
-            f"its raw reward as advantage there; set allocator.n_min=2 or algorithm.adv_estimator={ESTIMATOR}"
-        )
+    if estimator != ESTIMATOR:
+        _check_groups_of_one(settings, instance, estimator)
     if estimator == ESTIMATOR and config.algorithm.use_kl_in_reward:
         raise ValueError(
             "algorithm.use_kl_in_reward=True with algorithm.adv_estimator=cero: the baseline is a success "
             "probability; use actor_rollout_ref.actor.use_kl_loss=True instead"
         )
-    if estimator == ESTIMATOR and settings.success_key is not None:
+    if estimator == ESTIMATOR and settings.success.key is not None:
         raise ValueError(
-            f"cero.success.key={settings.success_key} with algorithm.adv_estimator=cero: its baseline must be in the "
+            f"cero.success.key={settings.success.key} with algorithm.adv_estimator=cero: its baseline must be in the "
             "units of the reward; set cero.success.key=null, or algorithm.adv_estimator=grpo"
         )
     if filtered and not uniform:
@@ -158,12 +178,132 @@ def _check_combinations(config, settings, instance, estimator, filtered):
             f"algorithm.filter_groups.enable=True with allocator={settings.allocator}: filtering refills one prompt at "
             "a time, so there is no step's budget to divide; use allocator=uniform, or switch filtering off"
         )
+    if filtered and (settings.keep["rule"] != "all" or settings.drop_zero_advantage):
+        raise ValueError(
+            f"algorithm.filter_groups.enable=True with cero.keep.rule={settings.keep['rule']} and "
+            f"cero.drop_zero_advantage={settings.drop_zero_advantage}: filtering samples on until the batch is full of "
+            "groups with a signal, and these take rows out of it again; set cero.keep.rule=all and "
+            "cero.drop_zero_advantage=false, or switch filtering off"
+        )
+    if instance.sequential:
+        _check_sequential(config, settings)
+    if settings.drop_zero_advantage:
+        _check_drop_zero(config, estimator)
+    if (instance.sequential or settings.keep["rule"] != "all") and _has_critic(config, estimator):
+        raise ValueError(
+            f"a critic (critic.enable={config.critic.enable}, algorithm.adv_estimator={estimator}) with "
+            f"allocator={settings.allocator}, cero.keep.rule={settings.keep['rule']}: the number of rows changes from "
+            "step to step, and verl splits a critic's batch by a fixed one; set critic.enable=false, or use an "
+            "allocator that is not sequential and cero.keep.rule=all"
+        )
     if config.trainer.v1.sampler.get("sync_refill_failed_groups", False):
         raise ValueError(
             "trainer.v1.sampler.sync_refill_failed_groups=True spends rollouts that no budget foresaw; set it to False"
         )
     if OmegaConf.select(config, "skip.rollout_tq.enable"):
         raise ValueError("skip.rollout_tq.enable=True replays rollouts that were never allocated; set it to False")
+
+
+def _check_groups_of_one(settings, instance, estimator):
+    """verl's estimators give a group of one its raw reward as advantage."""
+    remedy = (
+        f"a group of one rollout gets its raw reward as advantage there; set %s or algorithm.adv_estimator={ESTIMATOR}"
+    )
+    if instance.sequential:
+        # What each prompt is sure to get; a rule that buys one at a time is sure of nothing.
+        first = getattr(instance, "n_explore", 1)
+        if first is None:
+            first = settings.rollouts_per_prompt // 2
+        if first < 2:
+            raise ValueError(
+                f"allocator={settings.allocator} with algorithm.adv_estimator={estimator}: "
+                + remedy % ("allocator=aero, allocator.n_explore=2 or more,")
+            )
+    elif instance.n_min < 2 and settings.allocator != "uniform":
+        raise ValueError(
+            f"allocator.n_min={instance.n_min} with algorithm.adv_estimator={estimator}: "
+            + remedy % "allocator.n_min=2"
+        )
+    if settings.keep["rule"] != "all" and settings.keep["count"] < 2:
+        raise ValueError(
+            f"cero.keep.count={settings.keep['count']} with algorithm.adv_estimator={estimator}: "
+            + remedy % "cero.keep.count=2"
+        )
+
+
+def _check_sequential(config, settings):
+    """What sampling in rounds needs: our agent loop, and rewards while sampling."""
+    manager = config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
+    if manager is not None:
+        raise ValueError(
+            f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={manager} with allocator={settings.allocator}: "
+            "sampling in rounds needs an agent loop manager of its own; set it to null, or use an allocator that "
+            "decides before sampling"
+        )
+    reward_model = config.reward.reward_model
+    if reward_model.enable and not reward_model.enable_resource_pool:
+        raise ValueError(
+            f"reward.reward_model.enable=True with allocator={settings.allocator}: a colocated reward model says "
+            "nothing before all is sampled, and rounds go by rewards; set reward.reward_model.enable_resource_pool="
+            "True, use a reward function, or an allocator that decides before sampling"
+        )
+
+
+def _check_drop_zero(config, estimator):
+    """Refuse whatever gives rows of advantage zero a gradient, or lets their absence change that of others."""
+    actor, correction = config.actor_rollout_ref.actor, config.algorithm.get("rollout_correction") or {}
+    mode = actor.loss_agg_mode
+    cases = (
+        (
+            estimator not in (ESTIMATOR, *ZERO_IF_EQUAL),
+            f"algorithm.adv_estimator={estimator}: its advantages depend on what is left out, or are not known to be "
+            f"zero; use {', '.join((ESTIMATOR, *ZERO_IF_EQUAL))}",
+        ),
+        (
+            _has_critic(config, estimator),
+            f"critic.enable={config.critic.enable}: every row teaches a critic; set critic.enable=false",
+        ),
+        (
+            actor.use_kl_loss,
+            "actor_rollout_ref.actor.use_kl_loss=True: the KL term has a gradient on every row; set it to False",
+        ),
+        (
+            config.algorithm.use_kl_in_reward,
+            "algorithm.use_kl_in_reward=True: rewards then differ within every group; set it to False",
+        ),
+        (
+            actor.entropy_coeff != 0,
+            f"actor_rollout_ref.actor.entropy_coeff={actor.entropy_coeff}: entropy has a gradient on every row; set it "
+            "to 0",
+        ),
+        (
+            (config.get("distillation") or {}).get("enabled", False),
+            "distillation.enabled=True: a teacher teaches on every row; set it to False",
+        ),
+        (
+            actor.policy_loss.loss_mode not in PROPORTIONAL_LOSSES,
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode} is not proportional to the "
+            f"advantage, or has a divisor of its own; use {', '.join(PROPORTIONAL_LOSSES)}",
+        ),
+        (
+            mode == "seq-mean-token-sum-norm" and actor.loss_scale_factor is None,
+            f"actor_rollout_ref.actor.loss_agg_mode={mode} without loss_scale_factor divides by the width of a "
+            "micro-batch, which depends on the rows in it; set actor_rollout_ref.actor.loss_scale_factor",
+        ),
+        (
+            correction.get("bypass_mode") or correction.get("rollout_is_batch_normalize"),
+            "algorithm.rollout_correction.bypass_mode or .rollout_is_batch_normalize: losses or weights go by the "
+            "whole batch; set both to False",
+        ),
+    )
+    for refused, reason in cases:
+        if refused:
+            raise ValueError(f"cero.drop_zero_advantage=True with {reason}, or cero.drop_zero_advantage=false")
+
+
+def _has_critic(config, estimator):
+    enabled = config.critic.enable
+    return bool(enabled) if enabled is not None else estimator == "gae"
 
 
 def resume_folder(config):

@@ -1,37 +1,85 @@
-"""verl's synchronous trainer with a rollout scheduler: allocate, observe, save.
+"""verl's synchronous trainer with a rollout scheduler: allocate, observe, select, save.
 
-The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`, where each gets its number of rollouts
-(verl's `__rollout_n__`); rewards are seen in `_compute_advantage`; the state goes into verl's checkpoint.
+The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`, where each gets its number of rollouts (verl's
+`__rollout_n__`), or the most that it may get where an allocator decides while it samples. `_balance_batch` comes right
+after sampling and rewards: there the outcomes are observed, and rows that are not trained on are taken out. The state
+goes into verl's checkpoint.
 """
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 import transfer_queue as tq
 from omegaconf import open_dict
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
-from cero.advantage import group_outcomes
+from cero.advantage import group_outcomes, known_so_far
 from cero.runlog import FILE_NAME, RunLog
+from cero.sampling.step import Step
 from cero.state import save_state
-from cero.verl.estimators import StepContext, final_rows, set_context
+from cero.verl import selection
+from cero.verl.estimators import StepContext, compute_cero_advantage, set_context
 from cero.verl.identity import batch_prompt_ids
-from cero.verl.settings import STATE_FILE, TRAINER_MODE, read_settings, resume_state
+from cero.verl.settings import (
+    AGENT_LOOP_MANAGER,
+    ESTIMATOR,
+    STATE_FILE,
+    TRAINER_MODE,
+    read_settings,
+    resume_state,
+)
 
 
 @dataclass
 class Dispatch:
-    """Prompts on their way: uids and ids as dispatched, rollouts given, E[p] before; all of one length."""
+    """Prompts on their way: uids as dispatched, their step, E[p] of each before it; all of one length."""
 
     uids: list
-    ids: np.ndarray
-    rollouts: np.ndarray
+    step: Step
     history_mean: np.ndarray
+
+
+@dataclass
+class StepRecord:
+    """What one training step did, from its sampling to its metrics; arrays of shape (prompts,).
+
+    dispatches : of the step, one unless verl's filter_groups refills it
+    won, trials : successes and rollouts that came back
+    known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
+    counts : rollouts sampled, kept by the rule, trained on
+    steps : optimizer steps; None: those that verl makes of the number of rows it foresaw
+    scale : factor on the advantages
+    """
+
+    dispatches: list
+    won: np.ndarray = None
+    trials: np.ndarray = None
+    known: dict = field(default_factory=dict)
+    counts: dict = field(default_factory=dict)
+    steps: int | None = None
+    scale: float = 1.0
+
+    @property
+    def uids(self):
+        return [uid for dispatch in self.dispatches for uid in dispatch.uids]
+
+    @property
+    def ids(self):
+        return np.concatenate([dispatch.step.ids for dispatch in self.dispatches])
+
+    @property
+    def rollouts(self):
+        return np.concatenate([dispatch.step.launched for dispatch in self.dispatches])
+
+    @property
+    def cap(self):
+        return sum(dispatch.step.cap for dispatch in self.dispatches)
 
 
 def _plain(column):
@@ -48,10 +96,15 @@ class CeroTrainer(PPOTrainerSync):
         # An unknown mode name switches verl to asynchronous behaviour in many places; we are its sync trainer.
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"
+            # verl's task runner reads it from this very config, once the trainer is set up.
+            if self.settings.make_allocator().sequential:
+                config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = AGENT_LOOP_MANAGER
         super().__init__(config)
         if self.settings.poll_interval is not None:
             self.replay_buffer.poll_interval = self.settings.poll_interval
         self._dispatches = []
+        self._record = None
+        self._dp_size = None
         self._scheduler_seconds = {}
 
     # ---- set-up -----------------------------------------------------------------------------------------------
@@ -78,83 +131,203 @@ class CeroTrainer(PPOTrainerSync):
 
     def _submit_batch_to_rollout(self, batch):
         started = time.perf_counter()
-        ids = batch_prompt_ids(batch)
+        ids, uids = batch_prompt_ids(batch), [str(uid) for uid in batch["uid"]]
         history_mean = self.allocator.success_mean(ids)
-        rollouts = self.allocator.allocate(ids, budget=len(batch) * self.settings.rollouts_per_prompt)
+        step = self.allocator.begin(ids, budget=len(batch) * self.settings.rollouts_per_prompt)
+        if self.allocator.sequential:
+            rollouts = np.full(len(batch), min(step.n_max, step.cap))
+            self.agent_loop_manager.begin(uids, step)
+        else:
+            rollouts = step.start()
         tu.assign_non_tensor_stack(batch, "__rollout_n__", [int(n) for n in rollouts])
-        self._dispatches.append(Dispatch([str(uid) for uid in batch["uid"]], ids, rollouts, history_mean))
+        self._dispatches.append(Dispatch(uids, step, history_mean))
         self._scheduler_seconds["allocate"] = time.perf_counter() - started
         return super()._submit_batch_to_rollout(batch)
 
-    def _compute_advantage(self, batch, metrics):
+    def _balance_batch(self, batch, metrics, *args, **kwargs):
         started = time.perf_counter()
-        dispatch = self._take_dispatches()
-        uids, rewards, successes = self._outcomes(batch)
-        number = {uid: i for i, uid in enumerate(dispatch.uids)}
-        groups = np.array([number[uid] for uid in uids], dtype=np.int64)
-        won, trials, low, high = group_outcomes(successes, groups, len(dispatch.uids))
-        self._check_successes(successes, uids)
-        self.allocator.observe(dispatch.ids, won, trials)
-        metrics.update(self._group_metrics(won, trials, low, high))
-        metrics["cero/padded_rows"] = sum(bool(tag.get("is_padding", False)) for tag in batch.tags)
-        metrics.update({f"cero/{key}": value for key, value in self.allocator.metrics().items()})
-        set_context(
-            StepContext(
-                history_mean=dict(zip(dispatch.uids, dispatch.history_mean, strict=True)),
-                keys=list(batch.keys),
-                to_success=self.settings.to_success,
-                rollouts_per_prompt=self.settings.rollouts_per_prompt,
-                options=self.settings.estimator,
-            )
-        )
+        record = self._record = self._take_dispatches()
+        batch, before = self._observe_and_select(record, batch, metrics)
+        record.steps = self._optimizer_steps(len(batch))
         self._scheduler_seconds["observe"] = time.perf_counter() - started
-        metrics.update({f"cero/time/{key}": value for key, value in self._scheduler_seconds.items()})
-        self._record = (dispatch, won, trials)
+
+        batch = super()._balance_batch(batch, metrics, *args, **kwargs)
+        is_padding = np.array([bool(tag.get("is_padding", False)) for tag in batch.tags])
+        metrics["cero/padded_rows"] = int(is_padding.sum())
+        if record.steps is not None and record.steps > 1 and is_padding.any():
+            batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
+        if self.settings.drop_zero_advantage:
+            rows_before = selection.round_up(before["rows"], self._row_multiple(before["rows"]))
+            record.scale = selection.advantage_scale(
+                self.config.actor_rollout_ref.actor.loss_agg_mode,
+                tokens=before["tokens_trained"] / before["tokens"],
+                rows=len(batch) / rows_before,
+            )
+            metrics["cero/advantage_scale"] = record.scale
+        return batch
+
+    def _observe_and_select(self, record, batch, metrics):
+        """Observe what was sampled; take out what is not trained on. Returns (batch, figures before zeros went)."""
+        uids = record.uids
+        sampled = selection.Rollouts.of_keys(batch.keys, {uid: i for i, uid in enumerate(uids)})
+        rewards, successes, tokens = self._outcomes(batch, sampled)
+        won, trials, low, high = group_outcomes(successes, sampled.groups, len(uids))
+        record.won, record.trials = won, trials
+        start = 0
+        for dispatch in record.dispatches:
+            part = slice(start, start := start + len(dispatch.uids))
+            self.allocator.settle(dispatch.step, won[part], trials[part])
+        rounds = None
+        if self.allocator.sequential:
+            rounds = record.dispatches[0].step.round_of(sampled.groups, sampled.numbers)
+        names = (f"{uids[group]}_{number}" for group, number in zip(sampled.groups, sampled.numbers, strict=True))
+        known = zip(*known_so_far(successes, sampled.groups, rounds), strict=True)
+        record.known = dict(zip(names, known, strict=True))
+
+        lengths = sampled.per_session([tag["response_len"] for tag in batch.tags])
+        rows = sampled.per_session(np.ones(len(batch)))
+        kept = selection.select(self.settings.keep, successes, sampled, lengths, self.allocator.seed, self.global_steps)
+        trained = kept
+        if self.settings.drop_zero_advantage:
+            zero = self._zero_advantage(record, sampled, rewards, kept)
+            trained = selection.keep_enough(kept & ~zero, kept, sampled.groups, rows, self._least_rows())
+        record.counts = {
+            "sampled": int(record.rollouts.sum()),
+            "kept": int(kept.sum()),
+            "trained": int(trained.sum()),
+        }
+        metrics.update(self._group_metrics(won, trials, low, high))
+        metrics.update({f"cero/rollouts/{key}": value for key, value in record.counts.items()})
+        metrics["cero/tokens/sampled"] = float(lengths.sum())
+        metrics["cero/tokens/trained"] = float(lengths[trained].sum())
+        metrics["cero/rows/dropped_by_selection"] = float(rows[~kept].sum())
+        metrics["cero/rows/dropped_as_zero"] = float(rows[kept & ~trained].sum())
+        if self.allocator.sequential:
+            rounds = record.dispatches[0].step.rounds
+            metrics["cero/rounds/mean"], metrics["cero/rounds/max"] = float(rounds.mean()), float(rounds.max())
+            metrics["cero/budget/refunded"] = float(record.cap - record.rollouts.sum())
+        metrics.update({f"cero/{key}": value for key, value in self.allocator.metrics().items()})
+
+        figures = {
+            "rows": int(rows[kept].sum()),
+            "tokens": float(tokens[kept].sum()),
+            "tokens_trained": float(tokens[trained].sum()),
+        }
+        if not trained.all():
+            stays = trained[sampled.session_of_row]
+            gone = [key for key, stay in zip(batch.keys, stays, strict=True) if not stay]
+            batch = batch.select_keys([key for key, stay in zip(batch.keys, stays, strict=True) if stay])
+            tq.kv_clear(keys=gone, partition_id=batch.partition_id)
+        return batch, figures
+
+    def _outcomes(self, batch, sampled):
+        """(rewards, successes, tokens that the loss counts) of the finished sessions: float arrays, shape (s,)."""
+        fields = ["rm_scores"]
+        fields += ["extra_fields"] if self.settings.success.key else []
+        fields += ["loss_mask"] if self.settings.drop_zero_advantage else []
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        rewards = data["rm_scores"].sum(dim=1).double().numpy()[sampled.rows]
+        extra_fields = _plain(data["extra_fields"]) if self.settings.success.key else [None] * len(batch)
+        successes = [
+            self.settings.success.of(reward, extra_fields[row])
+            for reward, row in zip(rewards, sampled.rows, strict=True)
+        ]
+        tokens = np.zeros(len(batch))
+        if self.settings.drop_zero_advantage:
+            tokens = data["loss_mask"].sum(dim=1).double().numpy()
+        return rewards, np.array(successes, dtype=np.float64), sampled.per_session(tokens)
+
+    def _zero_advantage(self, record, sampled, rewards, kept):
+        """Sessions whose advantage will be zero, if only those `kept` count: bool array, shape (s,)."""
+        zero = np.zeros(kept.size, bool)
+        groups = sampled.groups[kept]
+        if self.config.algorithm.adv_estimator != ESTIMATOR:
+            zero[kept] = selection.groups_all_equal(rewards[kept], groups)
+            return zero
+        uids = np.array(record.uids, dtype=object)[groups]
+        keys = [f"{uid}_{number}_0" for uid, number in zip(uids, sampled.numbers[kept], strict=True)]
+        set_context(self._context(record, keys))
         try:
-            return super()._compute_advantage(batch, metrics)
+            scores = torch.as_tensor(rewards[kept], dtype=torch.float64).unsqueeze(1)
+            advantages, _ = compute_cero_advantage(scores, torch.ones_like(scores), index=uids)
         finally:
             set_context(None)
+        zero[kept] = selection.groups_all_zero(advantages.squeeze(1).numpy(), groups)
+        return zero
 
-    def _take_dispatches(self):
-        """All prompts dispatched since the last step, as one."""
-        taken, self._dispatches = self._dispatches, []
-        return Dispatch(
-            uids=[uid for dispatch in taken for uid in dispatch.uids],
-            ids=np.concatenate([dispatch.ids for dispatch in taken]),
-            rollouts=np.concatenate([dispatch.rollouts for dispatch in taken]),
-            history_mean=np.concatenate([dispatch.history_mean for dispatch in taken]),
+    def _context(self, record, keys):
+        """The estimator's context for rows with these keys."""
+        uids = record.uids
+        history_mean = np.concatenate([dispatch.history_mean for dispatch in record.dispatches])
+        return StepContext(
+            history_mean=dict(zip(uids, history_mean, strict=True)),
+            keys=list(keys),
+            to_success=self.settings.to_success,
+            rollouts_per_prompt=self.settings.rollouts_per_prompt,
+            options=self.settings.estimator,
+            sampled=dict(zip(uids, zip(record.trials.tolist(), record.won.tolist(), strict=True), strict=True)),
+            known=record.known,
         )
 
-    def _outcomes(self, batch):
-        """(uids, rewards, successes) of the finished sessions; list of str and two float arrays of one length."""
-        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-        keys = [keys[row] for row in final_rows(keys)[0]]
-        fields = ["uid", "rm_scores"] + (["extra_fields"] if self.settings.success_key else [])
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
-        rewards = data["rm_scores"].sum(dim=1).double().numpy()
-        successes = self.settings.to_success(rewards)
-        if self.settings.success_key:
-            successes = np.array([self._success_value(extra) for extra in _plain(data["extra_fields"])])
-        return [str(uid) for uid in _plain(data["uid"])], rewards, successes
+    def _take_dispatches(self):
+        """A record of all prompts dispatched since the last step, whose sampling is over."""
+        record, self._dispatches = StepRecord(self._dispatches), []
+        if self.allocator.sequential:
+            (dispatch,) = record.dispatches
+            dispatch.step = self.agent_loop_manager.end()
+        return record
 
-    def _success_value(self, extra_fields):
-        info = extra_fields.get("reward_extra_info", {})
-        if self.settings.success_key not in info:
-            raise ValueError(
-                f"cero.success.key={self.settings.success_key} is not among what the reward function returned "
-                f"({', '.join(info) or 'only a number'}); name one of these, or null for the reward itself"
-            )
-        return float(info[self.settings.success_key])
+    # ---- rows of a number that verl did not foresee -------------------------------------------------------------
 
-    def _check_successes(self, successes, uids):
-        bad = ~(np.isfinite(successes) & (successes >= 0) & (successes <= 1))
-        if bad.any():
-            low, high = self.settings.reward_range
-            reward = low + successes[bad][0] * (high - low)
-            raise ValueError(
-                f"a reward of {reward} lies outside cero.success.range=[{low}, {high}]; set the range to the "
-                "reward's own, or cero.success.key to a key of the reward function's dict that is 0 or 1"
-            )
+    def _gpus(self):
+        return self.config.trainer.n_gpus_per_node * self.config.trainer.nnodes
+
+    def _least_rows(self):
+        """So many rows must stay that each rank has one for each optimizer step."""
+        return selection.optimizer_steps(self.config) * self._gpus()
+
+    def _optimizer_steps(self, rows):
+        nominal = self.config.data.train_batch_size * self.settings.rollouts_per_prompt
+        if self.use_critic or rows == nominal:
+            return None
+        # Fewer only if some rank would have no row for one of them.
+        return max(1, min(selection.optimizer_steps(self.config), rows // self._gpus()))
+
+    def _row_multiple(self, rows):
+        """To a multiple of what `rows` rows are filled up."""
+        steps = self._optimizer_steps(rows)
+        if steps is None:
+            return super()._get_required_batch_multiple(self._dp_size)
+        return selection.row_multiple(self.config, self._dp_size, steps)
+
+    def _get_required_batch_multiple(self, dp_size):
+        self._dp_size = dp_size
+        if self._record.steps is None:
+            return super()._get_required_batch_multiple(dp_size)
+        return selection.row_multiple(self.config, dp_size, self._record.steps)
+
+    # ---- the update ---------------------------------------------------------------------------------------------
+
+    def _compute_advantage(self, batch, metrics):
+        set_context(self._context(self._record, batch.keys))
+        try:
+            batch = super()._compute_advantage(batch, metrics)
+        finally:
+            set_context(None)
+        if self._record.scale != 1.0:
+            data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages"])
+            data["advantages"] = data["advantages"] * self._record.scale
+            batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
+        metrics.update({f"cero/time/{key}": value for key, value in self._scheduler_seconds.items()})
+        return batch
+
+    def _update_actor(self, batch, metrics):
+        if self._record.steps is None:
+            return super()._update_actor(batch, metrics)
+        with selection.rows_per_optimizer_step(self.config, len(batch) // self._record.steps):
+            return super()._update_actor(batch, metrics)
+
+    # ---- records ----------------------------------------------------------------------------------------------
 
     @staticmethod
     def _group_metrics(won, trials, low, high):
@@ -169,21 +342,20 @@ class CeroTrainer(PPOTrainerSync):
             "cero/rollouts/observed": float(trials.sum()),
         }
 
-    # ---- records ----------------------------------------------------------------------------------------------
-
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        dispatch, won, trials = self._record
+        record = self._record
         kept = {key: float(value) for key, value in metrics.items() if key.startswith(("cero/", "timing_s/"))}
         self.run_log.step(
             step=global_steps,
             epoch=epoch,
-            budget=int(dispatch.rollouts.sum()),
+            budget=record.cap,
             spent=self.allocator.ledger.spent,
-            prompts=[f"{prompt:016x}" for prompt in dispatch.ids],
-            rollouts=dispatch.rollouts.tolist(),
-            successes=[round(float(value), 6) for value in won],
-            trials=trials.tolist(),
+            prompts=[f"{prompt:016x}" for prompt in record.ids],
+            rollouts=record.rollouts.tolist(),
+            successes=[round(float(value), 6) for value in record.won],
+            trials=record.trials.tolist(),
+            **record.counts,
             metrics=kept,
         )
 

@@ -37,12 +37,21 @@ def step(groups, rewards, pads=0, outputs=1):
 
 def advantages(data, keys, estimator="cero", mean=0.5, **options):
     """One number a row, and a check that it stands on the response's tokens and nowhere else."""
+    scores = data.batch["token_level_rewards"].sum(-1).numpy()
+    by_session = {key.rsplit("_", 1)[0]: score for key, score in zip(keys, scores, strict=True)}
+    groups = {}
+    for name, score in by_session.items():
+        groups.setdefault(name.rsplit("_", 1)[0], []).append(score)
+    sampled = {uid: (len(group), sum(group)) for uid, group in groups.items()} | options.pop("sampled", {})
+    known = options.pop("known", {name: sampled[name.rsplit("_", 1)[0]] for name in by_session})
     context = StepContext(
         history_mean={uid: mean for uid in data.non_tensor_batch["uid"]},
         keys=keys,
         to_success=lambda reward: reward,
         rollouts_per_prompt=4,
-        options={"history": 8.0, "scale": True, "prompt_weight": "trajectory"} | options,
+        options={"history": 8.0, "scale": True, "prompt_weight": "trajectory", "advantage": "posterior"} | options,
+        sampled=sampled,
+        known=known,
     )
     set_context(context)
     try:
@@ -101,3 +110,28 @@ def test_without_the_scheduler_it_says_so():
     with pytest.raises(ValueError, match=r"\+recipe=cero"):
         compute_advantage_for_multi_trajectories(data, keys, "cero", config={})
     assert estimators._context is None
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo", "dr_grpo"])
+def test_kinds_that_verl_has_too_are_verls(kind):
+    """verl's own estimators on equal groups (its Dr.GRPO is GRPO without the standard deviation)."""
+    data, keys = step(EQUAL, REWARDS)
+    ours = advantages(data, keys, advantage=kind)
+    groups, rewards = np.array(EQUAL), np.array(REWARDS, float)
+    mean = np.bincount(groups, rewards)[groups] / 4
+    verls = {
+        "grpo": lambda: advantages(step(EQUAL, REWARDS)[0], keys, "grpo"),
+        "rloo": lambda: advantages(step(EQUAL, REWARDS)[0], keys, "rloo"),
+        "dr_grpo": lambda: rewards - mean,
+    }[kind]()
+    np.testing.assert_allclose(ours, verls, atol=1e-5)
+
+
+def test_what_was_sampled_and_not_kept_counts_in_the_baselines():
+    data, keys = step([0, 0], [1, 0])
+    np.testing.assert_allclose(
+        advantages(data, keys, advantage="ada_global", sampled={"u0": (10, 2)}), [0.8, -0.2], rtol=1e-6
+    )
+    known = {"u0_0": (2, 1), "u0_1": (10, 2)}  # the second of later rounds
+    got = advantages(data, keys, scale=False, history=4.0, known=known)
+    np.testing.assert_allclose(got, [1 - (2 + 0) / 5, 0 - (2 + 2) / 13], rtol=1e-6)

@@ -6,13 +6,17 @@ import pytest
 from cero.state import save_state
 from cero.verl.preflight import Preflight
 from cero.verl.settings import STATE_FILE, read_settings, resume_state
+from cero.verl.success import Success
 
 RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8"]
+
+DROP, ACTOR = "cero.drop_zero_advantage=true", "actor_rollout_ref.actor"
+DAPO = ["allocator=uniform", "algorithm.filter_groups.enable=True"]
 
 REFUSED = {
     "n below n_min": (["allocator.n_min=9"], r"rollouts_per_prompt=8 lies outside n_min=9"),
     "n above n_max": (["allocator.n_max=4"], r"n_max=4"),
-    "option out of range": (["allocator.forgetting=1.5"], r"allocator \(cero\): forgetting=1.5"),
+    "option out of range": (["allocator.forgetting=1.5"], r"allocator \(cero\): forgetting.*=1.5"),
     "option not known": (["+allocator.luck=7"], r"luck=7 is no option"),
     "trainer's option": (["+allocator.epochs=7"], r"allocator.epochs=7 is set by the trainer"),
     "groups of one": (["allocator.n_min=1", "algorithm.adv_estimator=grpo"], r"allocator.n_min=1.*grpo.*n_min=2"),
@@ -29,6 +33,54 @@ REFUSED = {
     "missing state": (["cero.on_missing_state=ignore"], r"cero.on_missing_state='ignore'"),
     "history": (["algorithm.cero.history=0"], r"algorithm.cero.history=0"),
     "weight": (["algorithm.cero.prompt_weight=token"], r"algorithm.cero.prompt_weight='token'"),
+    "advantage": (["algorithm.cero.advantage=best"], r"algorithm.cero.advantage='best'"),
+    "keep rule": (["cero.keep.rule=best"], r"cero.keep.rule='best'.*balanced"),
+    "keep ratio": (["cero.keep.ratio=0"], r"cero.keep.ratio=0"),
+    "keep count": (["cero.keep.count=1.5"], r"cero.keep.count=1.5"),
+    "keep one": (
+        ["algorithm.adv_estimator=grpo", "cero.keep.rule=gfpo_length", "cero.keep.count=1"],
+        r"cero.keep.count=1 with algorithm.adv_estimator=grpo.*cero.keep.count=2",
+    ),
+    "dapo and keep": (
+        [*DAPO, "cero.keep.rule=balanced"],
+        r"filter_groups.enable=True with cero.keep.rule=balanced.*cero.keep.rule=all",
+    ),
+    "dapo and drop": ([*DAPO, DROP], r"filter_groups.enable=True with .*drop_zero_advantage=True.*=false"),
+    "drop, something else": (["cero.drop_zero_advantage=some"], r"cero.drop_zero_advantage='some'"),
+    "drop and estimator": ([DROP, "algorithm.adv_estimator=opo"], r"=True with algorithm.adv_estimator=opo.*rloo"),
+    "drop and kl": ([DROP, f"{ACTOR}.use_kl_loss=True"], r"drop_zero.*use_kl_loss=True: the KL term"),
+    "drop and kl in reward": (
+        [DROP, "algorithm.adv_estimator=grpo", "algorithm.use_kl_in_reward=True"],
+        r"drop_zero.*use_kl_in_reward=True",
+    ),
+    "drop and entropy": ([DROP, f"{ACTOR}.entropy_coeff=0.01"], r"drop_zero.*entropy_coeff=0.01"),
+    "drop and critic": ([DROP, "critic.enable=True"], r"drop_zero.*critic.enable=True"),
+    "drop and teacher": ([DROP, "distillation.enabled=True"], r"drop_zero.*distillation.enabled=True"),
+    "drop and loss": ([DROP, f"{ACTOR}.policy_loss.loss_mode=clip_cov"], r"drop_zero.*loss_mode=clip_cov.*vanilla"),
+    "drop and norm": (
+        [DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm"],
+        r"drop_zero.*seq-mean-token-sum-norm without loss_scale_factor",
+    ),
+    "drop and bypass": ([DROP, "algorithm.rollout_correction.bypass_mode=True"], r"drop_zero.*bypass_mode"),
+    "rounds and dapo": (["allocator=aero", "algorithm.filter_groups.enable=True"], r"filter_groups.enable=True.*aero"),
+    "rounds and another manager": (
+        ["allocator=aero", "+actor_rollout_ref.rollout.agent.agent_loop_manager_class=my.Manager"],
+        r"agent_loop_manager_class=my.Manager with allocator=aero.*null",
+    ),
+    "rounds and colocated rewards": (
+        ["allocator=cero_seq", "reward.reward_model.enable=True"],
+        r"reward_model.enable=True with allocator=cero_seq.*enable_resource_pool",
+    ),
+    "rounds and critic": (["allocator=cero_seq", "critic.enable=True"], r"critic.enable=True.*allocator=cero_seq"),
+    "keep and critic": (["cero.keep.rule=pods", "critic.enable=True"], r"critic.enable=True.*cero.keep.rule=pods"),
+    "rounds and groups of one": (
+        ["allocator=cero_seq", "algorithm.adv_estimator=grpo"],
+        r"allocator=cero_seq with algorithm.adv_estimator=grpo.*adv_estimator=cero",
+    ),
+    "aero and groups of one": (
+        ["allocator=aero", "algorithm.adv_estimator=rloo", "allocator.n_explore=1"],
+        r"allocator=aero with algorithm.adv_estimator=rloo.*n_explore=2",
+    ),
 }
 
 
@@ -45,6 +97,12 @@ def test_accepted_combinations(composed):
         ["allocator=uniform", "algorithm.filter_groups.enable=True"],
         ["algorithm.adv_estimator=rloo"],
         ["algorithm.adv_estimator=grpo", "cero.success.key=acc"],
+        ["allocator=aero"],
+        ["allocator=aero", "algorithm.adv_estimator=grpo"],
+        ["allocator=cero_seq", "cero.keep.rule=balanced", DROP],
+        ["allocator=cero_seq", "reward.reward_model.enable=True", "reward.reward_model.enable_resource_pool=True"],
+        ["allocator=uniform", DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-mean"],
+        [DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm", f"{ACTOR}.loss_scale_factor=8"],
     ):
         read_settings(composed(*RUN, *overrides))
 
@@ -63,6 +121,36 @@ def test_preflight_exits(composed):
 def test_reward_range_maps_to_success(composed):
     settings = read_settings(composed(*RUN, "cero.success.range=[-1,1]"))
     np.testing.assert_allclose(settings.to_success(np.array([-1.0, 0.0, 1.0])), [0, 0.5, 1])
+
+
+def test_aeros_recipe_is_aeros_method(composed):
+    config = composed("+recipe=aero", "actor_rollout_ref.rollout.n=16")
+    settings = read_settings(config)
+    assert settings.make_allocator().sequential and config.algorithm.adv_estimator == "cero"
+    assert settings.keep == {"rule": "aero", "ratio": 1.0, "count": 4} and settings.estimator["advantage"] == "aero"
+    other = read_settings(composed("+recipe=aero", RUN[1], "allocator=cero", "cero.keep.rule=pods"))
+    assert (other.keep["rule"], other.estimator["advantage"]) == ("pods", "posterior")
+
+
+@pytest.mark.parametrize(
+    "key, reward, extra, success",
+    [
+        (None, 0.5, None, 0.75),
+        ("acc", -1.0, {"reward_extra_info": {"acc": True}}, 1.0),
+        (None, 1.5, None, r"a reward of 1.5 lies outside cero.success.range=\[-1.0, 1.0\]"),
+        (None, float("nan"), None, "a reward of nan lies outside"),
+        ("acc", 1.0, {"reward_extra_info": {"acc": 2}}, "cero.success.key=acc was 2.0"),
+        ("acc", 1.0, {"reward_extra_info": {"score": 1}}, r"cero.success.key=acc is not among .*\(score\)"),
+        ("acc", 1.0, {}, "only a number"),
+    ],
+)
+def test_what_is_a_success(key, reward, extra, success):
+    mapping = Success(key, -1.0, 1.0)
+    if isinstance(success, str):
+        with pytest.raises(ValueError, match=success):
+            mapping.of(reward, extra)
+    else:
+        assert mapping.of(reward, extra) == success
 
 
 @pytest.fixture

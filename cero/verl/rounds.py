@@ -1,0 +1,133 @@
+"""Who of a step's prompts may sample on? The meeting point of the workers, without Ray or verl.
+
+`Coordinator` holds the step's rule, once for all workers; `PromptSampling` holds one prompt's sessions, in the worker
+that runs them. A prompt learns how much more to launch when the rule knows, which may be long after its own report.
+"""
+
+import asyncio
+import copy
+
+
+class Coordinator:
+    """Plays a `cero.sampling.step.Step` with prompts that report from elsewhere, in any order.
+
+    Whatever goes wrong, nobody is left waiting: all that wait are told that sampling is over, and `end` raises.
+    """
+
+    def __init__(self):
+        self._step, self._error, self._grants, self._index = None, None, [], {}
+        self._over = asyncio.Event()
+
+    async def begin(self, uids, step):
+        """Start `step`, whose prompts are called `uids` (distinct, in the step's order)."""
+        if self._step is not None and not self._over.is_set():
+            raise RuntimeError("a step's sampling began while another's was going on")
+        # Copied: arrays that Ray hands over can't be written to.
+        self._step, self._error, self._over = copy.deepcopy(step), None, asyncio.Event()
+        self._index = {uid: i for i, uid in enumerate(uids)}
+        loop = asyncio.get_running_loop()
+        self._grants = [loop.create_future() for _ in uids]
+        counts = self._step.start()
+        self._grant({i: int(n) for i, n in enumerate(counts) if n or self._step.over})
+
+    async def first(self, uid):
+        """Rollouts that prompt `uid` launches first (it waits for them); 0: it never launches any."""
+        return await self._grants[self._index[uid]]
+
+    async def report(self, uid, successes, trials):
+        """Say what came back of all rollouts in flight of prompt `uid`; see `Step.report`.
+
+        Returns how many more it launches, as soon as the rule knows; 0: it is over.
+        """
+        if self._error is not None:
+            return 0
+        try:
+            index = self._index[uid]
+            self._grants[index] = asyncio.get_running_loop().create_future()
+            self._grant(self._step.report(index, successes, trials))
+        except Exception as error:
+            await self.fail(f"{type(error).__name__}: {error}")
+            raise
+        return await self._grants[index]
+
+    async def fail(self, message):
+        """End sampling for every prompt; `end` will raise with `message` (the first counts)."""
+        self._error = self._error or message
+        for grant in self._grants:
+            if not grant.done():
+                grant.set_result(0)
+        self._over.set()
+
+    async def end(self):
+        """Wait until every prompt is over and return the finished step.
+
+        Raises
+        ------
+        RuntimeError
+            If sampling was ended by `fail`.
+        """
+        await self._over.wait()
+        if self._error is not None:
+            raise RuntimeError(f"sampling in rounds was given up: {self._error}")
+        return self._step
+
+    def _grant(self, counts):
+        for index, count in counts.items():
+            self._grants[index].set_result(count)
+        if self._step.over:
+            self._over.set()
+
+
+class PromptSampling:
+    """One prompt's sessions: verl starts them all at once, here each waits for its turn.
+
+    most : int, sessions that may run in all. To be made inside a running event loop.
+    """
+
+    def __init__(self, most):
+        loop = asyncio.get_running_loop()
+        self._turns = [loop.create_future() for _ in range(most)]  # True: run, False: never
+        self._ends = [loop.create_future() for _ in range(most)]  # a success, or None: failed
+
+    async def session(self, number, run):
+        """Await `run()` when session `number` (0, 1, ...) may run, and return its result; None if it never may."""
+        if not await self._turns[number]:
+            return None
+        try:
+            return await run()
+        finally:
+            self._end(number, None)
+
+    def scored(self, number, success):
+        """Session `number`, which is running, has a reward, worth `success` in [0, 1]."""
+        self._end(number, success)
+
+    async def play(self, first, report):
+        """Run rounds until there are no more.
+
+        first : coroutine function, () -> sessions to run
+        report : coroutine function, (successes, trials) of the last round -> sessions to run now; 0: over
+        """
+        begun = 0
+        try:
+            more = await first()
+            while more:
+                for turn in self._turns[begun : begun + more]:
+                    turn.set_result(True)
+                ends = await asyncio.gather(*self._ends[begun : begun + more])
+                successes = [success for success in ends if success is not None]
+                begun += more
+                more = await report(float(sum(successes)), len(successes))
+        finally:
+            for turn in self._turns[begun:]:
+                if not turn.done():
+                    turn.set_result(False)
+
+    def abandon(self):
+        """Count every session that has not ended as failed, so that `play` comes to its end."""
+        for number in range(len(self._ends)):
+            self._end(number, None)
+
+    def _end(self, number, success):
+        if not self._ends[number].done():
+            self._ends[number].set_result(success)

@@ -1,0 +1,60 @@
+"""When is a rollout a success, and how much of one? One mapping, for the sampler and for the trainer."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Success:
+    """`cero.success` of the config.
+
+    key : None (the reward itself), or a key of the reward function's dict that is in [0, 1]
+    low, high : worst and best reward, mapped to 0 and 1
+    """
+
+    key: str | None
+    low: float
+    high: float
+
+    @classmethod
+    def from_config(cls, config):
+        """Read the section `cero.success` (DictConfig). Raises ValueError if its range is none."""
+        value = config.range
+        low, high = value if value is not None and len(value) == 2 else (None, None)
+        if low is None or high is None or not float(low) < float(high):
+            raise ValueError(
+                f"cero.success.range={value} must be two numbers, [worst, best] reward, in ascending order"
+            )
+        return cls(config.key, float(low), float(high))
+
+    def of_reward(self, reward):
+        """Map rewards (number or array) linearly, without a check."""
+        return (reward - self.low) / (self.high - self.low)
+
+    def of(self, reward, extra_fields):
+        """Success in [0, 1] of one rollout.
+
+        reward : float; extra_fields : dict of verl's agent loop, whose `reward_extra_info` is the reward's dict
+
+        Raises
+        ------
+        ValueError
+            If the key is missing, or the value lies outside [0, 1].
+        """
+        if self.key is None:
+            value = float(self.of_reward(reward))
+            if not 0 <= value <= 1:
+                raise ValueError(
+                    f"a reward of {reward} lies outside cero.success.range=[{self.low}, {self.high}]; set the range to "
+                    "the reward's own, or cero.success.key to a key of the reward function's dict that is 0 or 1"
+                )
+            return value
+        info = (extra_fields or {}).get("reward_extra_info", {})
+        if self.key not in info:
+            raise ValueError(
+                f"cero.success.key={self.key} is not among what the reward function returned "
+                f"({', '.join(info) or 'only a number'}); name one of these, or null for the reward itself"
+            )
+        value = float(info[self.key])
+        if not 0 <= value <= 1:
+            raise ValueError(f"cero.success.key={self.key} was {value}, which is not in [0, 1]; name one that is")
+        return value

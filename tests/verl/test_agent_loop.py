@@ -1,0 +1,139 @@
+"""The worker that lets sessions take turns inside verl's own."""
+
+import asyncio
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import ray
+from verl.trainer.ppo.v1 import agent_loop_tq
+from verl.utils.import_utils import load_class_from_fqn
+
+from cero.sampling.step import Step
+from cero.verl import agent_loop
+from cero.verl.agent_loop import SequentialManager, SequentialWorker, Worker
+from cero.verl.rounds import Coordinator
+from cero.verl.settings import AGENT_LOOP_MANAGER
+from cero.verl.success import Success
+
+
+def test_the_class_behind_verls_actor():
+    """Ray's decorator hides it; it must be the plain class, by that name, and what is left of it still an actor."""
+    assert inspect.isclass(Worker) and Worker.__name__ == "AgentLoopWorkerTQ"
+    assert Worker.__module__ == agent_loop_tq.__name__
+    assert issubclass(SequentialWorker, Worker)
+    remote = ray.remote(SequentialWorker)
+    assert remote.__ray_actor_class__ is SequentialWorker
+    for name in ("_run_prompt", "_run_agent_loop", "_agent_loop_postprocess"):
+        theirs, ours = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (Worker, SequentialWorker))
+        assert theirs == ours or name == "_run_agent_loop"
+
+
+def test_no_inherited_method_of_the_workers_refers_to_its_class():
+    """Ray sends such a method with a copy of the class, from which ours does not descend: super() fails there."""
+    methods = {name: value for name, value in vars(Worker).items() if inspect.isfunction(value)}
+    with_super = {name for name, method in methods.items() if "__class__" in method.__code__.co_freevars}
+    assert with_super == {"__init__"} and "__init__" in vars(SequentialWorker)
+
+
+def test_verl_finds_the_manager_by_its_name():
+    assert load_class_from_fqn(AGENT_LOOP_MANAGER) is SequentialManager
+
+
+class UntilSuccess(Step):
+    def _first(self):
+        return np.full(self.ids.size, 2)
+
+    def _next(self, idle):
+        return np.where(self.successes[idle] > 0, 0, 1)
+
+
+class Remote:
+    """A method of an actor, called without Ray."""
+
+    def __init__(self, method):
+        self.remote = method
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """A worker without verl's set-up, whose sessions end as `outcome(uid, session)` says; and what it published."""
+    published, ran = [], []
+
+    async def put(key, partition_id, tag):
+        published.append((key, partition_id, tag["status"]))
+
+    async def session(self, sampling_params, trajectory, *, session_id, uid, **kwargs):
+        ran.append((uid, session_id))
+        reward = worker.outcome(uid, session_id)
+        if isinstance(reward, Exception):
+            raise reward
+        output = SimpleNamespace(reward_score=reward, extra_fields={})
+        await self._agent_loop_postprocess(output, trajectory["validate"], uid=uid, session_id=session_id)
+
+    async def stored(self, output, validate, **kwargs):
+        pass
+
+    monkeypatch.setattr(agent_loop_tq.tq, "async_kv_put", put)
+    monkeypatch.setattr(Worker, "_run_agent_loop", session)
+    monkeypatch.setattr(Worker, "_agent_loop_postprocess", stored)
+    worker = SequentialWorker.__new__(SequentialWorker)
+    worker._success, worker._sampling = Success(None, -1.0, 1.0), {}
+    rollout = SimpleNamespace(n=4, val_kwargs=SimpleNamespace(n=3))
+    worker.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout))
+    worker.published, worker.ran = published, ran
+    return worker
+
+
+def play(worker, uids, validate=False):
+    async def prompts():
+        coordinator = Coordinator()
+        names = ("first", "report", "fail")
+        worker.use_coordinator(SimpleNamespace(**{name: Remote(getattr(coordinator, name)) for name in names}))
+        await coordinator.begin(uids, UntilSuccess(np.arange(len(uids)), 100, 5))
+        own = {} if validate else {"__rollout_n__": 5}
+        await asyncio.gather(*[worker._run_prompt({"uid": uid} | own, {}, {"validate": validate}) for uid in uids])
+        return None if validate else await coordinator.end()
+
+    return asyncio.run(asyncio.wait_for(prompts(), 5))
+
+
+def test_rounds_through_verls_own_worker(worker):
+    worker.outcome = lambda uid, session: 1.0 if session >= int(uid[1:]) else -1.0
+    step = play(worker, ["u0", "u3", "u9"])
+    assert step.launched.tolist() == [2, 4, 5] and step.successes.tolist() == [2, 1, 0]
+    assert sorted(worker.ran) == [(uid, s) for uid, n in (("u0", 2), ("u3", 4), ("u9", 5)) for s in range(n)]
+    # verl says once of each prompt that it is running and once that it ended, which is after its last session.
+    assert sorted(worker.published)[::2] == [(uid, "train", "finished") for uid in ("u0", "u3", "u9")]
+    assert not worker._sampling
+
+
+@pytest.mark.parametrize("failure", [None, ValueError("no reward"), 7.0])
+def test_failures_end_a_prompt_with_verls_status(worker, failure):
+    """7.0 lies outside the reward's range: the trainer will say so; here nobody may wait for it."""
+    worker.outcome = lambda uid, session: failure if (uid, session) == ("u0", 1) else -1.0
+    step = play(worker, ["u0", "u1"])
+    assert step.launched.tolist() == [2, 5] and step.trials.tolist() == [1, 5]
+    status = {key: status for key, _, status in worker.published}
+    assert status == {"u0": "finished" if failure is None else "failure", "u1": "finished"}
+
+
+def test_validation_is_verls_own(worker):
+    worker.outcome = lambda uid, session: 7.0
+    play(worker, ["v0"], validate=True)
+    assert worker.ran == [("v0", 0), ("v0", 1), ("v0", 2)]
+    assert worker.published == [("v0", "val", "running"), ("v0", "val", "finished")]
+
+
+def test_verl_failing_before_the_first_session_leaves_nobody_waiting(worker, monkeypatch):
+    async def put(key, partition_id, tag):
+        if key == "u0" and tag["status"] == "running":
+            raise ConnectionError("queue")
+
+    monkeypatch.setattr(agent_loop_tq.tq, "async_kv_put", put)
+    worker.outcome = lambda uid, session: 1.0
+    with pytest.raises(ConnectionError):
+        play(worker, ["u0", "u1"])
+    assert not worker._sampling
+    assert agent_loop.Worker is Worker

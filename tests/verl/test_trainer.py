@@ -1,0 +1,213 @@
+"""What the trainer does between sampling and old log-probs, with a TransferQueue that is a dict."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1 import trainer_base
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+
+from cero.sampling.step import play
+from cero.verl import trainer as module
+from cero.verl.settings import read_settings
+from cero.verl.trainer import CeroTrainer
+
+PROMPTS, N = 8, 4
+
+
+def won(prompt, session):
+    """Of a prompt's first three rollouts as many are right as `prompt % 4`; all the later ones."""
+    return float(session < prompt % 4 or session > 2)
+
+
+class Queue:
+    """Rows as verl's agent loop leaves them: `length` tokens, the reward on the last."""
+
+    def __init__(self):
+        self.rows, self.cleared = {}, []
+
+    def put(self, uid, session, reward, outputs=1):
+        for output in range(outputs):
+            self.rows[f"{uid}_{session}_{output}"] = (3 + session % 2, reward)
+
+    def batch(self):
+        keys = list(self.rows)
+        np.random.default_rng(len(keys)).shuffle(keys)  # as they came back
+        return KVBatchMeta(keys, [{"response_len": self.rows[key][0]} for key in keys], "train")
+
+    def kv_batch_get(self, keys, partition_id, select_fields):
+        scores, masks = [], []
+        for key in keys:
+            length, reward = self.rows[key]
+            scores.append(torch.tensor([0.0] * (length - 1) + [reward]))
+            masks.append(torch.ones(length, dtype=torch.int64))
+        nested = {"rm_scores": scores, "loss_mask": masks}
+        fields = {key: torch.nested.as_nested_tensor(nested[key], layout=torch.jagged) for key in select_fields}
+        return TensorDict(fields, batch_size=len(keys))
+
+    def kv_clear(self, keys, partition_id):
+        self.cleared += keys
+
+
+@pytest.fixture
+def step(composed, monkeypatch):
+    """`step(*overrides, lost=())`: one step of the trainer up to `_balance_batch`; (trainer, batch, queue, metrics)."""
+
+    def step(*overrides, lost=(), outputs=1):
+        config = composed(
+            "+recipe=cero_cpu", f"data.train_batch_size={PROMPTS}", f"actor_rollout_ref.rollout.n={N}", *overrides
+        )
+        trainer, queue, metrics = CeroTrainer.__new__(CeroTrainer), Queue(), {}
+        trainer.config, trainer.settings = config, read_settings(config)
+        trainer.allocator = trainer.settings.make_allocator(epochs=2, total_budget=2 * PROMPTS * N)
+        trainer.use_critic, trainer.global_steps = False, 1
+        trainer._dispatches, trainer._record, trainer._scheduler_seconds = [], None, {}
+
+        class Manager:
+            def begin(self, uids, begun):
+                self.step = begun
+
+            def end(self):
+                def sample(prompts, counts):
+                    return zip(*[outcome(self.step, i, n) for i, n in zip(prompts, counts, strict=True)], strict=True)
+
+                return play(self.step, lambda prompts, counts: [np.array(column) for column in sample(prompts, counts)])
+
+        def outcome(begun, prompt, count):
+            first = begun.launched[prompt] - count
+            rewards = [won(prompt, first + k) for k in range(count) if (prompt, first + k) not in lost]
+            return sum(rewards), len(rewards)
+
+        trainer.agent_loop_manager = Manager()
+        monkeypatch.setattr(PPOTrainerSync, "_submit_batch_to_rollout", lambda self, batch: len(batch))
+        monkeypatch.setattr(module, "tq", queue)
+        monkeypatch.setattr(trainer_base, "tq", queue)
+
+        def balance(self, batch, metrics):
+            """verl's: fills up to a multiple, padding last."""
+            rows = math.ceil(len(batch) / (multiple := self._get_required_batch_multiple(1))) * multiple
+            pads = [f"pad_{i}_0" for i in range(rows - len(batch))]
+            return KVBatchMeta(batch.keys + pads, batch.tags + [{"is_padding": True, "response_len": 1}] * len(pads))
+
+        monkeypatch.setattr(PPOTrainerSync, "_balance_batch", balance)
+        uids = [f"u{i}" for i in range(PROMPTS)]
+        prompts = tu.get_tensordict({"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)})
+        trainer._submit_batch_to_rollout(prompts)
+        trainer.asked = [int(n) for n in prompts["__rollout_n__"]]
+        if trainer.allocator.sequential:
+            trainer.agent_loop_manager.step = finished = trainer.agent_loop_manager.end()
+            trainer.agent_loop_manager.end = lambda: finished
+        launched = trainer._dispatches[0].step.launched
+        for prompt in range(PROMPTS):
+            for session in range(launched[prompt]):
+                if (prompt, session) not in lost:
+                    queue.put(f"u{prompt}", session, won(prompt, session), outputs)
+        return trainer, trainer._balance_batch(queue.batch(), metrics), queue, metrics
+
+    return step
+
+
+def real(batch):
+    return {key for key in batch.keys if not key.startswith("pad")}
+
+
+def test_uniform_is_left_as_verl_has_it(step):
+    trainer, batch, queue, metrics = step("allocator=uniform", "actor_rollout_ref.actor.ppo_mini_batch_size=4")
+    assert trainer.asked == [N] * PROMPTS and trainer._record.steps is None and trainer._record.scale == 1
+    assert real(batch) == set(queue.rows) and not queue.cleared and metrics["cero/padded_rows"] == 0
+    counts = [metrics[f"cero/rollouts/{key}"] for key in ("sampled", "observed", "kept", "trained")]
+    assert counts == [PROMPTS * N] * 4
+
+
+def test_a_failed_rollout_costs_and_does_not_teach(step):
+    trainer, batch, queue, metrics = step(
+        "allocator=uniform", "actor_rollout_ref.actor.ppo_mini_batch_size=4", lost={(2, 1)}
+    )
+    assert trainer._record.trials.tolist() == [4, 4, 3, 4, 4, 4, 4, 4] and trainer._record.won[2] == 2
+    assert metrics["cero/rollouts/sampled"] == metrics["cero/rollouts/trained"] + 1 == 32
+    # verl's two optimizer steps, of 16 rows each: one row is padding, not sixteen.
+    assert trainer._record.steps == 2 and len(batch) == 32 and metrics["cero/padded_rows"] == 1
+
+
+def test_selection_takes_rows_out_but_nothing_from_what_is_learned(step):
+    trainer, batch, queue, metrics = step(
+        "allocator=cero", "cero.keep.rule=gfpo_length", "cero.keep.count=2", outputs=2
+    )
+    assert metrics["cero/rollouts/kept"] == metrics["cero/rollouts/trained"] == 16
+    assert len(real(batch)) == 32 and set(queue.cleared) == set(queue.rows) - real(batch)  # sessions go whole
+    assert all(int(key.split("_")[1]) % 2 == 0 for key in real(batch))  # the shorter ones
+    assert trainer.allocator.ledger.spent == metrics["cero/rollouts/observed"] == 32
+    assert metrics["cero/tokens/sampled"] == 2 * metrics["cero/tokens/trained"] * 7 / 6
+    sums = [sum(won(i, s) for s in range(4)) for i in range(PROMPTS)]
+    context = trainer._context(trainer._record, batch.keys)
+    assert context.sampled == {f"u{i}": (4, sums[i]) for i in range(PROMPTS)}
+
+
+@pytest.mark.parametrize("mode, scale", [("token-mean", 0.75), ("seq-mean-token-sum", 0.75), ("token-sum", 1.0)])
+def test_zeros_go_by_grpo_and_are_made_up_for(step, mode, scale):
+    actor = "actor_rollout_ref.actor"
+    trainer, batch, queue, metrics = step(
+        "allocator=uniform",
+        "cero.drop_zero_advantage=true",
+        f"{actor}.loss_agg_mode={mode}",
+        f"{actor}.ppo_mini_batch_size=4",
+    )
+    # Prompts 3 and 7 are all right; none is all wrong, since the fourth rollout is right.
+    assert {key.split("_")[0] for key in queue.cleared} == {"u3", "u7"}
+    assert metrics["cero/rows/dropped_as_zero"] == 8 and metrics["cero/rollouts/trained"] == 24
+    assert metrics["cero/advantage_scale"] == pytest.approx(scale)
+
+
+@pytest.mark.parametrize("kind, zeros", [("posterior", 0), ("rloo", 8), ("aero", 0)])
+def test_zeros_go_by_what_the_estimator_says(step, kind, zeros):
+    _, _, _, metrics = step("allocator=cero", "cero.drop_zero_advantage=true", f"algorithm.cero.advantage={kind}")
+    assert metrics["cero/rows/dropped_as_zero"] == zeros
+
+
+def test_enough_rows_stay_where_nothing_has_a_signal(step, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.won", lambda prompt, session: 1.0)
+    trainer, batch, _, metrics = step(
+        "allocator=uniform", "cero.drop_zero_advantage=true", "actor_rollout_ref.actor.ppo_mini_batch_size=2"
+    )
+    # Four optimizer steps; a whole group, lest a part of it gets an advantage.
+    assert trainer._record.steps == 4 and len(real(batch)) == 4
+    assert len({key.split("_")[0] for key in real(batch)}) == 1
+
+
+def test_rounds(step):
+    trainer, batch, queue, metrics = step("allocator=aero", lost={(1, 0)})
+    launched = trainer._record.rollouts.tolist()
+    # Two each; without a success two more. Prompt 1's only success was lost, and with it the prompt's rounds.
+    assert trainer.asked == [N] * PROMPTS and launched == [4, 2, 2, 2, 4, 2, 2, 2]
+    assert trainer.allocator.ledger.spent == 20 and metrics["cero/budget/refunded"] == 12
+    assert metrics["cero/rounds/max"] == 2 and metrics["cero/rounds/mean"] == 1.25
+    assert metrics["cero/rollouts/sampled"] == 20 and metrics["cero/rollouts/observed"] == 19
+
+
+def test_selection_is_the_same_whoever_came_back_first(step, monkeypatch):
+    kept = []
+    for seed in (1, 2):
+        shuffled = np.random.default_rng(seed)
+        monkeypatch.setattr(Queue, "batch", lambda self, order=shuffled: reordered(self, order))
+        kept.append(real(step("allocator=uniform", "cero.keep.rule=balanced", "cero.keep.count=2")[1]))
+    assert kept[0] == kept[1] and len(kept[0]) == 16
+
+
+def reordered(queue, rng):
+    keys = list(rng.permutation(list(queue.rows)))
+    return KVBatchMeta(keys, [{"response_len": queue.rows[key][0]} for key in keys], "train")
+
+
+def test_a_reward_out_of_range_ends_the_run(step, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.won", lambda prompt, session: 2.0)
+    with pytest.raises(ValueError, match="a reward of 2.0 lies outside cero.success.range"):
+        step("allocator=uniform")
+
+
+def test_verl_has_the_hooks_that_are_used():
+    for name in ("_submit_batch_to_rollout", "_balance_batch", "_get_required_batch_multiple", "_update_actor"):
+        assert callable(getattr(PPOTrainerSync, name)) and name in vars(CeroTrainer)
