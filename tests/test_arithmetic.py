@@ -30,7 +30,10 @@ def load(name: str):
     return module
 
 
-questions, tiny_model, latent, reward = (load(name) for name in ("questions", "tiny_model", "latent", "reward"))
+questions, tiny_model, latent, reward, prepare = (
+    load(name) for name in ("questions", "tiny_model", "latent", "reward", "prepare")
+)
+folder = prepare.folder
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +153,17 @@ def test_finished_folder_is_reused_without_torch(made):
 
 
 def test_stamp_notices_settings_and_missing_files(made, tmp_path):
-    prepare = load("prepare")
-    stamp = prepare.make_stamp(prepare.parse_arguments(["--out", str(made), *TINY]))
-    assert prepare.is_finished(made, stamp)
-    other = prepare.make_stamp(prepare.parse_arguments(["--out", str(made), *TINY, "--seed", "1"]))
-    assert not prepare.is_finished(made, other)
+    stamp = folder.make_stamp(prepare.TASK, prepare.parse_arguments(["--out", str(made), *TINY]))
+    assert folder.is_finished(made, stamp)
+    other = folder.make_stamp(prepare.TASK, prepare.parse_arguments(["--out", str(made), *TINY, "--seed", "1"]))
+    assert not folder.is_finished(made, other)
     (tmp_path / "stamp.json").write_text(json.dumps(stamp))
-    assert not prepare.is_finished(tmp_path, stamp)
+    assert not folder.is_finished(tmp_path, stamp)
+
+
+def test_every_file_of_the_code_is_in_the_stamp():
+    hashed = {path.name for path in prepare.TASK.sources} | set(folder.SHARED)
+    assert hashed == {path.name for path in FOLDER.glob("*.py")}
 
 
 def test_foreign_folder_is_refused(tmp_path):
@@ -175,13 +182,13 @@ def test_model_loads_and_nothing_is_left_beside_it(made):
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert [p.name for p in made.parent.iterdir()] == [made.name]
-    assert {p.name for p in made.iterdir()} == load("prepare").PRODUCTS
+    assert {p.name for p in made.iterdir()} == folder.PRODUCTS
 
 
 def test_tokenizer_round_trip_and_chat_template(made):
     from transformers import AutoTokenizer
 
-    for tokenizer in (tiny_model.make_tokenizer(), AutoTokenizer.from_pretrained(made / "model")):
+    for tokenizer in (tiny_model.make_tokenizer(prepare.TASK.pieces), AutoTokenizer.from_pretrained(made / "model")):
         for family in questions.make_families(0):
             text = family.question(98) + " = " + family.response(98, right=True)
             assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
@@ -192,7 +199,7 @@ def test_tokenizer_round_trip_and_chat_template(made):
         full = tokenizer.apply_chat_template([*user, {"role": "assistant", "content": "(238)38"}], return_dict=False)
         assert full[: len(ids)] == ids and full[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(full[len(ids) :], skip_special_tokens=True) == "(238)38"
-        assert len(full) - len(ids) == load("prepare").MAX_RESPONSE
+        assert len(full) - len(ids) == prepare.TASK.max_response
         assert tokenizer.unk_token_id in tokenizer("what?")["input_ids"]
 
 

@@ -433,12 +433,12 @@ def test_greso_moves_p_toward_its_targets():
 
 
 AERO = {
-    "rescued: until the first success": ("0000" "0000" "00" "01", 12),
-    "rescued at once": ("0000" "0000" "1", 10),
+    "rescued: until the first success": ("000000000001", 12),
+    "rescued at once": ("000000001", 10),
     "still all wrong: to the total": ("0", 16),
     "all right: no more": ("1", 8),
-    "u < 1/2: no more, rejection is what is kept": ("0000" "0001", 8),
-    "u >= 1/2: no more": ("0000" "1111", 8),
+    "u < 1/2: no more, rejection is what is kept": ("00000001", 8),
+    "u >= 1/2: no more": ("00001111", 8),
 }
 
 
@@ -451,7 +451,7 @@ def test_aero(case):
 
 def test_aero_with_what_it_keeps():
     """Rescue, then the four cases of the selection: (right, wrong) kept."""
-    rewards = ["0000" "0000" "00" "01", "0", "1", "0000" "0001", "0000" "1111"]
+    rewards = ["000000000001", "0", "1", "00000001", "00001111"]
     step = make("aero", nbar=16).begin(np.arange(5))
     assert play(step, rewards) == [12, 16, 8, 8, 8]
     groups = np.repeat(np.arange(5), step.launched)
@@ -463,14 +463,14 @@ def test_aero_with_what_it_keeps():
 
 def test_aero_threshold_and_sizes():
     step = make("aero", nbar=16, n_explore=4, n_extra=4, n_total=12, u_rescue=0.25).begin(np.arange(3))
-    assert play(step, ["0001", "1", "000" "1" "0"]) == [8, 4, 12]  # 1 of 4: on; 5 of 8: enough; 1 of 8: on, to 12
+    assert play(step, ["0001", "1", "00010"]) == [8, 4, 12]  # 1 of 4: on; 5 of 8: enough; 1 of 8: on, to 12
     with pytest.raises(ValueError, match="n_total=64 is more than n_max=32"):
         make("aero", nbar=16, n_total=64)
 
 
 SEQ = {
-    "two of each in the first round": ("0011" "1111", 8),
-    "one right: another round": ("0000" "0001" "1", 16),
+    "two of each in the first round": ("00111111", 8),
+    "one right: another round": ("000000011", 16),
     "never a failure: all rounds": ("1", 32),
     "never a success: all rounds": ("0", 32),
 }
@@ -484,7 +484,7 @@ def test_reinforce_ada_seq(case):
 
 def test_reinforce_ada_seq_options():
     positive = make("reinforce_ada_seq", nbar=32, criterion="positive")
-    assert play(positive.begin(np.arange(3)), ["1", "0", "0000" "0000" "01"]) == [8, 32, 16]
+    assert play(positive.begin(np.arange(3)), ["1", "0", "0000000001"]) == [8, 32, 16]
     # Rounds of 2 at rollout.n = 8: two of each after the second.
     assert play(make("reinforce_ada_seq").begin(np.arange(2)), ["01", "0011"]) == [8, 4]
     with pytest.raises(ValueError, match="n_round=9 is more than rollouts_per_prompt=8"):
@@ -501,7 +501,7 @@ def test_reinforce_ada_seq_larger_rounds_are_served_while_the_budget_lasts():
 def test_vigor_total():
     # 8 prompts x 8: 4 each first, then 4 prompts to 8, then 2 to 16.
     step = make("vigor").begin(np.arange(8))
-    rewards = ["0"] * 4 + ["0001" "0", "0011" "0011", "0101" "0101" "0", "0001" "0"]
+    rewards = ["0"] * 4 + ["00010", "00110011", "010101010", "00010"]
     assert play(step, rewards) == [4, 4, 4, 4, 8, 16, 16, 8]
     assert step.launched.sum() == 64
 
@@ -509,9 +509,9 @@ def test_vigor_total():
 def test_vigor_round():
     # Rounds of 2, then 4 more for half of the prompts, then 8 more for a quarter.
     allocator = make("vigor", growth="round")
-    assert play(allocator.begin(np.arange(4)), ["0", "01", "01" "1110", "1"])[0] == 2
+    assert play(allocator.begin(np.arange(4)), ["0", "01", "011110", "1"])[0] == 2
     step = allocator.begin(np.arange(4))
-    assert sorted(play(step, ["0", "01" "0000", "01" "0101", "1"])) == [2, 2, 6, 14]
+    assert sorted(play(step, ["0", "010000", "010101", "1"])) == [2, 2, 6, 14]
 
 
 def test_vigor_options():

@@ -34,6 +34,7 @@ class Settings:
     rollouts_per_prompt : verl's actor_rollout_ref.rollout.n
     budgeted : whether the run's budget is fixed, which it is not under verl's filter_groups
     success : what counts as a success
+    pass_rates : (column of the data set or None, strength), see `set_pass_rates` of the allocators
     keep : options of `cero.sampling.keep.kept`; drop_zero_advantage : bool
     estimator : options of the estimator `cero`
     """
@@ -44,6 +45,7 @@ class Settings:
     epochs: int
     budgeted: bool
     success: Success
+    pass_rates: tuple
     keep: dict
     drop_zero_advantage: bool
     on_missing_state: str
@@ -98,6 +100,7 @@ def read_settings(config):
         epochs=config.trainer.total_epochs,
         budgeted=not filtered,
         success=Success.from_config(config.cero.success),
+        pass_rates=_pass_rates(config.cero.pass_rates),
         keep=_keep_options(config.cero.keep),
         drop_zero_advantage=check_choice("cero.drop_zero_advantage", config.cero.drop_zero_advantage, (True, False)),
         on_missing_state=check_choice("cero.on_missing_state", config.cero.on_missing_state, ON_MISSING_STATE),
@@ -119,6 +122,11 @@ def _keep_options(config):
         "ratio": check_number("cero.keep.ratio", config.ratio, 0, 1e6, open_low=True),
         "count": check_number("cero.keep.count", config.count, 1, 2**20, integer=True),
     }
+
+
+def _pass_rates(config):
+    """(column or None, strength), checked."""
+    return config.column, check_number("cero.pass_rates.strength", config.strength, 0, 1e6, open_low=True)
 
 
 def _poll_interval(value):
@@ -184,6 +192,11 @@ def _check_combinations(config, settings, instance, estimator, filtered):
             f"cero.drop_zero_advantage={settings.drop_zero_advantage}: filtering samples on until the batch is full of "
             "groups with a signal, and these take rows out of it again; set cero.keep.rule=all and "
             "cero.drop_zero_advantage=false, or switch filtering off"
+        )
+    if settings.pass_rates[0] is not None and not hasattr(instance, "set_pass_rates"):
+        raise ValueError(
+            f"cero.pass_rates.column={settings.pass_rates[0]} with allocator={settings.allocator}: it keeps no "
+            "posterior that could start at a pass rate; set it to null, or use e.g. allocator=cero"
         )
     if instance.sequential:
         _check_sequential(config, settings)

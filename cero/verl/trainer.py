@@ -87,6 +87,11 @@ def _plain(column):
     return [getattr(value, "data", value) for value in column]
 
 
+def _numbers(column):
+    """A column of a dispatch batch as floats; nan where it holds None."""
+    return np.array([float("nan") if value is None else float(value) for value in _plain(column)])
+
+
 @register_trainer(TRAINER_MODE)
 class CeroTrainer(PPOTrainerSync):
     """PPOTrainerSync that spends each step's budget prompt by prompt. See `cero.verl.settings` for its config."""
@@ -111,6 +116,12 @@ class CeroTrainer(PPOTrainerSync):
 
     def _init_dataloader(self):
         super()._init_dataloader()
+        column = self.settings.pass_rates[0]
+        if column is not None and column not in self.train_dataset[0]:
+            raise ValueError(
+                f"cero.pass_rates.column={column} is no column of data.train_files={self.config.data.train_files}; "
+                f"there are {', '.join(self.train_dataset[0])}"
+            )
         steps, batch = self.total_training_steps, self.config.data.train_batch_size
         self.allocator = self.settings.make_allocator(
             epochs=max(1, math.ceil(steps / max(self.steps_per_epoch, 1))),
@@ -132,6 +143,9 @@ class CeroTrainer(PPOTrainerSync):
     def _submit_batch_to_rollout(self, batch):
         started = time.perf_counter()
         ids, uids = batch_prompt_ids(batch), [str(uid) for uid in batch["uid"]]
+        column, strength = self.settings.pass_rates
+        if column is not None:  # counts for prompts not visited yet
+            self.allocator.set_pass_rates(ids, _numbers(batch[column]), strength)
         history_mean = self.allocator.success_mean(ids)
         step = self.allocator.begin(ids, budget=len(batch) * self.settings.rollouts_per_prompt)
         if self.allocator.sequential:

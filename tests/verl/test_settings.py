@@ -34,6 +34,11 @@ REFUSED = {
     "history": (["algorithm.cero.history=0"], r"algorithm.cero.history=0"),
     "weight": (["algorithm.cero.prompt_weight=token"], r"algorithm.cero.prompt_weight='token'"),
     "advantage": (["algorithm.cero.advantage=best"], r"algorithm.cero.advantage='best'"),
+    "pass rates' strength": (["cero.pass_rates.strength=0"], r"cero.pass_rates.strength=0"),
+    "pass rates and uniform": (
+        ["cero.pass_rates.column=rate", "allocator=uniform"],
+        r"cero.pass_rates.column=rate with allocator=uniform.*null",
+    ),
     "keep rule": (["cero.keep.rule=best"], r"cero.keep.rule='best'.*balanced"),
     "keep ratio": (["cero.keep.ratio=0"], r"cero.keep.ratio=0"),
     "keep count": (["cero.keep.count=1.5"], r"cero.keep.count=1.5"),

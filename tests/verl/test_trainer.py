@@ -57,7 +57,7 @@ class Queue:
 def step(composed, monkeypatch):
     """`step(*overrides, lost=())`: one step of the trainer up to `_balance_batch`; (trainer, batch, queue, metrics)."""
 
-    def step(*overrides, lost=(), outputs=1):
+    def step(*overrides, lost=(), outputs=1, columns=None):
         config = composed(
             "+recipe=cero_cpu", f"data.train_batch_size={PROMPTS}", f"actor_rollout_ref.rollout.n={N}", *overrides
         )
@@ -95,7 +95,8 @@ def step(composed, monkeypatch):
 
         monkeypatch.setattr(PPOTrainerSync, "_balance_batch", balance)
         uids = [f"u{i}" for i in range(PROMPTS)]
-        prompts = tu.get_tensordict({"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)})
+        prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
+        prompts = tu.get_tensordict(prompts)
         trainer._submit_batch_to_rollout(prompts)
         trainer.asked = [int(n) for n in prompts["__rollout_n__"]]
         if trainer.allocator.sequential:
@@ -211,3 +212,10 @@ def test_a_reward_out_of_range_ends_the_run(step, monkeypatch):
 def test_verl_has_the_hooks_that_are_used():
     for name in ("_submit_batch_to_rollout", "_balance_batch", "_get_required_batch_multiple", "_update_actor"):
         assert callable(getattr(PPOTrainerSync, name)) and name in vars(CeroTrainer)
+
+
+def test_pass_rates_of_the_data_set_start_the_posteriors(step):
+    rates = np.array([0.0, 0.5, 1.0, None, 0.25, 0.25, 0.25, 0.25], dtype=object)
+    trainer, *_ = step("allocator=cero", "cero.pass_rates.column=rate", columns={"rate": rates})
+    before = trainer._record.dispatches[0].history_mean
+    np.testing.assert_allclose(before[:5], [1 / 6, 0.5, 5 / 6, 0.5, 2 / 6])
