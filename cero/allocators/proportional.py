@@ -1,5 +1,7 @@
 """What allocators share that give rollouts in proportion to a weight."""
 
+from abc import abstractmethod
+
 import numpy as np
 
 from cero.allocators.posterior import PosteriorAllocator
@@ -41,8 +43,9 @@ def scaled_to_sum(weights, budget, n_min, n_max):
 class ProportionalAllocator(PosteriorAllocator):
     """A subclass gives `_weights(rows)`, >= 0, shape of `rows`; bounds and the budget are met by a common factor."""
 
+    @abstractmethod
     def _weights(self, rows):
-        raise NotImplementedError
+        """How much of the budget each of `rows` gets, up to a common factor: float array of that shape, >= 0."""
 
     def _targets(self, rows, budget):
         return scaled_to_sum(self._weights(rows), budget, self.n_min, self.n_max)

@@ -1,5 +1,7 @@
 """What allocators share that decide within a step, in rounds."""
 
+from abc import abstractmethod
+
 import numpy as np
 
 from cero.allocators.posterior import PosteriorAllocator
@@ -55,6 +57,6 @@ class SequentialAllocator(PosteriorAllocator):
         lots[sort_ids(ids)[0]] = self._rng.random(ids.size)
         return lots
 
+    @abstractmethod
     def _step(self, rows, ids, cap):
         """The rule of one step: a `Step`. rows, ids: shape (n,), in the caller's order; repeats included."""
-        raise NotImplementedError

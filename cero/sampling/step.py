@@ -1,11 +1,13 @@
 """Within a step: who is sampled again on what was seen so far, and when is it over?"""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 WAIT = -1
 
 
-class Step:
+class Step(ABC):
     """One step's sampling, in rounds: launch, hear what came back, launch more or end.
 
     A rule is a subclass that gives `_first` and `_next`. Prompts go on independently of each other unless the rule
@@ -133,9 +135,9 @@ class Step:
 
     # ---- what rules give ------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _first(self):
         """Rollouts of the first round: int array, shape (n,)."""
-        raise NotImplementedError
 
     def _next(self, idle):
         """Called after each report with all prompts that are neither in flight nor over.
@@ -192,9 +194,9 @@ class Rounds(Step):
             return counts
         return np.where(counts > 0, counts, WAIT)
 
+    @abstractmethod
     def _spend(self, idle, budget):
         """Divide at most `budget` rollouts among the prompts `idle`: int array of that shape."""
-        raise NotImplementedError
 
 
 def play(step, sample):
