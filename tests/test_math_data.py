@@ -30,7 +30,9 @@ def prepare():
     pytest.importorskip("pyarrow")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)  # as `python examples/math/prepare.py` has it
+        patch.delitem(sys.modules, "reward", raising=False)  # another example's, if its tests ran here
         yield module("prepare")
+        sys.modules.pop("reward", None)
 
 
 # ---- reward -----------------------------------------------------------------------------------------------------
