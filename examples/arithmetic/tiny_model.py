@@ -1,8 +1,8 @@
 """What is the model? A Llama of about 0.4M parameters that reads and writes single characters.
 
-Nothing is downloaded: configuration, tokenizer and weights are made here, in the format of the Hugging Face hub, so
-verl and vLLM load the folder like any other model. Keep `model_type: llama`: verl builds token streams by model type,
-and only the generic builder suits a tokenizer without the usual special tokens.
+Shared by the tasks of this kind. Nothing is downloaded: configuration, tokenizer and weights are made here, in the
+format of the Hugging Face hub, so verl and vLLM load the folder like any other model. Keep `model_type: llama`: verl
+builds token streams by model type, and only the generic builder suits a tokenizer without the usual special tokens.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-PIECES = (*"0123456789+-*^()", " mod ", " = ")
 PAD, BOS, EOS, UNK = SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 POSITIONS = 64  # longest sequence, in tokens
 
@@ -24,11 +23,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character, but " mod " and " = " are one each; what the questions do not use becomes <unk>."""
-    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *PIECES))}
+def make_tokenizer(pieces: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    """One token per piece, mostly a character, but " = " and the like are one each; anything else becomes <unk>.
+
+    The pieces of several characters may hold letters, spaces and "=" only.
+    """
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *pieces))}
+    words = "|".join(piece for piece in pieces if len(piece) > 1)
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r" mod | = |[\s\S]"), behavior="isolated")
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(words + r"|[\s\S]"), behavior="isolated")
     core.decoder = decoders.Fuse()  # joins without the spaces that a word-level decoder would insert
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,

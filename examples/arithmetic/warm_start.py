@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from questions import Family, Split
+from items import Item
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 IGNORED = -100  # label of a token that is not trained on
@@ -29,25 +29,17 @@ class Mixture(torch.utils.data.Dataset):
     longest; only the response and <eos> are trained on.
     """
 
-    def __init__(
-        self,
-        families: list[Family],
-        splits: tuple[Split, ...],
-        tokenizer: PreTrainedTokenizerFast,
-        size: int,
-        seed: int,
-    ):
+    def __init__(self, items: list[Item], tokenizer: PreTrainedTokenizerFast, size: int, seed: int):
         rng = np.random.default_rng([seed, 3])
-        questions = [(families[f], int(n)) for split in splits for f, n in zip(split.family, split.n, strict=True)]
         self.rows = {
-            (i, right): self._encode(tokenizer, family.question(n), family.response(n, right))
-            for i, (family, n) in enumerate(questions)
+            (i, right): self._encode(tokenizer, item.question, item.responses[right])
+            for i, item in enumerate(items)
             for right in (False, True)
         }
         length = max(len(tokens) for tokens, _ in self.rows.values())
         self.rows = {key: self._pad(*row, length, tokenizer.pad_token_id) for key, row in self.rows.items()}
-        share = np.array([family.share for family, _ in questions])
-        self.question = rng.integers(len(questions), size=size)
+        share = np.array([item.share for item in items])
+        self.question = rng.integers(len(items), size=size)
         known = np.arange(size) < EVEN * size
         self.right = rng.random(size) < np.where(known, 0.5, share[self.question])
 

@@ -1,0 +1,39 @@
+"""What does a question look like to the warm start, to verl and to the report? Shared by the tasks of this kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with the two responses that compete."""
+
+    family: str
+    question: str
+    answer: str  # the right one, as the reward function gets it
+    slip: str  # the wrong one
+    responses: tuple[str, str]  # in full, working included: (slip, right)
+    share: float  # of the right response in the second part of the warm start
+
+
+def make_rows(items: list[Item], split: str, data_source: str, ability: str) -> list[dict]:
+    """One dict per question, as verl's RLHFDataset reads it."""
+    return [
+        {
+            "data_source": data_source,
+            "prompt": [{"role": "user", "content": item.question}],
+            "ability": ability,
+            "reward_model": {"style": "rule", "ground_truth": item.answer},
+            "extra_info": {"split": split, "index": i, "family": item.family, "slip": item.slip},
+        }
+        for i, item in enumerate(items)
+    ]
+
+
+def write_parquet(rows: list[dict], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), path)

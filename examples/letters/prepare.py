@@ -1,0 +1,63 @@
+"""Make a second task for two CPU cores: string procedures, a tiny model with latent capability, and a report about it.
+
+    python examples/letters/prepare.py --out data/letters
+
+writes into --out what examples/arithmetic/prepare.py does, by the same code: train.parquet, test.parquet, model/,
+latent.json, latent.png, stamp.json. Another --seed is another test: other strings, and the families' shares and
+frequencies are dealt anew. A finished folder made with the same settings is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "arithmetic")]  # questions and reward are ours, all else is shared
+
+import folder  # noqa: E402 (it lies in the other example)
+
+WORDS = ("next", "turn", "mirror", "rank", "sort", "swap", "cut", "drop", "count", "move")
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    folder.add_settings(parser, lowest=0.01, steps=1200)
+    parser.add_argument("--practice", type=int, default=2400, help="further questions, for the warm start only")
+    return parser.parse_args(argv)
+
+
+def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
+    """Train, held-out and practice questions."""
+    from items import Item
+    from questions import make_families, make_splits
+
+    def item(family, s: str) -> Item:
+        responses = (family.response(s, right=False), family.response(s, right=True))
+        return Item(family.name, family.question(s), family.right(s), family.slip(s), responses, family.share_of(s))
+
+    families = make_families(arguments.seed, arguments.lowest, arguments.highest)
+    splits = make_splits(families, arguments.seed, arguments.train, arguments.test, arguments.practice)
+    train, test, practice = ([item(*drawn) for drawn in split] for split in splits)
+    return train, test, practice
+
+
+def compute_score():
+    from reward import compute_score
+
+    return compute_score
+
+
+TASK = folder.Task(
+    data_source="cero/letters",
+    ability="strings",
+    pieces=(*"abcdefgh", *"0123456789()", *(f" {word} " for word in WORDS), " = "),
+    max_response=14,  # the longest is "(abcde)edcbaf<eos>"
+    sources=tuple(HERE / name for name in ("prepare.py", "questions.py", "reward.py")),
+    make_items=make_items,
+    compute_score=compute_score,
+)
+
+if __name__ == "__main__":
+    folder.prepare(TASK, parse_arguments())
