@@ -21,7 +21,7 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
 
     def update_weights_from_ipc(self, peft_config=None, base_sync_done=False, use_shm=True):
         if peft_config:
-            raise NotImplementedError("LoRA is not supported on CPU: train the full model")
+            raise RuntimeError("LoRA is not supported on CPU: train the full model")
         weights = []
         receiver = BucketedWeightReceiver(zmq_handle=self._get_zmq_handle(), device=self.device, use_shm=use_shm)
         # Cloned: what the receiver hands out are views of a shared buffer that it is about to close.
