@@ -51,6 +51,26 @@ def test_cero(benchmark, steps):
     benchmark.pedantic(step, setup=arguments, rounds=400, warmup_rounds=3)
 
 
+def test_cero_allocation(benchmark, steps):
+    """What the others do, too: n from what is known. Rewards are observed in between, off the clock."""
+    benchmark.extra_info["who"] = "cero: allocation"
+
+    def prepared():
+        ids, p = steps.drawn()
+        prepared.last = ids, p
+        return (ids, NBAR * steps.size), {}
+
+    def allocate(ids, budget):
+        return steps.allocator.allocate(ids, budget=budget)
+
+    def finish(ids, budget):
+        ids, p = prepared.last
+        n = steps.allocator._last
+        steps.allocator.observe(ids, np.minimum(n, np.rint(p * n)), n)
+
+    benchmark.pedantic(allocate, setup=prepared, teardown=finish, rounds=400, warmup_rounds=3)
+
+
 def test_cero_optimum(benchmark, steps):
     benchmark.extra_info["who"] = "cero.offline.optimum"
     arguments = lambda: ((steps.values(), SCALE * steps.size, *LIMITS, UTILITIES["exp"], SCALE), {})  # noqa: E731
