@@ -1,7 +1,6 @@
 """Sampling in rounds, selection and dropping, through verl's whole stack."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -81,8 +80,8 @@ def test_aero_explores_rescues_rejects_and_drops(tmp_path):
     assert any(step["cero/rows/dropped_by_selection"] for step in steps)
 
 
-def test_rounds_over_all_prompts_and_resuming(tmp_path):
-    """cero_seq, with selection drawn at random: resumed from step 2, the last steps are what they were."""
+def test_rounds_over_all_prompts(tmp_path):
+    """cero_seq, with selection drawn at random. That a run can be resumed is test_kill_resume's."""
     folder = prepared(tmp_path, SAME_REWARD)
     arguments = command(
         folder,
@@ -107,12 +106,4 @@ def test_rounds_over_all_prompts_and_resuming(tmp_path):
         assert {"cero/rounds/max", "cero/budget/refunded", "cero/tokens/trained"} <= set(record["metrics"])
     assert max(record["metrics"]["cero/rounds/max"] for record in whole) == 4  # a look and three rounds
     assert min(min(record["rollouts"]) for record in whole[4:]) < 2  # known prompts get no first look
-
-    before = load_state(state)
-    shutil.rmtree(checkpoints / "global_step_6")
-    (checkpoints / "latest_checkpointed_iteration.txt").write_text("3")
-    run(arguments, folder)
-    resumed = read_log(checkpoints / "cero/allocations.jsonl")
-    keys = ("step", "prompts", "rollouts", "successes", "trials", "budget", "spent", "sampled", "kept", "trained")
-    assert [[record[key] for key in keys] for record in resumed] == [[record[key] for key in keys] for record in whole]
-    np.testing.assert_equal(load_state(state), before)
+    assert load_state(state)["ledger"]["spent"] == spent

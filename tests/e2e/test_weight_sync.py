@@ -59,9 +59,9 @@ def train(folder, tied, *overrides):
     return [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_rollouts_follow_every_update(tmp_path, tied):
-    agreement = [step[METRIC] for step in train(tmp_path, tied)]
+def test_rollouts_follow_every_update(tmp_path):
+    """With tied embeddings, the harder case; untied ones are reloaded below."""
+    agreement = [step[METRIC] for step in train(tmp_path, tied=True)]
     print(agreement)
     assert len(agreement) == STEPS
     assert min(agreement) > 0.99, agreement
