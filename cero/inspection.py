@@ -1,6 +1,5 @@
 """What does an allocator know of its prompts? From a saved state, or from what a run's log tells."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,9 @@ from cero.allocators import make_allocator
 from cero.allocators.base import Allocator
 from cero.figures import figure
 from cero.prompts import PromptTable
-from cero.runlog import FILE_NAME
-from cero.state import load_state
+from cero.runlog import FILE_NAME, iter_log
+from cero.state import COMMIT_MARKER, STATE_FILE, load_state
 
-# As in cero.verl.settings, which can't be imported without verl's own requirements.
-STATE_FILE = Path("cero") / "allocator.npz"
-COMMIT_MARKER = "latest_checkpointed_iteration.txt"
 
 BINS = 10
 SCATTER_MAX = 3000  # more prompts than these are drawn as density
@@ -158,7 +154,7 @@ def inspect_log(path):
         {"rollouts": (np.int64, 0), "visits": (np.int32, 0), "trials": (np.int64, 0), "successes": (np.float64, 0.0)}
     )
     steps, budget = 0, 0
-    for number, record in _records(path):
+    for number, record in iter_log(path):
         if record["kind"] != "step":
             continue
         try:
@@ -184,22 +180,6 @@ def inspect_log(path):
     total = None if total is None else int(total)
     ledger = {"spent": spent, "total": total, "left": None if total is None else total - spent}
     return Inspection(path, summary, ledger, price, table["id"], columns, "success_rate")
-
-
-def _records(path):
-    """`cero.runlog.read_log` as a stream: (line number, record). A torn last line is left out."""
-    torn = None
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if torn:
-                raise torn
-            try:
-                record = json.loads(line)
-                record["kind"], record["step"]
-            except (ValueError, TypeError, KeyError) as error:
-                torn = ValueError(f"{path}, line {number} is not a record of an allocation log: {error}")
-                continue
-            yield number, record
 
 
 def _tally(table, record):

@@ -58,6 +58,22 @@ class RunLog:
             file.write(json.dumps(record) + "\n")
 
 
+def iter_log(path):
+    """(line number, record) of a log, in order, as a stream; `read_log` has what is left out and what is raised."""
+    torn = None
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if torn:
+                raise torn
+            try:
+                record = json.loads(line)
+                record["kind"], record["step"]
+            except (ValueError, TypeError, KeyError) as error:
+                torn = ValueError(f"{path}, line {number} is not a record of an allocation log: {error}")
+                continue
+            yield number, record
+
+
 def read_log(path):
     """All records of a log, in order. A torn last line (the run was killed while writing) is left out.
 
@@ -68,15 +84,4 @@ def read_log(path):
     ValueError
         If a line before the last is not a record.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            record["kind"], record["step"]
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number} is not a record of an allocation log: {error}") from error
-        records.append(record)
-    return records
+    return [record for _, record in iter_log(path)]

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 META = "meta.json"
+STATE_FILE = Path("cero") / "allocator.npz"  # under <default_local_dir>/global_step_N
+COMMIT_MARKER = "latest_checkpointed_iteration.txt"  # verl's, under <default_local_dir>
 TABLE_PREFIX = "table."
 
 

@@ -10,14 +10,12 @@ from cero import make_allocator
 from cero.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
 from cero.allocators.base import check_choice, check_number
 from cero.sampling.keep import KEEP
-from cero.state import load_state
+from cero.state import COMMIT_MARKER, STATE_FILE, load_state
 from cero.verl.success import Success
 
 TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
 AGENT_LOOP_MANAGER = "cero.verl.agent_loop.SequentialManager"  # by name: verl imports it where it is wanted
-STATE_FILE = Path("cero") / "allocator.npz"  # under <default_local_dir>/global_step_N
-COMMIT_MARKER = "latest_checkpointed_iteration.txt"
 ON_MISSING_STATE = ("error", "fresh")
 # verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else changes
 # when it is left out.
