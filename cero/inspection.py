@@ -13,7 +13,6 @@ from cero.prompts import PromptTable
 from cero.runlog import FILE_NAME, iter_log
 from cero.state import COMMIT_MARKER, STATE_FILE, load_state
 
-
 BINS = 10
 SCATTER_MAX = 3000  # more prompts than these are drawn as density
 QUANTILES = {"min": 0.0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "max": 1.0}
