@@ -80,13 +80,13 @@ WRONG = [
 @pytest.mark.parametrize(("expected", "text"), RIGHT)
 def test_right(reward, expected, text):
     result = reward.compute_score("math_dapo", text, expected, extra_info={"index": 0}, other=1)
-    assert result["score"] == result["acc"] == 1 and result["pred"]
+    assert result == {"score": 1.0, "acc": 1.0}
 
 
 @pytest.mark.parametrize(("expected", "text"), WRONG)
 def test_wrong(reward, expected, text):
     result = reward.compute_score("math_dapo", text, expected)
-    assert result["score"] == result["acc"] == 0 and isinstance(result["pred"], str)
+    assert result == {"score": 0.0, "acc": 0.0}
 
 
 def test_last_boxed(reward):
@@ -168,9 +168,90 @@ def test_from_validation_sets(prepare):
         "unique_id": "test/1.json",
     }
     assert prepare.from_math500(row) == prepare.Item("P", r"\pi", "test/1.json")
-    assert prepare.from_aime24({"id": 60, "problem": "P", "answer": "025"}) == prepare.Item("P", "025", "60")
+    for convert in (prepare.from_aime24, prepare.from_aime25):
+        assert convert({"id": 60, "problem": "P", "answer": "025"}) == prepare.Item("P", "025", "60")
     for answer in ("27", 27, 27.0):
         assert prepare.from_amc23({"id": 0, "question": "Q", "answer": answer}) == prepare.Item("Q", "27", "0")
+    assert prepare.from_minerva({"question": "Q", "answer": "4.5e33"}) == prepare.Item("Q", "4.5e33")
+
+
+def olympiad_row(question, answers, context=None, image=None):
+    """A row in the columns of Hothan/OlympiadBench."""
+    return {
+        "id": 1606,
+        "question": question,
+        "solution": ["..."],
+        "final_answer": answers,
+        "context": context,
+        **{f"image_{i}": image if i == 1 else None for i in range(1, 10)},
+        "modality": "Text-only",
+        "difficulty": "Competition",
+        "is_multiple_answer": answers is not None and "," in answers[0],
+        "unit": None,
+        "answer_type": "Numerical",
+        "error": None,
+        "question_type": "Open-ended",
+        "subfield": "Algebra",
+        "subject": "Math",
+        "language": "English",
+    }
+
+
+def test_from_olympiad(prepare):
+    convert = prepare.from_olympiad
+    assert convert(olympiad_row("Q", ["2"])) == prepare.Item("Q", "2", "1606")
+    assert convert(olympiad_row("Q", ["$2,5$"])) == prepare.Item("Q", "2,5", "1606")
+    assert convert(olympiad_row("Q", ["$2$", "$5$"])) == prepare.Item("Q", "2, 5", "1606")
+    assert convert(olympiad_row("Q", ["2"], context="Let $x$.")) == prepare.Item("Let $x$.\nQ", "2", "1606")
+    assert convert(olympiad_row("Q", ["2"], image={"bytes": b"", "path": None})) is None
+    assert convert(olympiad_row("Q", None)) is None
+
+
+# Answers of each set's kinds, as the hub has them, and what a model writes: (row's answer, right ones, wrong ones).
+ANSWERS = {
+    "aime24": [("033", ["33", "033", "33.0"], ["34", "-33", "330"])],
+    "aime25": [("588", ["588", r"\ 588"], ["587", "58"]), ("70", [r"70"], ["7"])],
+    "amc23": [(27.0, ["27", "27.0", r"\frac{54}{2}"], ["26"]), ("361.0", ["361"], ["3.61"])],
+    "math500": [
+        (r"\left( 3, \frac{\pi}{2} \right)", [r"(3,\frac{\pi}{2})", r"(3, \pi/2)"], [r"(3,\pi)", "3"]),
+        ("p - q", ["p-q", "-q+p"], ["q-p"]),
+        (r"\text{Evelyn}", [r"\text{Evelyn}", "Evelyn"], [r"\text{Debra}"]),
+        ("6 - 5i", ["6-5i"], ["6+5i"]),
+    ],
+    "minerva": [
+        ("4.5e33", [r"4.5 \times 10^{33}", "4.5e33", r"4.5\cdot10^{33}"], ["4.5", r"4.5 \times 10^{32}"]),
+        ("1e-6", ["10^{-6}", r"1\times 10^{-6}", "0.000001"], ["10^{6}"]),
+        ("-13.6", ["-13.6", r"-13.6 \text{ eV}"], ["13.6"]),
+        (r"\arcsin{1.3 \sin{\theta_w}}", [r"\arcsin(1.3\sin\theta_w)", r"\sin^{-1}(1.3 \sin \theta_w)"], ["1.3"]),
+    ],
+    "olympiad": [
+        (["$2,5$"], ["5, 2", r"\{2,5\}"], ["2", "2,6"]),
+        (["$(1,8,19), (2,7,13), (4,5,7)$"], ["(2,7,13),(1,8,19),(4,5,7)"], ["(1,8,19)", "(8,1,19),(2,7,13),(4,5,7)"]),
+        ([r"$\frac{1}{n+1}$"], [r"\frac{1}{1+n}", r"(n+1)^{-1}"], [r"\frac{1}{n}"]),
+        ([r"$(-\infty, 2]$"], [r"(-\infty,2]"], [r"(-\infty,2)"]),
+    ],
+}
+
+
+def validation_row(name, answer):
+    """A row of the set `name` on the hub with this answer."""
+    if name == "olympiad":
+        return olympiad_row("Q?", answer)
+    question = "question" if name in ("amc23", "minerva") else "problem"
+    return {question: "Q?", "answer": answer, "id": 1, "unique_id": "test/1.json"}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_of_each_set(prepare, reward, name):
+    """From the hub's row through the conversion to the reward of what a model may write."""
+    assert set(ANSWERS) == set(prepare.VALIDATION)
+    source = prepare.VALIDATION[name]
+    for answer, right, wrong in ANSWERS[name]:
+        row = prepare.to_row(source.convert(validation_row(name, answer)), 0, source.data_source, "test")
+        for text, expected in [(text, 1.0) for text in right] + [(text, 0.0) for text in wrong]:
+            response = f"So the answer is $\\boxed{{{text}}}$."
+            score = reward.compute_score(row["data_source"], response, row["reward_model"]["ground_truth"])
+            assert score["acc"] == expected, (answer, text)
 
 
 def test_unique(prepare):
@@ -192,13 +273,15 @@ def test_without_validation_questions(prepare):
 
 
 def test_prompt_asks_for_a_box(prepare, reward):
+    """Qwen2.5-Math's own prompt: its system message, the bare question."""
     row = prepare.to_row(prepare.Item("Why?", "1", "id"), 5, "math_dapo", "train")
-    (message,) = row["prompt"]
-    assert message["role"] == "user" and message["content"].startswith("Why?")
-    assert message["content"].endswith(r"put your final answer within \boxed{}.")
+    system, user = row["prompt"]
+    assert system["role"] == "system" and system["content"].endswith(r"put your final answer within \boxed{}.")
+    assert user == {"role": "user", "content": "Why?"}
     assert row["reward_model"] == {"style": "rule", "ground_truth": "1"}
     assert row["extra_info"] == {"index": 5, "split": "train", "source_id": "id"}
-    assert reward.last_boxed(message["content"]) is None  # echoing the question is no answer
+    assert reward.last_boxed(system["content"]) is None  # echoing the request is no answer
+    assert prepare.messages("Why?", system="", suffix=" Box it.") == [{"role": "user", "content": "Why? Box it."}]
 
 
 class Rows(list):
@@ -217,6 +300,11 @@ def hub(prepare, **changes):
         ),
         "HuggingFaceH4/MATH-500": Rows([{"problem": question(0), "answer": r"\pi", "unique_id": "t/1.json"}]),
         "HuggingFaceH4/aime_2024": Rows([{"id": 60, "problem": "AIME?", "answer": "025"}]),
+        "math-ai/aime25": Rows([{"id": "0", "problem": "AIME, too?", "answer": "70"}]),
+        "math-ai/minervamath": Rows([{"question": "How hot?", "answer": "4.5e33"}]),
+        "Hothan/OlympiadBench": Rows(
+            [olympiad_row("Which?", ["$2,5$"]), olympiad_row("See the picture.", ["1"], image={"bytes": b"x"})]
+        ),
         "math-ai/amc23": Rows([{"id": 0, "question": "AMC?", "answer": 27.0}]),
     }
     return sets | changes
@@ -224,8 +312,10 @@ def hub(prepare, **changes):
 
 def run(prepare, monkeypatch, sets, *argv):
     datasets = pytest.importorskip("datasets")
+    known = [*prepare.TRAIN.values(), *prepare.VALIDATION.values()]
 
-    def load_dataset(name, split):
+    def load_dataset(name, subset=None, *, split):
+        assert (name, subset, split) in {(s.hub, s.subset, s.split) for s in known}
         if isinstance(sets[name], Exception):
             raise sets[name]
         return sets[name]
@@ -248,11 +338,22 @@ def test_files(prepare, monkeypatch, tmp_path):
     assert [row["extra_info"]["index"] for row in read["train"]] == [0, 1, 2, 3]
     both = datasets.concatenate_datasets([read[name] for name in prepare.VALIDATION])
     assert [row["data_source"] for row in both] == list(prepare.VALIDATION)
-    assert [row["reward_model"]["ground_truth"] for row in both] == [r"\pi", "025", "27"]
+    assert [row["reward_model"]["ground_truth"] for row in both] == ["025", "70", "27", r"\pi", "4.5e33", "2,5"]
+    assert [row["__rollout_n__"] for row in both] == [32, 32, 32, 4, 4, 4]
+    assert "__rollout_n__" not in read["train"].column_names  # there, it is the allocator's to say
+
+
+def test_samples(prepare, monkeypatch, tmp_path):
+    run(prepare, monkeypatch, hub(prepare), "--out", tmp_path, "--samples", "1", "--validation", "aime25", "minerva")
+    for name in ("aime25", "minerva"):
+        assert prepare.pq.read_table(tmp_path / f"{name}.parquet")["__rollout_n__"].to_pylist() == [1]
+    assert not (tmp_path / "aime24.parquet").exists()
+    with pytest.raises(SystemExit):
+        prepare.main(["--out", str(tmp_path), "--samples", "0"])
 
 
 def test_levels(prepare, monkeypatch, tmp_path):
-    argv = ("--out", tmp_path, "--train", "math", "--levels", "4", "5", "--validation", "amc23", "--suffix", "")
+    argv = ("--out", tmp_path, "--train", "math", "--levels", "4", "5", "--validation", "amc23", "--system", "")
     run(prepare, monkeypatch, hub(prepare), *argv)
     rows = prepare.pq.read_table(tmp_path / "train.parquet").to_pylist()
     assert [(row["prompt"][0]["content"], row["reward_model"]["ground_truth"]) for row in rows] == [

@@ -3,9 +3,12 @@ r"""Downloads questions with answers from the Hugging Face hub and writes them a
     python examples/math/prepare.py --out data/math                                  # DAPO-Math-17k
     python examples/math/prepare.py --out data/math --train math --levels 3 4 5      # MATH, harder levels
 
-Writes train.parquet and one file per validation set: math500.parquet, aime24.parquet, amc23.parquet. Columns, the
-same in all files: data_source, prompt (messages), ability, reward_model {style, ground_truth} and extra_info {index,
-split, source_id}. A prompt is the question and a request for \boxed{}, which examples/math/reward.py looks for.
+Writes train.parquet and one file per validation set, each a data_source of its own: aime24, aime25, amc23, math500,
+minerva, olympiad. Columns, the same in all: data_source, prompt (messages), ability, reward_model {style,
+ground_truth} and extra_info {index, split, source_id}. Validation files have one more, `__rollout_n__`: how often verl
+answers the question when it validates, 32 times in the small sets (AIME, AMC) and 4 times in the large ones, so that
+it reports mean@32 and mean@4. A prompt is Qwen2.5-Math's own: its system message, which asks for \boxed{}
+(examples/math/reward.py looks for it), and the bare question.
 
 - DAPO-Math-17k is on the hub with each question about a hundred times (1.79 million rows). Repeats are dropped by
   content, or one "epoch" would visit a question a hundred times and a rollout budget per prompt mean little.
@@ -13,10 +16,11 @@ split, source_id}. A prompt is the question and a request for \boxed{}, which ex
 - Training questions that are word for word in a validation set are dropped.
 
 Written where no hub could be reached: the loading was never run. Column names are those of the data sets' cards and of
-code that uses them (MATH-500: problem, answer, unique_id; AIME: problem, answer, id; AMC: question, answer, id; MATH:
-problem, level, solution; DAPO: prompt, reward_model, extra_info). A column that is missing is an error naming those
-there are. Not known: AMC's type of answer (text and numbers are both taken) and whether every question of DAPO
-has the wording removed here (the number that hasn't is printed).
+public code that uses them (MATH-500: problem, answer, unique_id; AIME: problem, answer, id; AMC and Minerva: question,
+answer; OlympiadBench: question, context, final_answer, image_1, ...; MATH: problem, level, solution; DAPO: prompt,
+reward_model, extra_info). A column that is missing is an error naming those there are. Not known: AMC's type of answer
+(text and numbers are both taken) and whether every question of DAPO has the wording removed here (the number that
+hasn't is printed). The tolerances that OlympiadBench gives for a few answers (`error`) are not used.
 """
 
 import argparse
@@ -28,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from reward import last_boxed
 
-SUFFIX = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
+SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."  # of Qwen2.5-Math's chat template
 
 # DAPO's own request for another answer format, around every question.
 DAPO_BEFORE = (
@@ -37,15 +41,14 @@ DAPO_BEFORE = (
 )
 DAPO_AFTER = 'Remember to put your answer on its own line after "Answer:".'
 
-SCHEMA = pa.schema(
-    {
-        "data_source": pa.string(),
-        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
-        "ability": pa.string(),
-        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
-        "extra_info": pa.struct({"index": pa.int64(), "split": pa.string(), "source_id": pa.string()}),
-    }
-)
+FIELDS = {
+    "data_source": pa.string(),
+    "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+    "ability": pa.string(),
+    "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
+    "extra_info": pa.struct({"index": pa.int64(), "split": pa.string(), "source_id": pa.string()}),
+}
+ROLLOUTS = "__rollout_n__"  # verl's name
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,26 @@ def from_aime24(row):
     return _item(row["problem"], row["answer"], row["id"])
 
 
+def from_aime25(row):
+    return _item(row["problem"], row["answer"], row["id"])
+
+
 def from_amc23(row):
     return _item(row["question"], row["answer"], row["id"])
+
+
+def from_minerva(row):
+    """Minerva Math's questions of MIT's OpenCourseWare; they have no number."""
+    return _item(row["question"], row["answer"])
+
+
+def from_olympiad(row):
+    """OlympiadBench, the subset of open-ended English maths without pictures. Several answers are a list."""
+    if row["image_1"] is not None:
+        return None
+    question = "\n".join(part for part in (row["context"], row["question"]) if part)
+    answer = ", ".join(part.strip().strip("$") for part in row["final_answer"] or [])
+    return _item(question, answer, row["id"])
 
 
 def _item(question, answer, source_id=""):
@@ -94,22 +115,29 @@ def _item(question, answer, source_id=""):
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on the hub: its name there, the split, the conversion of a row, and our data_source."""
+    """A data set on the hub: its name there, the split, the conversion of a row, our data_source; which subset of it
+    (None: it has but one), and how often verl answers each question when it validates."""
 
     hub: str
     split: str
     convert: callable
     data_source: str
+    subset: str | None = None
+    samples: int = 4
 
 
 TRAIN = {
     "dapo": Source("BytedTsinghua-SIA/DAPO-Math-17k", "train", from_dapo, "math_dapo"),
     "math": Source("DigitalLearningGmbH/MATH-lighteval", "train", from_math, "math"),
 }
+SMALL = 32  # samples a question, where there are few questions
 VALIDATION = {
+    "aime24": Source("HuggingFaceH4/aime_2024", "train", from_aime24, "aime24", samples=SMALL),  # its only split
+    "aime25": Source("math-ai/aime25", "test", from_aime25, "aime25", samples=SMALL),
+    "amc23": Source("math-ai/amc23", "test", from_amc23, "amc23", samples=SMALL),
     "math500": Source("HuggingFaceH4/MATH-500", "test", from_math500, "math500"),
-    "aime24": Source("HuggingFaceH4/aime_2024", "train", from_aime24, "aime24"),  # its only split
-    "amc23": Source("math-ai/amc23", "test", from_amc23, "amc23"),
+    "minerva": Source("math-ai/minervamath", "test", from_minerva, "minerva"),
+    "olympiad": Source("Hothan/OlympiadBench", "train", from_olympiad, "olympiad", subset="OE_TO_maths_en_COMP"),
 }
 
 
@@ -137,22 +165,30 @@ def without(items, held_out):
     return [item for item in items if question_key(item.question) not in keys]
 
 
-def to_row(item, index, data_source, split, suffix=SUFFIX):
-    """An Item as a row of verl's; `index` is its position in the file."""
-    return {
+def messages(question, system=SYSTEM, suffix=""):
+    """A prompt: list of messages. No system message if `system` is empty: the model's template may add its own."""
+    asked = [{"role": "user", "content": question + suffix}]
+    return [{"role": "system", "content": system}, *asked] if system else asked
+
+
+def to_row(item, index, data_source, split, samples=None, **wording):
+    """An Item as a row of verl's; `index` is its position in the file, `samples` that of a Source or None."""
+    row = {
         "data_source": data_source,
-        "prompt": [{"role": "user", "content": item.question + suffix}],
+        "prompt": messages(item.question, **wording),
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": item.answer},
         "extra_info": {"index": index, "split": split, "source_id": item.source_id},
     }
+    return row if samples is None else row | {ROLLOUTS: samples}
 
 
-def write(items, path, data_source, split, suffix=SUFFIX):
+def write(items, path, data_source, split, samples=None, **wording):
     """Write Items to a parquet file."""
-    rows = [to_row(item, index, data_source, split, suffix) for index, item in enumerate(items)]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
-    print(f"{path}: {len(rows)} questions")
+    rows = [to_row(item, index, data_source, split, samples, **wording) for index, item in enumerate(items)]
+    fields = FIELDS if samples is None else FIELDS | {ROLLOUTS: pa.int64()}
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)), path)
+    print(f"{path}: {len(rows)} questions" + ("" if samples is None else f", {samples} samples each"))
 
 
 # ---- the hub ----------------------------------------------------------------------------------------------------
@@ -169,7 +205,7 @@ def load(source, **options):
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(source.hub, split=source.split)
+        rows = load_dataset(source.hub, source.subset, split=source.split)
     except OSError as error:  # no connection, no such data set, no access: all are OSErrors
         raise SystemExit(
             f"prepare.py: could not load {source.hub} from the Hugging Face hub: {error}\n"
@@ -194,7 +230,9 @@ def arguments():
     parser.add_argument("--train", choices=TRAIN, default="dapo", help="training set (default: dapo)")
     parser.add_argument("--levels", type=int, nargs="+", choices=range(1, 6), help="only these levels of --train math")
     parser.add_argument("--validation", choices=VALIDATION, nargs="+", default=list(VALIDATION), help="default: all")
-    parser.add_argument("--suffix", default=SUFFIX, help="what is added to each question (default: %(default)r)")
+    parser.add_argument("--system", default=SYSTEM, help="system message, '' for none (default: %(default)r)")
+    parser.add_argument("--suffix", default="", help="what is added to each question (default: nothing)")
+    parser.add_argument("--samples", type=int, help="samples a question in every validation set (default: 32 or 4)")
     return parser
 
 
@@ -203,12 +241,17 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.levels and args.train != "math":
         parser.error("--levels goes with --train math: DAPO-Math-17k has no levels")
+    if args.samples is not None and args.samples < 1:
+        parser.error(f"--samples {args.samples}: at least 1")
+    wording = {"system": args.system, "suffix": args.suffix}
     args.out.mkdir(parents=True, exist_ok=True)
     held_out = []
     for name in args.validation:
         source = VALIDATION[name]
         items = load(source)
-        write(items, args.out / f"{name}.parquet", source.data_source, "test", args.suffix)
+        write(
+            items, args.out / f"{name}.parquet", source.data_source, "test", args.samples or source.samples, **wording
+        )
         held_out += items
     source = TRAIN[args.train]
     items = load(source, **({"levels": args.levels} if args.levels else {}))
@@ -218,7 +261,7 @@ def main(argv=None):
     worded = sum("Answer:" in item.question for item in kept)
     if args.train == "dapo" and worded:
         print(f"warning: {worded} questions still ask for 'Answer:'", file=sys.stderr)
-    write(kept, args.out / "train.parquet", source.data_source, "train", args.suffix)
+    write(kept, args.out / "train.parquet", source.data_source, "train", **wording)
 
 
 if __name__ == "__main__":
