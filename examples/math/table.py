@@ -1,0 +1,51 @@
+"""The row of docs/qwen2.5-math.md's table that a run has earned, in Markdown.
+
+    python examples/math/table.py runs/math/qwen2.5-math-7b-*
+
+Accuracies are verl's mean@k of the last validation, in percent. GPU hours: seconds of all steps and validations in the
+run's log, times its GPUs (--gpus); the start, the validation before training, and what a crash cost are not in it.
+"""
+
+import argparse
+import re
+
+from cero.report import find_log
+from cero.runlog import read_log
+
+SETS = ("aime24", "aime25", "amc23", "math500", "minerva", "olympiad")
+HEAD = ("run", *SETS, "mean", "rollouts", "GPU hours")
+
+
+def row(path, gpus):
+    """Cells of a run's row: list of str, "" for what its log does not say."""
+    log = find_log(path)
+    records = read_log(log)
+    steps = [record for record in records if record["kind"] == "step"]
+    validations = [record for record in records if record["kind"] == "validation" and record["step"] > 0]
+    values = {}
+    for key, value in (validations[-1]["metrics"] if validations else {}).items():
+        found = re.fullmatch(r"val-core/(\w+)/acc/mean@\d+", key)
+        if found:
+            values[found[1]] = 100 * value
+    cells = [f"{values[name]:.1f}" if name in values else "" for name in SETS]
+    mean = f"{sum(values[name] for name in SETS) / len(SETS):.1f}" if set(SETS) <= set(values) else ""
+    seconds = sum(record["metrics"].get(f"timing_s/{phase}", 0.0) for record in steps for phase in ("step", "testing"))
+    name = log.parent.parent.name if log.parent.name == "cero" else log.stem
+    return [name, *cells, mean, f"{steps[-1]['spent']:,}" if steps else "", f"{gpus * seconds / 3600:.1f}"]
+
+
+def markdown(rows):
+    lines = [HEAD, ["---"] * len(HEAD), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", help="folders of runs (verl's trainer.default_local_dir)")
+    parser.add_argument("--gpus", type=int, default=8, help="GPUs that the runs used (default: 8)")
+    args = parser.parse_args(argv)
+    print(markdown([row(path, args.gpus) for path in args.runs]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,400 @@
+"""scripts/qwen2.5-math-*.sh: the command line that each really runs, composed and validated as verl does."""
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+from functools import partial
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from verl.trainer.ppo.reward import get_custom_reward_fn
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+from verl.utils.import_utils import load_class_from_fqn
+
+from cero.verl.preflight import Preflight
+from cero.verl.settings import read_settings
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "scripts").glob("qwen2.5-math-*.sh"))
+METHODS = {"grpo": "uniform", "cero": "cero", "aero": "aero"}  # and their allocators
+every_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+
+
+def module(path):
+    spec = importlib.util.spec_from_file_location(f"math_scripts_{path.stem}", path)
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses look themselves up there
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def run(script, *args, path="", **environment):
+    """The script's completed process. `path` stands first in PATH."""
+    names = ("MODEL", "DATA", "OUT", "NODES", "PYTHONPATH")
+    env = {key: value for key, value in os.environ.items() if key not in names} | environment
+    env["PATH"] = f"{path}:{env['PATH']}"
+    return subprocess.run(["bash", script, *args], env=env, capture_output=True, text=True)
+
+
+def overrides_of(script, *args, **environment):
+    """The arguments with which the script would start verl, as --dry-run prints them; list of str."""
+    done = run(script, *args, "--dry-run", **environment)
+    assert done.returncode == 0, done.stderr
+    path, *words = shlex.split(done.stdout)
+    assert path.startswith(f"PYTHONPATH={ROOT}/examples/math")
+    assert words[:3] == ["python", "-m", "verl.trainer.main_ppo"]
+    return words[3:]
+
+
+def checked(config):
+    """What verl and the plugin check before anything is loaded. Returns the allocator."""
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    Preflight().on_job_start(config)
+    return read_settings(config).make_allocator()
+
+
+def required_multiple(config):
+    """The number of rows to a multiple of which verl pads a batch."""
+    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    trainer = SimpleNamespace(config=config, use_critic=need_critic(config), global_steps=1)
+    return PPOTrainer._get_required_batch_multiple(trainer, gpus)
+
+
+@every_script
+def test_is_bash(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    assert len(SCRIPTS) == 2
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", "-x", "-P", ROOT, script], check=True)
+
+
+@every_script
+def test_dry_run_prints_what_is_run(script, tmp_path):
+    """A `python` that only writes down its arguments stands first in PATH."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\0" "$PYTHONPATH" "$@"\n')
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    arguments = ["aero", "--gpus", "4", "a.b=${c}", "d=[1, 2]"]
+    done = run(script, *arguments, path=tmp_path, PYTHONPATH="mine")
+    path, *words = done.stdout.split("\0")[:-1]
+    assert path == f"{ROOT}/examples/math:mine"
+    assert words == ["-m", "verl.trainer.main_ppo", *overrides_of(script, *arguments)]
+    assert words[-2:] == ["a.b=${c}", "d=[1, 2]"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("ppo",), ("--gpus", "4"), ("cero", "--gpus", "3"), ("cero", "--gpus")])
+def test_usage(arguments):
+    done = run(SCRIPTS[0], *arguments)
+    assert done.returncode == 2 and "grpo|cero|aero [--gpus 8|4]" in done.stderr and not done.stdout
+
+
+@every_script
+@pytest.mark.parametrize(("gpus", "method"), product([8, 4], METHODS))
+def test_composes_and_validates(script, composed, gpus, method):
+    config = composed(*overrides_of(script, method, "--gpus", str(gpus)))
+    allocator = checked(config)
+    assert config.allocator.name == allocator.name == METHODS[method]
+    assert config.algorithm.adv_estimator == ("grpo" if method == "grpo" else "cero")
+    assert config.cero.keep.rule == ("aero" if method == "aero" else "all")
+    assert config.algorithm.cero.advantage == ("aero" if method == "aero" else "posterior")
+    assert config.trainer.experiment_name == f"{script.stem}-{method}"
+    assert config.trainer.default_local_dir == f"runs/math/{script.stem}-{method}"
+    assert config.actor_rollout_ref.model.path.lower() == f"qwen/{script.stem}"
+    assert config.actor_rollout_ref.actor.strategy == "fsdp2"
+    assert not need_reference_policy(config) and not need_critic(config)
+    # Nothing is padded, nothing is left over.
+    assert config.trainer.n_gpus_per_node == gpus and config.trainer.nnodes == 1
+    prompts, rollouts = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
+    assert prompts * rollouts % required_multiple(config) == 0
+    assert prompts % config.actor_rollout_ref.actor.ppo_mini_batch_size == 0
+    assert config.actor_rollout_ref.actor.ppo_mini_batch_size * rollouts % gpus == 0
+    assert gpus % config.actor_rollout_ref.rollout.tensor_model_parallel_size == 0
+    # Qwen2.5-Math's context holds prompt and response, and a micro-batch holds one such row.
+    rollout = config.actor_rollout_ref.rollout
+    assert rollout.prompt_length + rollout.response_length == 4096
+    assert config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu % 4096 == 0
+
+
+def test_equal_budgets(composed):
+    """The same rollouts for every method, model and machine: those of GRPO's steps, within reach of the others'."""
+    budgets = set()
+    for script, gpus, method in product(SCRIPTS, [8, 4], METHODS):
+        config = composed(*overrides_of(script, method, "--gpus", str(gpus)))
+        prompts, rollouts, steps = (
+            config.data.train_batch_size,
+            config.actor_rollout_ref.rollout.n,
+            config.trainer.total_training_steps,
+        )
+        budgets.add(config.trainer.total_rollouts)
+        least = rollouts  # that a step spends on each prompt
+        if method == "aero":
+            allocator = checked(config)
+            least, most = allocator._bounds()
+            assert most == rollouts
+        assert steps * prompts * least == config.trainer.total_rollouts
+        assert config.trainer.total_epochs * (8_000 // prompts) >= steps  # steps end it, also on MATH's harder levels
+        assert config.trainer.save_freq == config.trainer.test_freq
+    assert budgets == {409_600}
+
+
+def test_methods_differ_in_nothing_else():
+    base, *others = ({*overrides_of(SCRIPTS[0], method)} for method in METHODS)
+    for other in others:
+        assert {override.split("=")[0] for override in base ^ other} <= {
+            "+recipe",
+            "allocator",
+            "trainer.total_training_steps",
+            "trainer.experiment_name",
+        }
+
+
+def test_sizes_differ_only_in_size():
+    ours, other = ({*overrides_of(script, "cero", "--gpus", "4")} for script in SCRIPTS)
+    assert {override.split("=")[0] for override in ours ^ other} == {
+        "actor_rollout_ref.model.path",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
+        "actor_rollout_ref.actor.fsdp_config.optimizer_offload",
+        "actor_rollout_ref.rollout.tensor_model_parallel_size",
+        "trainer.experiment_name",
+    }
+
+
+@every_script
+def test_baseline_is_grpo(script, composed):
+    config = composed(*overrides_of(script, "grpo"))
+    allocator = checked(config)
+    prompts, rollouts = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
+    assert allocator.allocate(range(prompts), budget=prompts * rollouts).tolist() == [rollouts] * prompts
+
+
+@every_script
+def test_further_overrides_win(script, composed):
+    words = ("allocator=knapsack", "allocator.n_max=16", "data.train_batch_size=64", "trainer.nnodes=2")
+    config = composed(*overrides_of(script, "cero", *words))
+    assert checked(config).n_max == 16
+    assert config.data.train_batch_size == 64 and config.trainer.nnodes == 2
+    assert config.trainer.experiment_name == f"{script.stem}-knapsack"
+
+
+@every_script
+def test_environment(script, composed, tmp_path):
+    places = {name: str(tmp_path / name.lower()) for name in ("MODEL", "DATA", "OUT")}
+    config = composed(*overrides_of(script, "cero", NODES="4", **places))
+    assert config.actor_rollout_ref.model.path == places["MODEL"]
+    assert config.data.train_files == f"{places['DATA']}/train.parquet"
+    assert all(file.startswith(places["DATA"]) for file in config.data.val_files)
+    assert config.trainer.default_local_dir.startswith(places["OUT"])
+    assert config.trainer.nnodes == 4
+
+
+@every_script
+def test_reward_loads_and_fits_the_range(script, composed):
+    config = composed(*overrides_of(script, "aero"))
+    score = get_custom_reward_fn(config)
+    score = partial(score, data_source="math_dapo", ground_truth="3")
+    results = [score(solution_str=text)["score"] for text in ("", r"\boxed{3}", r"\boxed{\frac{6}{2}}")]
+    assert results == [*config.cero.success.range, 1] and config.cero.success.key is None
+
+
+@every_script
+def test_commands_of_the_header(script, composed):
+    """The header's commands are ones that work: prepare.py takes and writes what is said, overrides compose."""
+    header = script.read_text().split("set -euo pipefail")[0]
+    commands = re.findall(r"^# {3}(\S.*?)(?: {2,}#.*)?$", header, flags=re.MULTILINE)
+    runs = [shlex.split(command) for command in commands if script.name in command]
+    prepares = [command for command in commands if "prepare.py" in command]
+    assert {words[2] for words in runs} == set(METHODS) and len(prepares) == 1
+    for words in runs:
+        assert words[:2] == ["bash", f"scripts/{script.name}"]
+        if "--cfg" not in words:
+            checked(composed(*overrides_of(script, *words[2:])))
+    options = shlex.split(prepares[0])[1:]
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import prepare\n"
+        "print(prepare.arguments().parse_args(sys.argv[2:]).out, *prepare.VALIDATION)"
+    )
+    folder = ROOT / Path(options[0]).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder, *options[1:]], capture_output=True, text=True, check=True
+    )
+    out, *sets = done.stdout.split()
+    config = composed(*overrides_of(script, "grpo"))
+    assert config.data.train_files == f"{out}/train.parquet"
+    assert list(config.data.val_files) == [f"{out}/{name}.parquet" for name in sets]
+
+
+# ---- the end of a run -------------------------------------------------------------------------------------------
+
+
+class Trainer:
+    """verl's trainer as far as its own `fit` is run here: steps that cost what is said, a validation, a checkpoint."""
+
+    def __init__(self, config, callback, costs):
+        self.config, self.checkpoint_callback, self.costs = config, callback, costs
+        self.global_steps, self.total_training_steps = 0, config.trainer.total_training_steps
+        self.steps_per_epoch, self.parameter_sync_step, self.trainer_mode = 135, 1, "sync"
+        self.allocator = SimpleNamespace(ledger=SimpleNamespace(spent=0))
+        self.done = []  # (what, step)
+
+    def step(self, metrics, timing_raw):
+        self.allocator.ledger.spent += self.costs(self.global_steps)
+        return SimpleNamespace(keys=[], partition_id="train")
+
+    def _save_checkpoint(self):
+        self.done.append(("save", self.global_steps))
+        self.checkpoint_callback.on_save(
+            trainer=self, global_step=self.global_steps, checkpoint_dir="", async_save=False
+        )
+
+    def _validate(self):
+        self.done.append(("validate", self.global_steps))
+        return {"val-core/x": 0.0}
+
+    def _consume_sync_metrics(self):
+        return {}
+
+    def __getattr__(self, name):  # hooks, profiling, metrics
+        return lambda *args, **kwargs: None
+
+
+@pytest.fixture
+def fit(composed, monkeypatch):
+    """`fit(method, costs, start=None)`: the script's run by verl's own loop; returns the trainer after its end."""
+    from verl.trainer.ppo.v1 import trainer_base
+
+    monkeypatch.syspath_prepend(ROOT / "examples" / "math")
+    monkeypatch.setattr(trainer_base, "Tracking", lambda **kwargs: SimpleNamespace(log=lambda **kwargs: None))
+    monkeypatch.setattr(trainer_base, "tq", SimpleNamespace(kv_clear=lambda **kwargs: None))
+    monkeypatch.setattr(trainer_base, "pprint", lambda text: None)
+
+    def fit(method, costs, *words, step=0, spent=0):
+        config = composed(*overrides_of(SCRIPTS[0], method, *words))
+        callback = load_class_from_fqn(config.trainer.checkpoint_callback_class, "callback")(config)
+        trainer = Trainer(config, callback, costs)
+        trainer.global_steps, trainer.allocator.ledger.spent = step, spent
+        PPOTrainer.fit(trainer, None)
+        return trainer
+
+    return fit
+
+
+def last_step(trainer):
+    step = trainer.global_steps - 1
+    assert trainer.done[-2:] == [("save", step), ("validate", step)]
+    return step
+
+
+def test_grpo_ends_with_its_steps(fit):
+    trainer = fit("grpo", lambda step: 1024)
+    assert (last_step(trainer), trainer.allocator.ledger.spent) == (400, 409_600)
+
+
+def test_aero_ends_at_the_budget(fit):
+    """Whether its steps cost the same, less and less, or more, it ends near the budget and never far above."""
+    trainer = fit("aero", lambda step: 640)
+    assert (last_step(trainer), trainer.allocator.ledger.spent) == (640, 409_600)
+    for costs in (lambda step: int(900 - 0.5 * step), lambda step: int(600 + 0.4 * step)):
+        trainer = fit("aero", costs)
+        assert 400 < last_step(trainer) < 800
+        assert trainer.allocator.ledger.spent == pytest.approx(409_600, rel=0.01)
+    rng = np.random.default_rng(0)
+    trainer = fit("aero", lambda step: int(rng.integers(512, 800)))
+    assert last_step(trainer) and trainer.allocator.ledger.spent == pytest.approx(409_600, rel=0.01)
+
+
+def test_least_costs_use_all_steps(fit):
+    trainer = fit("aero", lambda step: 512)
+    assert (last_step(trainer), trainer.allocator.ledger.spent) == (800, 409_600)
+
+
+def test_a_resumed_run_ends_there_too(fit):
+    trainer = fit("aero", lambda step: 640, step=350, spent=350 * 640)
+    assert (last_step(trainer), trainer.allocator.ledger.spent) == (640, 409_600)
+    # Resumed at the last checkpoint before the end, which was set there and is forgotten: at the next one.
+    trainer = fit("aero", lambda step: 640, step=600, spent=600 * 640)
+    assert (last_step(trainer), trainer.allocator.ledger.spent) == (650, 650 * 640)
+
+
+def test_more_rollouts_a_prompt_are_fewer_steps(fit):
+    trainer = fit("grpo", lambda step: 2048, "actor_rollout_ref.rollout.n=16")
+    assert (last_step(trainer), trainer.allocator.ledger.spent) == (200, 409_600)
+
+
+def test_budget_out_of_reach_is_refused(fit):
+    with pytest.raises(ValueError, match=r"total_rollouts=409600.*train_batch_size=64.*raise trainer.total_training"):
+        fit("cero", None, "data.train_batch_size=64")
+
+
+# ---- data -------------------------------------------------------------------------------------------------------
+
+
+def test_validation_samples_each_set_as_its_file_says(monkeypatch, tmp_path):
+    """Files of prepare.py through verl's dataset and what its validation does with their column; mean@32 and mean@4."""
+    from omegaconf import OmegaConf
+    from torch.utils.data import DataLoader
+    from verl.trainer.ppo.metric_utils import process_validation_metrics
+    from verl.utils import tensordict_utils as tu
+    from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
+
+    monkeypatch.syspath_prepend(ROOT / "examples" / "math")
+    monkeypatch.delitem(sys.modules, "reward", raising=False)
+    prepare = module(ROOT / "examples" / "math" / "prepare.py")
+    monkeypatch.delitem(sys.modules, "reward")
+    files, items = [], [prepare.Item("What?", "1"), prepare.Item("Why?", "2")]
+    for name, source in prepare.VALIDATION.items():
+        files.append(str(tmp_path / f"{name}.parquet"))
+        prepare.write(items, files[-1], source.data_source, "test", source.samples)
+    config = OmegaConf.create({"cache_dir": str(tmp_path / "cache"), "filter_overlong_prompts": False})
+    dataset = RLHFDataset(files, tokenizer=None, config=config)
+    (rows,) = DataLoader(dataset, batch_size=100, collate_fn=collate_fn)
+    batch = tu.get_tensordict(rows)
+    sources, uids, acc, expected = [], [], [], {}
+    for index, (source, samples) in enumerate(zip(rows["data_source"], rows["__rollout_n__"], strict=True)):
+        value = batch["__rollout_n__"][index]
+        n = len(range(getattr(value, "data", value)))  # as verl's agent loop counts
+        assert n == int(samples) == prepare.VALIDATION[source].samples
+        expected[source, str(index)] = n
+        sources += [source] * n
+        uids += [str(index)] * n
+        acc += [float(i == 0) for i in range(n)]
+    metrics = process_validation_metrics(sources, uids, {"acc": acc, "reward": acc}, expected_acc_counts=expected)
+    assert list(metrics) == ["aime24", "aime25", "amc23", "math500", "minerva", "olympiad"]
+    means = {name: metrics[name]["acc"][f"mean@{source.samples}"] for name, source in prepare.VALIDATION.items()}
+    assert means == {name: 1 / source.samples for name, source in prepare.VALIDATION.items()}
+    assert {source.samples for source in prepare.VALIDATION.values()} == {32, 4}
+
+
+# ---- scripts/gpu_hours.py ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gpu_hours():
+    return module(ROOT / "scripts" / "gpu_hours.py")
+
+
+@pytest.mark.parametrize("gpus", [8, 4])
+@pytest.mark.parametrize("name", ["1.5b", "7b"])
+def test_gpu_hours_are_of_these_scripts(composed, gpu_hours, name, gpus):
+    config = composed(*overrides_of(ROOT / "scripts" / f"qwen2.5-math-{name}.sh", "grpo", "--gpus", str(gpus)))
+    rollout, actor, model = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor, gpu_hours.MODELS[name]
+    assert gpu_hours.SETTINGS == gpu_hours.Settings(
+        steps=config.trainer.total_training_steps,
+        prompts=config.data.train_batch_size,
+        rollouts=rollout.n,
+        test_freq=config.trainer.test_freq,
+        vllm_share=rollout.gpu_memory_utilization,
+    )
+    assert gpu_hours.SIZES[name] == gpu_hours.Size(actor.ppo_max_token_len_per_gpu, rollout.tensor_model_parallel_size)
+    assert ((name, gpus) in gpu_hours.OFFLOADED) == actor.fsdp_config.optimizer_offload
+    assert f"Qwen/{model.name}" == config.actor_rollout_ref.model.path
