@@ -5,10 +5,12 @@ verl's auto-detection must never come to it by itself: the head node of a GPU cl
 
 import os
 from contextlib import contextmanager
+from importlib import import_module
 
 import torch
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
+from wrapt import when_imported
 
 
 def cpu_is_asked_for():
@@ -92,3 +94,8 @@ class CpuPlatform(PlatformBase):
 
     def cudart(self):
         return None
+
+
+# The worker that samples, which would be slow here; only once verl's own is there.
+if cpu_is_asked_for():
+    when_imported("verl.trainer.ppo.v1.agent_loop_tq")(lambda module: import_module("cero.verl.cpu.agent_loop"))
