@@ -11,7 +11,7 @@ from cero.advantage import Groups, advantages
 
 @dataclass
 class StepContext:
-    """What the estimator needs beside verl's arguments; the trainer sets it before each call, in the same process.
+    """What the estimator needs beside verl's arguments.
 
     history_mean : dict of uid -> E[p] before this step's rewards
     keys : TransferQueue keys of the rows, "<uid>_<session>_<output>"
@@ -32,33 +32,39 @@ class StepContext:
     known: dict
 
 
-_context = None
+_context_of = None
 
 
-def set_context(context):
-    """Set the context of the next calls (None: there is none)."""
-    global _context
-    _context = context
+def set_context(context_of):
+    """Say where the next calls, in this process, get their context from (None: there is none).
+
+    context_of : callable, the rows' rewards (float array) -> StepContext. verl fetches rewards for its estimator only,
+        so that a scheduler that learns from them here need not fetch them once more.
+    """
+    global _context_of
+    _context_of = context_of
 
 
 def final_rows(keys):
-    """Row of the last output of each session, and each row's session.
+    """Row of the last output of each session, each row's session, and the sessions' names.
 
     A session of a multi-output agent loop has several rows, all with the reward of the last.
 
-    Parameters: keys, list of "<uid>_<session>_<output>" (a pad row's key has other parts and is its own session).
-    Returns: (rows, session_of_row), int arrays of shape (sessions,) and (len(keys),).
+    Parameters: keys, list of "<uid>_<session>_<output>".
+    Returns: (rows, session_of_row, names), int arrays of shape (sessions,) and (len(keys),), list of "<uid>_<session>".
     """
-    last, sessions = {}, []
+    place, rows, outputs, sessions = {}, [], [], []
     for row, key in enumerate(keys):
-        parts = key.rsplit("_", 2)
-        session, output = (f"{parts[0]}_{parts[1]}", int(parts[2])) if len(parts) == 3 else (key, 0)
+        name, _, output = key.rpartition("_")
+        output = int(output)
+        session = place.setdefault(name, len(rows))
+        if session == len(rows):
+            rows.append(row)
+            outputs.append(output)
+        elif outputs[session] < output:
+            rows[session], outputs[session] = row, output
         sessions.append(session)
-        if session not in last or last[session][0] < output:
-            last[session] = (output, row)
-    number = {session: i for i, session in enumerate(last)}
-    rows = np.array([row for _, row in last.values()], dtype=np.int64)
-    return rows, np.array([number[session] for session in sessions], dtype=np.int64)
+    return np.array(rows, dtype=np.int64), np.array(sessions, dtype=np.int64), list(place)
 
 
 @register_adv_est("cero")
@@ -73,29 +79,33 @@ def compute_cero_advantage(token_level_rewards, response_mask, index=None, confi
     ValueError
         Without the scheduler (it holds the posteriors), or if a reward is outside cero.success.range.
     """
-    if _context is None or len(_context.keys) != len(index):
+    scores = token_level_rewards.sum(dim=-1).double().cpu().numpy()
+    context = None if _context_of is None else _context_of(scores)
+    if context is None or len(context.keys) != len(index):
         raise ValueError(
             "algorithm.adv_estimator=cero needs the posteriors that the scheduler keeps; start with +recipe=cero"
         )
-    scores = token_level_rewards.sum(dim=-1).double().cpu().numpy()
     real = response_mask.sum(dim=-1).cpu().numpy() > 0
-    rows, session_of_row = final_rows(_context.keys)
+    rows, session_of_row, names = final_rows(context.keys)
     rows = rows[real[rows]]
-    uids, groups = np.unique(np.asarray(index, dtype=object)[rows].astype(str), return_inverse=True)
-    history = np.array([_context.history_mean[uid] for uid in uids])
-    options = dict(_context.options)
+    uid_of_row = [str(index[row]) for row in rows]
+    uids = sorted(set(uid_of_row))
+    place = {uid: i for i, uid in enumerate(uids)}
+    groups = np.array([place[uid] for uid in uid_of_row], dtype=np.int64)
+    history = np.array([context.history_mean[uid] for uid in uids])
+    options = dict(context.options)
     kind = options.pop("advantage")
     if kind == "posterior":
-        seen = [_context.known[_context.keys[row].rsplit("_", 1)[0]] for row in rows]
+        seen = [context.known[names[session]] for session in session_of_row[rows]]
     else:
-        seen = [_context.sampled[uids[group]] for group in groups]
+        seen = [context.sampled[uid] for uid in uid_of_row]
     trials, successes = np.array(seen, dtype=np.float64).reshape(-1, 2).T
     by_session = np.zeros(session_of_row.max() + 1 if session_of_row.size else 0)
     by_session[session_of_row[rows]] = advantages(
         kind,
-        Groups(_context.to_success(scores[rows]), groups, uids.size, trials, successes),
+        Groups(context.to_success(scores[rows]), groups, len(uids), trials, successes),
         history,
-        rollouts_per_prompt=_context.rollouts_per_prompt,
+        rollouts_per_prompt=context.rollouts_per_prompt,
         **options,
     )
     result = torch.as_tensor(np.where(real, by_session[session_of_row], 0.0), dtype=token_level_rewards.dtype)

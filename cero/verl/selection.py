@@ -21,24 +21,27 @@ class Rollouts:
     rows : int array, shape (s,): row of each session's last output, which has its reward
     session_of_row : int array, shape (r,): a row's session
     groups, numbers : int arrays, shape (s,): a session's prompt (place in the step) and its number in the group
+    names : list of str, "<uid>_<session>"
     """
 
     rows: np.ndarray
     session_of_row: np.ndarray
     groups: np.ndarray
     numbers: np.ndarray
+    names: list
 
     @classmethod
     def of_keys(cls, keys, group_of_uid):
         """keys : list of str, none of them padding; group_of_uid : dict of uid -> place of the prompt in the step"""
-        rows, session_of_row = final_rows(keys)
-        names = [keys[row].rsplit("_", 2)[:2] for row in rows]
-        groups = np.array([group_of_uid[uid] for uid, _ in names], dtype=np.int64)
-        numbers = np.array([int(number) for _, number in names], dtype=np.int64)
+        rows, session_of_row, names = final_rows(keys)
+        parts = [name.rpartition("_") for name in names]
+        groups = np.array([group_of_uid[uid] for uid, _, _ in parts], dtype=np.int64)
+        numbers = np.array([int(number) for _, _, number in parts], dtype=np.int64)
         order = np.lexsort((numbers, groups))
         place = np.empty_like(order)
         place[order] = np.arange(order.size)
-        return cls(rows[order], place[session_of_row], groups[order], numbers[order])
+        names = [names[session] for session in order]
+        return cls(rows[order], place[session_of_row], groups[order], numbers[order], names)
 
     def per_session(self, of_rows):
         """Sum over each session's rows of `of_rows` (shape (r,)): float array, shape (s,)."""

@@ -30,6 +30,14 @@ class Success:
         """Map rewards (number or array) linearly, without a check."""
         return (reward - self.low) / (self.high - self.low)
 
+    def of_rewards(self, rewards):
+        """Success of each of `rewards` (float array), where the reward itself says it. Raises as `of` does."""
+        successes = self.of_reward(rewards)
+        bad = ~((successes >= 0) & (successes <= 1))
+        if bad.any():
+            self.of(float(rewards[bad][0]), None)
+        return successes
+
     def of(self, reward, extra_fields):
         """Success in [0, 1] of one rollout.
 

@@ -1,13 +1,16 @@
 """verl's synchronous trainer with a rollout scheduler: allocate, observe, select, save.
 
 The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`, where each gets its number of rollouts (verl's
-`__rollout_n__`), or the most that it may get where an allocator decides while it samples. `_balance_batch` comes right
-after sampling and rewards: there the outcomes are observed, and rows that are not trained on are taken out. The state
-goes into verl's checkpoint.
+`__rollout_n__`), or the most that it may get where an allocator decides while it samples. The outcomes are observed in
+`_compute_advantage`, from the rewards that verl fetches there for our estimator; for one of verl's they are fetched
+while the old log-probs are computed. Where rows are left out of training, that is decided on the rewards, so they are
+fetched and observed in `_balance_batch`, right after sampling. The state goes into verl's checkpoint.
 """
 
 import math
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +20,6 @@ import transfer_queue as tq
 from omegaconf import open_dict
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.utils import tensordict_utils as tu
 
 from cero.advantage import group_outcomes, known_so_far
 from cero.runlog import FILE_NAME, RunLog
@@ -50,7 +52,9 @@ class StepRecord:
     """What one training step did, from its sampling to its metrics; arrays of shape (prompts,).
 
     dispatches : of the step, one unless verl's filter_groups refills it
-    won, trials : successes and rollouts that came back
+    keys, tags : of the rows that came back
+    outcomes : what `_fetch` returns, on its way; None where verl will have fetched it
+    won, trials : successes and rollouts that came back; None until observed
     known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
     counts : rollouts sampled, kept by the rule, trained on
     steps : optimizer steps; None: those that verl makes of the number of rows it foresaw
@@ -58,6 +62,9 @@ class StepRecord:
     """
 
     dispatches: list
+    keys: list = field(default_factory=list)
+    tags: list = field(default_factory=list)
+    outcomes: Future | None = None
     won: np.ndarray = None
     trials: np.ndarray = None
     known: dict = field(default_factory=dict)
@@ -85,6 +92,14 @@ class StepRecord:
 def _plain(column):
     """A non-tensor column as a list; TransferQueue returns it as one of several list-likes."""
     return [getattr(value, "data", value) for value in column]
+
+
+def _in_background(function, *args):
+    """Call `function` in a thread of its own; returns the future."""
+    thread = ThreadPoolExecutor(1)
+    future = thread.submit(function, *args)
+    thread.shutdown(wait=False)
+    return future
 
 
 def _numbers(column):
@@ -140,8 +155,22 @@ class CeroTrainer(PPOTrainerSync):
 
     # ---- a step -----------------------------------------------------------------------------------------------
 
-    def _submit_batch_to_rollout(self, batch):
+    @contextmanager
+    def _timed(self, what):
+        """Count what is done within it as the scheduler's time."""
         started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self._scheduler_seconds.get(what, 0.0)
+            self._scheduler_seconds[what] = spent + time.perf_counter() - started
+
+    def _submit_batch_to_rollout(self, batch):
+        with self._timed("allocate"):
+            self._allocate(batch)
+        return super()._submit_batch_to_rollout(batch)
+
+    def _allocate(self, batch):
         ids, uids = batch_prompt_ids(batch), [str(uid) for uid in batch["uid"]]
         column, strength = self.settings.pass_rates
         if column is not None:  # counts for prompts not visited yet
@@ -153,38 +182,58 @@ class CeroTrainer(PPOTrainerSync):
             self.agent_loop_manager.begin(uids, step)
         else:
             rollouts = step.start()
-        tu.assign_non_tensor_stack(batch, "__rollout_n__", [int(n) for n in rollouts])
+        # A tensor: verl takes each prompt's number out of it, and a non-tensor column takes a hundred times as long.
+        batch["__rollout_n__"] = torch.as_tensor(rollouts, dtype=torch.int64)
         self._dispatches.append(Dispatch(uids, step, history_mean))
-        self._scheduler_seconds["allocate"] = time.perf_counter() - started
-        return super()._submit_batch_to_rollout(batch)
 
     def _balance_batch(self, batch, metrics, *args, **kwargs):
-        started = time.perf_counter()
-        record = self._record = self._take_dispatches()
-        batch, before = self._observe_and_select(record, batch, metrics)
-        record.steps = self._optimizer_steps(len(batch))
-        self._scheduler_seconds["observe"] = time.perf_counter() - started
+        with self._timed("observe"):
+            record = self._record = self._take_dispatches()
+            record.keys, record.tags = list(batch.keys), list(batch.tags)
+            if self._selects:
+                batch, before = self._observe_and_select(record, batch, metrics)
+            record.steps = self._optimizer_steps(len(batch))
 
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
-        is_padding = np.array([bool(tag.get("is_padding", False)) for tag in batch.tags])
-        metrics["cero/padded_rows"] = int(is_padding.sum())
-        if record.steps is not None and record.steps > 1 and is_padding.any():
-            batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
-        if self.settings.drop_zero_advantage:
-            rows_before = selection.round_up(before["rows"], self._row_multiple(before["rows"]))
-            record.scale = selection.advantage_scale(
-                self.config.actor_rollout_ref.actor.loss_agg_mode,
-                tokens=before["tokens_trained"] / before["tokens"],
-                rows=len(batch) / rows_before,
-            )
-            metrics["cero/advantage_scale"] = record.scale
+        with self._timed("observe"):
+            is_padding = np.array([bool(tag.get("is_padding", False)) for tag in batch.tags])
+            metrics["cero/padded_rows"] = int(is_padding.sum())
+            if record.steps is not None and record.steps > 1 and is_padding.any():
+                batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
+            if not self._selects and self.config.algorithm.adv_estimator != ESTIMATOR:
+                record.outcomes = _in_background(self._fetch, record.keys, batch.partition_id)
+            if self.settings.drop_zero_advantage:
+                rows_before = selection.round_up(before["rows"], self._row_multiple(before["rows"]))
+                record.scale = selection.advantage_scale(
+                    self.config.actor_rollout_ref.actor.loss_agg_mode,
+                    tokens=before["tokens_trained"] / before["tokens"],
+                    rows=len(batch) / rows_before,
+                )
+                metrics["cero/advantage_scale"] = record.scale
         return batch
 
-    def _observe_and_select(self, record, batch, metrics):
-        """Observe what was sampled; take out what is not trained on. Returns (batch, figures before zeros went)."""
+    @property
+    def _selects(self):
+        """Whether rows may be left out of training, by what they earned."""
+        return self.settings.keep["rule"] != "all" or self.settings.drop_zero_advantage
+
+    def _observe(self, record, rewards, extra_fields, metrics):
+        """Observe what was sampled.
+
+        rewards, extra_fields : of the record's rows, as `_fetch` returns them
+
+        Returns
+        -------
+        (sampled, lengths, rewards, successes) : `Rollouts`, and of these response tokens, rewards and successes
+        """
         uids = record.uids
-        sampled = selection.Rollouts.of_keys(batch.keys, {uid: i for i, uid in enumerate(uids)})
-        rewards, successes, tokens = self._outcomes(batch, sampled)
+        sampled = selection.Rollouts.of_keys(record.keys, {uid: i for i, uid in enumerate(uids)})
+        rewards = rewards[sampled.rows]
+        if self.settings.success.key is None:
+            successes = self.settings.success.of_rewards(rewards)
+        else:
+            pairs = zip(rewards, sampled.rows, strict=True)
+            successes = np.array([self.settings.success.of(reward, extra_fields[row]) for reward, row in pairs])
         won, trials, low, high = group_outcomes(successes, sampled.groups, len(uids))
         record.won, record.trials = won, trials
         start = 0
@@ -194,33 +243,33 @@ class CeroTrainer(PPOTrainerSync):
         rounds = None
         if self.allocator.sequential:
             rounds = record.dispatches[0].step.round_of(sampled.groups, sampled.numbers)
-        names = (f"{uids[group]}_{number}" for group, number in zip(sampled.groups, sampled.numbers, strict=True))
-        known = zip(*known_so_far(successes, sampled.groups, rounds), strict=True)
-        record.known = dict(zip(names, known, strict=True))
+        known = (values.tolist() for values in known_so_far(successes, sampled.groups, rounds))
+        record.known = dict(zip(sampled.names, zip(*known, strict=True), strict=True))
 
-        lengths = sampled.per_session([tag["response_len"] for tag in batch.tags])
-        rows = sampled.per_session(np.ones(len(batch)))
-        kept = selection.select(self.settings.keep, successes, sampled, lengths, self.allocator.seed, self.global_steps)
-        trained = kept
-        if self.settings.drop_zero_advantage:
-            zero = self._zero_advantage(record, sampled, rewards, kept)
-            trained = selection.keep_enough(kept & ~zero, kept, sampled.groups, rows, self._least_rows())
-        record.counts = {
-            "sampled": int(record.rollouts.sum()),
-            "kept": int(kept.sum()),
-            "trained": int(trained.sum()),
-        }
+        lengths = sampled.per_session([tag["response_len"] for tag in record.tags])
         metrics.update(self._group_metrics(won, trials, low, high))
-        metrics.update({f"cero/rollouts/{key}": value for key, value in record.counts.items()})
         metrics["cero/tokens/sampled"] = float(lengths.sum())
-        metrics["cero/tokens/trained"] = float(lengths[trained].sum())
-        metrics["cero/rows/dropped_by_selection"] = float(rows[~kept].sum())
-        metrics["cero/rows/dropped_as_zero"] = float(rows[kept & ~trained].sum())
         if self.allocator.sequential:
             rounds = record.dispatches[0].step.rounds
             metrics["cero/rounds/mean"], metrics["cero/rounds/max"] = float(rounds.mean()), float(rounds.max())
             metrics["cero/budget/refunded"] = float(record.cap - record.rollouts.sum())
         metrics.update({f"cero/{key}": value for key, value in self.allocator.metrics().items()})
+        if not self._selects:
+            everything = np.ones(rewards.size, bool)
+            self._count(record, sampled, lengths, everything, everything, metrics)
+        return sampled, lengths, rewards, successes
+
+    def _observe_and_select(self, record, batch, metrics):
+        """Observe what was sampled; take out what is not trained on. Returns (batch, figures before zeros went)."""
+        rewards, extra_fields, tokens = self._fetch(record.keys, batch.partition_id)
+        sampled, lengths, rewards, successes = self._observe(record, rewards, extra_fields, metrics)
+        rows, tokens = sampled.per_session(np.ones(len(batch))), sampled.per_session(tokens)
+        kept = selection.select(self.settings.keep, successes, sampled, lengths, self.allocator.seed, self.global_steps)
+        trained = kept
+        if self.settings.drop_zero_advantage:
+            zero = self._zero_advantage(record, sampled, rewards, kept)
+            trained = selection.keep_enough(kept & ~zero, kept, sampled.groups, rows, self._least_rows())
+        self._count(record, sampled, lengths, kept, trained, metrics)
 
         figures = {
             "rows": int(rows[kept].sum()),
@@ -234,22 +283,32 @@ class CeroTrainer(PPOTrainerSync):
             tq.kv_clear(keys=gone, partition_id=batch.partition_id)
         return batch, figures
 
-    def _outcomes(self, batch, sampled):
-        """(rewards, successes, tokens that the loss counts) of the finished sessions: float arrays, shape (s,)."""
+    @staticmethod
+    def _count(record, sampled, lengths, kept, trained, metrics):
+        """Say how many were sampled, `kept` by the rule and are `trained` on: bool arrays, shape (s,)."""
+        rows = sampled.per_session(np.ones(sampled.session_of_row.size))
+        record.counts = {
+            "sampled": int(record.rollouts.sum()),
+            "kept": int(kept.sum()),
+            "trained": int(trained.sum()),
+        }
+        metrics.update({f"cero/rollouts/{key}": value for key, value in record.counts.items()})
+        metrics["cero/tokens/trained"] = float(lengths[trained].sum())
+        metrics["cero/rows/dropped_by_selection"] = float(rows[~kept].sum())
+        metrics["cero/rows/dropped_as_zero"] = float(rows[kept & ~trained].sum())
+
+    def _fetch(self, keys, partition_id):
+        """(rewards, the agent loop's dicts or None, tokens that the loss counts) of each row; the arrays are float."""
         fields = ["rm_scores"]
         fields += ["extra_fields"] if self.settings.success.key else []
         fields += ["loss_mask"] if self.settings.drop_zero_advantage else []
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        rewards = data["rm_scores"].sum(dim=1).double().numpy()[sampled.rows]
-        extra_fields = _plain(data["extra_fields"]) if self.settings.success.key else [None] * len(batch)
-        successes = [
-            self.settings.success.of(reward, extra_fields[row])
-            for reward, row in zip(rewards, sampled.rows, strict=True)
-        ]
-        tokens = np.zeros(len(batch))
+        data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=fields)
+        rewards = data["rm_scores"].sum(dim=1).double().numpy()
+        extra_fields = _plain(data["extra_fields"]) if self.settings.success.key else None
+        tokens = np.zeros(len(keys))
         if self.settings.drop_zero_advantage:
             tokens = data["loss_mask"].sum(dim=1).double().numpy()
-        return rewards, np.array(successes, dtype=np.float64), sampled.per_session(tokens)
+        return rewards, extra_fields, tokens
 
     def _zero_advantage(self, record, sampled, rewards, kept):
         """Sessions whose advantage will be zero, if only those `kept` count: bool array, shape (s,)."""
@@ -259,8 +318,8 @@ class CeroTrainer(PPOTrainerSync):
             zero[kept] = selection.groups_all_equal(rewards[kept], groups)
             return zero
         uids = np.array(record.uids, dtype=object)[groups]
-        keys = [f"{uid}_{number}_0" for uid, number in zip(uids, sampled.numbers[kept], strict=True)]
-        set_context(self._context(record, keys))
+        keys = [f"{sampled.names[session]}_0" for session in np.flatnonzero(kept)]
+        set_context(lambda rewards: self._context(record, keys))
         try:
             scores = torch.as_tensor(rewards[kept], dtype=torch.float64).unsqueeze(1)
             advantages, _ = compute_cero_advantage(scores, torch.ones_like(scores), index=uids)
@@ -270,16 +329,17 @@ class CeroTrainer(PPOTrainerSync):
         return zero
 
     def _context(self, record, keys):
-        """The estimator's context for rows with these keys."""
+        """The estimator's context for rows with these keys, of what was observed."""
         uids = record.uids
-        history_mean = np.concatenate([dispatch.history_mean for dispatch in record.dispatches])
+        history_mean = np.concatenate([dispatch.history_mean for dispatch in record.dispatches]).tolist()
+        sampled = zip(record.trials.tolist(), record.won.tolist(), strict=True)
         return StepContext(
             history_mean=dict(zip(uids, history_mean, strict=True)),
             keys=list(keys),
             to_success=self.settings.to_success,
             rollouts_per_prompt=self.settings.rollouts_per_prompt,
             options=self.settings.estimator,
-            sampled=dict(zip(uids, zip(record.trials.tolist(), record.won.tolist(), strict=True), strict=True)),
+            sampled=dict(zip(uids, sampled, strict=True)),
             known=record.known,
         )
 
@@ -323,16 +383,31 @@ class CeroTrainer(PPOTrainerSync):
     # ---- the update ---------------------------------------------------------------------------------------------
 
     def _compute_advantage(self, batch, metrics):
-        set_context(self._context(self._record, batch.keys))
+        record, keys = self._record, list(batch.keys)
+
+        def context(scores=None):
+            """What the estimator goes by; scores: the rewards that verl fetched for it, of the rows `keys`."""
+            with self._timed("observe"):
+                if record.won is None:
+                    of_key = dict(zip(keys, scores.tolist(), strict=True))
+                    self._observe(record, np.array([of_key[key] for key in record.keys]), None, metrics)
+                return self._context(record, keys)
+
+        if record.outcomes is not None:
+            with self._timed("observe"):
+                rewards, extra_fields, _ = record.outcomes.result()
+                self._observe(record, rewards, extra_fields, metrics)
+        set_context(context)
         try:
             batch = super()._compute_advantage(batch, metrics)
         finally:
             set_context(None)
-        if self._record.scale != 1.0:
+        if record.scale != 1.0:
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages"])
-            data["advantages"] = data["advantages"] * self._record.scale
+            data["advantages"] = data["advantages"] * record.scale
             batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
         metrics.update({f"cero/time/{key}": value for key, value in self._scheduler_seconds.items()})
+        self._scheduler_seconds = {}
         return batch
 
     def _update_actor(self, batch, metrics):
@@ -358,6 +433,10 @@ class CeroTrainer(PPOTrainerSync):
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        with self._timed("log"):  # which the next step's metrics will say
+            self._log_step(metrics, global_steps, epoch)
+
+    def _log_step(self, metrics, global_steps, epoch):
         record = self._record
         kept = {key: float(value) for key, value in metrics.items() if key.startswith(("cero/", "timing_s/"))}
         self.run_log.step(
@@ -365,9 +444,9 @@ class CeroTrainer(PPOTrainerSync):
             epoch=epoch,
             budget=record.cap,
             spent=self.allocator.ledger.spent,
-            prompts=[f"{prompt:016x}" for prompt in record.ids],
+            prompts=[f"{prompt:016x}" for prompt in record.ids.tolist()],
             rollouts=record.rollouts.tolist(),
-            successes=[round(float(value), 6) for value in record.won],
+            successes=[round(value, 6) for value in record.won.tolist()],
             trials=record.trials.tolist(),
             **record.counts,
             metrics=kept,

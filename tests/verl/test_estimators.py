@@ -53,7 +53,7 @@ def advantages(data, keys, estimator="cero", mean=0.5, **options):
         sampled=sampled,
         known=known,
     )
-    set_context(context)
+    set_context(lambda scores: context)
     try:
         out = compute_advantage_for_multi_trajectories(data, keys, estimator, config={}).batch
     finally:
@@ -101,15 +101,16 @@ def test_outputs_of_one_session_share_its_advantage_and_count_once():
 
 
 def test_final_rows():
-    rows, session = final_rows(["a_0_0", "a_0_1", "a_1_0", "b_0_1", "b_0_0", "pad77"])
+    rows, session, names = final_rows(["a_0_0", "a_0_1", "a_1_0", "b_0_1", "b_0_0", "pad77_0_0"])
     assert rows.tolist() == [1, 2, 3, 5] and session.tolist() == [0, 0, 1, 2, 2, 3]
+    assert names == ["a_0", "a_1", "b_0", "pad77_0"]
 
 
 def test_without_the_scheduler_it_says_so():
     data, keys = step(EQUAL, REWARDS)
     with pytest.raises(ValueError, match=r"\+recipe=cero"):
         compute_advantage_for_multi_trajectories(data, keys, "cero", config={})
-    assert estimators._context is None
+    assert estimators._context_of is None
 
 
 @pytest.mark.parametrize("kind", ["grpo", "rloo", "dr_grpo"])

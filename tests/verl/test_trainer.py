@@ -1,4 +1,4 @@
-"""What the trainer does between sampling and old log-probs, with a TransferQueue that is a dict."""
+"""What the trainer does between sampling and the actor's update, with a TransferQueue that is a dict."""
 
 import math
 
@@ -7,8 +7,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl import DataProto
 from verl.trainer.ppo.v1 import trainer_base
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.utils import tensordict_utils as tu
 
 from cero.sampling.step import play
@@ -28,7 +30,7 @@ class Queue:
     """Rows as verl's agent loop leaves them: `length` tokens, the reward on the last."""
 
     def __init__(self):
-        self.rows, self.cleared = {}, []
+        self.rows, self.cleared, self.fetched, self.advantages = {}, [], [], {}
 
     def put(self, uid, session, reward, outputs=1):
         for output in range(outputs):
@@ -40,6 +42,9 @@ class Queue:
         return KVBatchMeta(keys, [{"response_len": self.rows[key][0]} for key in keys], "train")
 
     def kv_batch_get(self, keys, partition_id, select_fields):
+        self.fetched.append(list(select_fields))
+        if select_fields == ["advantages"]:
+            return {"advantages": torch.tensor([self.advantages[key] for key in keys])}
         scores, masks = [], []
         for key in keys:
             length, reward = self.rows[key]
@@ -49,13 +54,19 @@ class Queue:
         fields = {key: torch.nested.as_nested_tensor(nested[key], layout=torch.jagged) for key in select_fields}
         return TensorDict(fields, batch_size=len(keys))
 
+    def kv_batch_put(self, keys, partition_id, fields):
+        self.advantages = dict(zip(keys, fields["advantages"].tolist(), strict=True))
+
     def kv_clear(self, keys, partition_id):
         self.cleared += keys
 
 
 @pytest.fixture
 def step(composed, monkeypatch):
-    """`step(*overrides, lost=())`: one step of the trainer up to `_balance_batch`; (trainer, batch, queue, metrics)."""
+    """`step(*overrides, lost=())`: one step of the trainer up to the update; (trainer, batch, queue, metrics).
+
+    The rows in `batch` are as the update finds them; `queue.advantages` has theirs, by key.
+    """
 
     def step(*overrides, lost=(), outputs=1, columns=None):
         config = composed(
@@ -93,7 +104,24 @@ def step(composed, monkeypatch):
             pads = [f"pad_{i}_0" for i in range(rows - len(batch))]
             return KVBatchMeta(batch.keys + pads, batch.tags + [{"is_padding": True, "response_len": 1}] * len(pads))
 
+        def advantage(self, batch, metrics):
+            """verl's: of the rewards that it fetches, with the estimator of the config."""
+            rows = [queue.rows.get(key, (1, 0.0)) for key in batch.keys]
+            mask = torch.tensor([[float(i < length) for i in range(4)] for length, _ in rows])
+            scores = torch.zeros_like(mask)
+            for row, (length, reward) in enumerate(rows):
+                scores[row, length - 1] = reward
+                mask[row] *= not batch.keys[row].startswith("pad")
+            uids = np.array([key.split("_")[0] for key in batch.keys], dtype=object)
+            tensors = {"token_level_rewards": scores, "response_mask": mask}
+            data = DataProto.from_dict(tensors=tensors, non_tensors={"uid": uids})
+            estimator = config.algorithm.adv_estimator
+            data = compute_advantage_for_multi_trajectories(data, batch.keys, estimator, config=config.algorithm)
+            queue.advantages = dict(zip(batch.keys, data.batch["advantages"][:, 0].tolist(), strict=True))
+            return batch
+
         monkeypatch.setattr(PPOTrainerSync, "_balance_batch", balance)
+        monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", advantage)
         uids = [f"u{i}" for i in range(PROMPTS)]
         prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
         prompts = tu.get_tensordict(prompts)
@@ -107,7 +135,9 @@ def step(composed, monkeypatch):
             for session in range(launched[prompt]):
                 if (prompt, session) not in lost:
                     queue.put(f"u{prompt}", session, won(prompt, session), outputs)
-        return trainer, trainer._balance_batch(queue.batch(), metrics), queue, metrics
+        batch = trainer._balance_batch(queue.batch(), metrics)
+        trainer._compute_advantage(batch, metrics)
+        return trainer, batch, queue, metrics
 
     return step
 
@@ -209,8 +239,57 @@ def test_a_reward_out_of_range_ends_the_run(step, monkeypatch):
         step("allocator=uniform")
 
 
+SELECTING = ("cero.keep.rule=gfpo_length", "cero.keep.count=4")  # of four, in the trainer's other order of events
+
+
+@pytest.mark.parametrize(
+    "overrides, fetched",
+    [
+        (("allocator=cero",), []),  # the estimator is given the rewards that verl fetches for it
+        (("allocator=aero", "cero.keep.rule=all"), []),
+        (("allocator=uniform",), [["rm_scores"]]),
+        (("allocator=uniform", *SELECTING), [["rm_scores"]]),
+        (("allocator=cero", "cero.drop_zero_advantage=true"), [["rm_scores", "loss_mask"]]),
+    ],
+)
+def test_rewards_are_fetched_once_at_most(step, overrides, fetched):
+    trainer, batch, queue, metrics = step(*overrides)
+    assert [fields for fields in queue.fetched if fields != ["advantages"]] == fetched
+    assert metrics["cero/time/allocate"] > 0 and metrics["cero/time/observe"] > 0 and not trainer._scheduler_seconds
+
+
+@pytest.mark.parametrize("allocator", ["cero", "uniform", "reinforce_ada_seq", "cero_seq"])
+@pytest.mark.parametrize("outputs, lost", [(1, ()), (2, {(2, 1), (5, 0), (5, 1)})])
+def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost):
+    """Observed with the advantages, some rows being padding, or before, where rows might be left out."""
+    overrides = (f"allocator={allocator}", "allocator.n_max=4", "algorithm.adv_estimator=cero")
+    late, early = (step(*overrides, *more, outputs=outputs, lost=lost) for more in (("cero.keep.rule=all",), SELECTING))
+    assert not late[2].fetched and early[2].fetched
+    states = [result[0].allocator.state_dict() for result in (late, early)]
+    tables = [state.pop("table") for state in states]
+    for key, column in tables[0].items():
+        np.testing.assert_array_equal(column, tables[1][key])
+    assert repr(states[0]) == repr(states[1])
+    assert late[2].advantages.keys() == early[2].advantages.keys()
+    assert any(late[2].advantages.values())
+    for key, advantage in late[2].advantages.items():
+        assert advantage == early[2].advantages[key]
+    figures = [{k: v for k, v in result[3].items() if "/time/" not in k} for result in (late, early)]
+    assert figures[0] == figures[1] and late[0]._record.known == early[0]._record.known
+
+
+def test_a_fetch_that_fails_ends_the_run(step, monkeypatch):
+    def fails(self, keys, partition_id, select_fields):
+        raise ValueError("empty fields")
+
+    monkeypatch.setattr(Queue, "kv_batch_get", fails)
+    with pytest.raises(ValueError, match="empty fields"):
+        step("allocator=uniform")
+
+
 def test_verl_has_the_hooks_that_are_used():
-    for name in ("_submit_batch_to_rollout", "_balance_batch", "_get_required_batch_multiple", "_update_actor"):
+    names = ("_submit_batch_to_rollout", "_balance_batch", "_get_required_batch_multiple")
+    for name in (*names, "_compute_advantage", "_update_actor"):
         assert callable(getattr(PPOTrainerSync, name)) and name in vars(CeroTrainer)
 
 
