@@ -12,6 +12,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,27 @@ from cero.verl.settings import (
     read_settings,
     resume_state,
 )
+
+IDS = "__cero_ids__"  # column of a dispatch batch that no worker sees
+
+
+class CollateWithIds:
+    """A collate function of verl's, and each prompt's id.
+
+    Where the data is loaded, mostly by other processes and ahead of the step, its rows are still plain dicts.
+    """
+
+    def __init__(self, collate):
+        self.collate, self.seconds = collate, 0.0  # spent on ids in this process
+
+    def __call__(self, rows):
+        batch = self.collate(rows)
+        started = time.perf_counter()
+        absent = [None] * len(rows)
+        ids = batch_prompt_ids({"data_source": absent, "reward_model": absent} | batch)
+        batch[IDS] = torch.from_numpy(ids.view(np.int64))  # torch knows uint64 by name only
+        self.seconds += time.perf_counter() - started
+        return batch
 
 
 @dataclass
@@ -143,6 +165,7 @@ class CeroTrainer(PPOTrainerSync):
             total_budget=steps * batch * self.settings.rollouts_per_prompt,
         )
         self.allocator.table.reserve(len(self.train_dataset))
+        self.train_dataloader.collate_fn = CollateWithIds(self.train_dataloader.collate_fn)
         log = Path(self.config.trainer.default_local_dir) / "cero" / FILE_NAME
         self.run_log = RunLog(log if self.settings.log_allocations else None)
 
@@ -168,10 +191,13 @@ class CeroTrainer(PPOTrainerSync):
     def _submit_batch_to_rollout(self, batch):
         with self._timed("allocate"):
             self._allocate(batch)
+        collate = self.train_dataloader.collate_fn
+        self._scheduler_seconds["allocate"] += collate.seconds
+        collate.seconds = 0.0
         return super()._submit_batch_to_rollout(batch)
 
     def _allocate(self, batch):
-        ids, uids = batch_prompt_ids(batch), [str(uid) for uid in batch["uid"]]
+        ids, uids = batch.pop(IDS).numpy().view(np.uint64), [str(uid) for uid in batch["uid"]]
         column, strength = self.settings.pass_rates
         if column is not None:  # counts for prompts not visited yet
             self.allocator.set_pass_rates(ids, _numbers(batch[column]), strength)
@@ -200,7 +226,7 @@ class CeroTrainer(PPOTrainerSync):
             metrics["cero/padded_rows"] = int(is_padding.sum())
             if record.steps is not None and record.steps > 1 and is_padding.any():
                 batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
-            if not self._selects and self.config.algorithm.adv_estimator != ESTIMATOR:
+            if not self._selects and not self._estimates:
                 record.outcomes = _in_background(self._fetch, record.keys, batch.partition_id)
             if self.settings.drop_zero_advantage:
                 rows_before = selection.round_up(before["rows"], self._row_multiple(before["rows"]))
@@ -212,10 +238,22 @@ class CeroTrainer(PPOTrainerSync):
                 metrics["cero/advantage_scale"] = record.scale
         return batch
 
-    @property
+    # Kept, since reading verl's config takes as long as much of what is done with it.
+
+    @cached_property
     def _selects(self):
         """Whether rows may be left out of training, by what they earned."""
         return self.settings.keep["rule"] != "all" or self.settings.drop_zero_advantage
+
+    @cached_property
+    def _estimates(self):
+        """Whether advantages are ours."""
+        return self.config.algorithm.adv_estimator == ESTIMATOR
+
+    @cached_property
+    def _nominal_rows(self):
+        """So many rows verl foresees."""
+        return self.config.data.train_batch_size * self.settings.rollouts_per_prompt
 
     def _observe(self, record, rewards, extra_fields, metrics):
         """Observe what was sampled.
@@ -314,7 +352,7 @@ class CeroTrainer(PPOTrainerSync):
         """Sessions whose advantage will be zero, if only those `kept` count: bool array, shape (s,)."""
         zero = np.zeros(kept.size, bool)
         groups = sampled.groups[kept]
-        if self.config.algorithm.adv_estimator != ESTIMATOR:
+        if not self._estimates:
             zero[kept] = selection.groups_all_equal(rewards[kept], groups)
             return zero
         uids = np.array(record.uids, dtype=object)[groups]
@@ -361,8 +399,7 @@ class CeroTrainer(PPOTrainerSync):
         return selection.optimizer_steps(self.config) * self._gpus()
 
     def _optimizer_steps(self, rows):
-        nominal = self.config.data.train_batch_size * self.settings.rollouts_per_prompt
-        if self.use_critic or rows == nominal:
+        if self.use_critic or rows == self._nominal_rows:
             return None
         # Fewer only if some rank would have no row for one of them.
         return max(1, min(selection.optimizer_steps(self.config), rows // self._gpus()))

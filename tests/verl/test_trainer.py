@@ -1,22 +1,26 @@
 """What the trainer does between sampling and the actor's update, with a TransferQueue that is a dict."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
+from torchdata.stateful_dataloader import StatefulDataLoader
 from transfer_queue import KVBatchMeta
 from verl import DataProto
 from verl.trainer.ppo.v1 import trainer_base
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.rl_dataset import collate_fn
 
 from cero.sampling.step import play
 from cero.verl import trainer as module
+from cero.verl.identity import batch_prompt_ids
 from cero.verl.settings import read_settings
-from cero.verl.trainer import CeroTrainer
+from cero.verl.trainer import IDS, CeroTrainer, CollateWithIds
 
 PROMPTS, N = 8, 4
 
@@ -124,8 +128,10 @@ def step(composed, monkeypatch):
         monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", advantage)
         uids = [f"u{i}" for i in range(PROMPTS)]
         prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
-        prompts = tu.get_tensordict(prompts)
+        trainer.train_dataloader = SimpleNamespace(collate_fn=CollateWithIds(lambda rows: prompts))
+        prompts = tu.get_tensordict(trainer.train_dataloader.collate_fn(range(PROMPTS)))
         trainer._submit_batch_to_rollout(prompts)
+        assert IDS not in prompts.keys()
         trainer.asked = [int(n) for n in prompts["__rollout_n__"]]
         if trainer.allocator.sequential:
             trainer.agent_loop_manager.step = finished = trainer.agent_loop_manager.end()
@@ -144,6 +150,24 @@ def step(composed, monkeypatch):
 
 def real(batch):
     return {key for key in batch.keys if not key.startswith("pad")}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("columns", [("data_source", "reward_model"), ("reward_model",), ()])
+def test_ids_made_where_the_data_is_loaded(workers, columns):
+    """They are those of the batch as verl dispatches it."""
+    rows = [
+        {"raw_prompt": [{"role": "user", "content": f"{i % 6}+1="}], "data_source": "sums"}
+        | {"reward_model": {"style": "rule", "ground_truth": str(i % 6 + 1)}, "dummy_tensor": torch.zeros(1)}
+        for i in range(8)
+    ]
+    rows = [{key: row[key] for key in ("raw_prompt", "dummy_tensor", *columns)} for row in rows]
+    loader = StatefulDataLoader(rows, batch_size=8, num_workers=workers, collate_fn=collate_fn)
+    loader.collate_fn = CollateWithIds(loader.collate_fn)
+    (batch,) = loader
+    ids = batch.pop(IDS).numpy().view(np.uint64)
+    assert ids.tolist() == batch_prompt_ids(tu.get_tensordict(batch)).tolist() and len(set(ids.tolist())) == 6
+    assert (loader.collate_fn.seconds > 0) == (workers == 0)
 
 
 def test_uniform_is_left_as_verl_has_it(step):
