@@ -166,6 +166,14 @@ class CpuWorker(Worker):
         loop.loop = Inline()
         return loop
 
+    # What writes has to be named here. Were it only inherited, Ray would send it by value, with a copy of the module's
+    # names from before __init__ rebinds them; by way of this class it is the module's own.
+    async def _run_prompt(self, *args, **kwargs):
+        await super()._run_prompt(*args, **kwargs)
+
+    async def _agent_loop_postprocess(self, *args, **kwargs):
+        await super()._agent_loop_postprocess(*args, **kwargs)
+
     async def _compute_score(self, outputs, kwargs):
         if self._rewards_here and self._reward_worker is None:  # not in __init__: it takes the running event loop
             self._reward_worker = RewardLoopWorker(self.config)
