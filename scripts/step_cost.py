@@ -1,19 +1,19 @@
 """What does the scheduler add to a training step? verl's own trainer and ours in turn, and the scheduler at real scale.
 
     python examples/arithmetic/prepare.py --out data/arithmetic
-    python scripts/step_cost.py --task data/arithmetic [--rounds 3] [--steps 25] [--out runs/step_cost] [--lock FILE]
-    python scripts/step_cost.py --rounds 0     only the scheduler by itself; the other figures stay
+    python scripts/step_cost.py run --task data/arithmetic [--turns 60] [--out runs/step_cost]
+    python scripts/step_cost.py scale
 
-Three ways to spend 48 prompts x 8 rollouts a step, run one after the other, again in each round: verl's PPOTrainerSync
-with GRPO and CPU workers, and no line of our scheduler (`cero.verl.cpu.plain`); our trainer with allocator=uniform,
-which is GRPO too; and with allocator=cero. The learning rate is next to nothing, so that all sample from one policy. A
-step's seconds are those between two lines of verl's file logger: all of it, data loading and logging included; its CPU
-seconds are those of all processes of the run. Figures go to docs/benchmarks/step_cost.json, tables into docs/speed.md.
-A run that is done is not repeated.
+`run` trains with 48 prompts x 8 rollouts a step, and three trainers take turns, step by step (`cero.verl.cpu.turns`):
+verl's PPOTrainerSync with GRPO, in which not a line of ours is run; our trainer with allocator=uniform, which is GRPO
+too; and with allocator=cero. So they share the processes, the data and the machine's load at that time. The learning
+rate is next to nothing, so that all sample from one policy. A step's seconds are those between two lines of verl's file
+logger: all of it, data loading and logging included; its CPU seconds are those of all processes of the run. `scale` has
+the scheduler's own time on larger steps, by our trainer's timers. Each writes its part of
+docs/benchmarks/step_cost.json and the tables of docs/speed.md.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import select
@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,23 +33,13 @@ import psutil
 import torch
 from scipy.stats import bootstrap
 
+from cero.verl.cpu.turns import ARMS, arm_of
+
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES, PAGE = ROOT / "docs" / "benchmarks" / "step_cost.json", ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- a training step: written by scripts/step_cost.py -->\n", "<!-- end of a training step -->\n"
-WARM_UP = 3  # steps at the start of each run that don't count
-POLL = 0.05  # seconds between looks at the replay buffer, the same for all
+WARM_UP = 2  # turns at the start that don't count
 PLAIN = "verl"
-ARMS = {
-    PLAIN: (
-        "+recipe=cpu",
-        "trainer.v1.trainer_mode=plain_cpu",
-        "algorithm.adv_estimator=grpo",
-        "critic.enable=false",
-        f"+cero.poll_interval={POLL}",
-    ),
-    "uniform": ("+recipe=cero_cpu", "allocator=uniform", f"cero.poll_interval={POLL}"),
-    "cero": ("+recipe=cero_cpu", "allocator=cero", f"cero.poll_interval={POLL}"),
-}
 NAMES = {
     PLAIN: "verl's `PPOTrainerSync`, GRPO",
     "uniform": "ours, `allocator=uniform`, GRPO",
@@ -58,10 +47,13 @@ NAMES = {
 }
 
 
-def overrides(arm, task, out, steps):
-    """Overrides of verl's config for one run."""
+def overrides(task, out, steps):
+    """Overrides of verl's config."""
     return [
-        *ARMS[arm],
+        "+recipe=cero_cpu",
+        "allocator=cero",
+        "trainer.v1.trainer_mode=turns",
+        "~hydra.callbacks.cero",  # which would refuse another trainer than ours
         f"data.train_files={task}/train.parquet",
         f"data.val_files={task}/test.parquet",
         "data.train_batch_size=48",
@@ -114,39 +106,36 @@ def lines(process, pipe):
             yield now, json.loads(line)
 
 
-def train(arm, task, out, steps):
-    """One run; figures of each of its steps after the warm-up: seconds, CPU seconds, seconds in the scheduler."""
+def train(task, out, turns):
+    """The run's figures: for each turn that counts, for each arm, seconds, CPU seconds, seconds in the scheduler."""
+    out.mkdir(parents=True, exist_ok=True)
     fifo = out / "metrics.pipe"
     fifo.unlink(missing_ok=True)
     os.mkfifo(fifo)
     pipe = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(fifo)}
-    if arm == PLAIN:
-        environment["VERL_USE_EXTERNAL_MODULES"] = "cero.verl.cpu.plain"
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(arm, task, out, WARM_UP + steps)]
-    found = []
+    environment = os.environ | {
+        "VERL_FILE_LOGGER_PATH": str(fifo),
+        "VERL_USE_EXTERNAL_MODULES": "cero.verl.cpu.turns",
+    }
+    steps = len(ARMS) * (WARM_UP + turns)
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(task, out, steps)]
+    found, load = [], [round(os.getloadavg()[0], 1)]
     with open(out / "train.log", "w") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
         )
         try:
-            before = None
+            then, spent_then = time.monotonic(), {}
             for now, line in lines(process, pipe):
-                spent, data = cpu_seconds(process.pid), line["data"]
-                if before is not None:
-                    then, spent_then = before
-                    scheduler = {key: value for key, value in data.items() if key.startswith("cero/time/")}
-                    found.append(
-                        {
-                            "step": line["step"],
-                            "seconds": now - then,
-                            "cpu": sum(spent.values()) - sum(spent_then.get(pid, 0.0) for pid in spent),
-                            "verl": data["timing_s/step"],
-                            "scheduler": sum(scheduler.values()) if scheduler else None,
-                            **{key.rpartition("/")[2]: value for key, value in scheduler.items()},
-                        }
-                    )
-                before = now, spent
+                spent = cpu_seconds(process.pid)
+                cpu = sum(spent.values()) - sum(spent_then.get(pid, 0.0) for pid in spent)
+                found.append(figures_of(line) | {"seconds": now - then, "cpu": cpu})
+                then, spent_then = now, spent
             code = process.wait()
         finally:
             os.close(pipe)
@@ -155,35 +144,19 @@ def train(arm, task, out, steps):
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-    if code or len(found) < WARM_UP + steps - 1:
-        raise SystemExit(f"{arm}: exit code {code} after {len(found) + 1} steps; see {out / 'train.log'}")
-    return [step for step in found if step["step"] > WARM_UP]
+    if code or len(found) < steps:
+        raise SystemExit(f"exit code {code} after {len(found)} steps; see {out / 'train.log'}")
+    load.append(round(os.getloadavg()[0], 1))
+    return {"machine": machine(), "load": load, "steps": found[len(ARMS) * WARM_UP :]}
 
 
-@contextmanager
-def locked(path):
-    """Hold the lock on a file, if there is one: other runs on this machine wait for it, as this one does for theirs."""
-    if path is None:
-        yield
-        return
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def side_by_side(task, out, rounds, steps, lock):
-    """Figures of all runs, a dict of arm -> a list of steps for each round."""
-    runs, load = {arm: [] for arm in ARMS}, [round(os.getloadavg()[0], 1)]
-    for number in range(rounds):
-        for arm in list(ARMS) if number % 2 == 0 else reversed(ARMS):
-            done = out / f"{arm}-{number}" / "steps.json"
-            if not done.exists():
-                with locked(lock):
-                    done.parent.mkdir(parents=True, exist_ok=True)
-                    done.write_text(json.dumps(train(arm, task, done.parent, steps)))
-            runs[arm].append(json.loads(done.read_text()))
-            print(arm, number, *(f"{step['seconds']:.2f}" for step in runs[arm][-1]), flush=True)
-    return {"machine": machine(), "load": [*load, round(os.getloadavg()[0], 1)], "runs": runs}
+def figures_of(line):
+    """Of a line of verl's file logger."""
+    data, arm = line["data"], arm_of(line["step"])
+    parts = {key.rpartition("/")[2]: value for key, value in data.items() if key.startswith("cero/time/")}
+    # An arm of ours logs and has nothing of the other's; verl's has nothing of ours at all.
+    assert bool(parts) == (arm != PLAIN) == any(key.startswith("cero/") for key in data), line
+    return {"step": line["step"], "arm": arm, "verl": data["timing_s/step"], **parts}
 
 
 def machine():
@@ -195,19 +168,21 @@ def machine():
     } | {name: version(name) for name in ("verl", "torch", "numpy", "scipy")}
 
 
-def pooled(runs, arm, what):
-    """All steps of an arm: float array."""
-    return np.array([step[what] for run in runs[arm] for step in run], np.float64)
+def of(part, arm, key):
+    """A figure of all steps of an arm: float array, shape (turns,)."""
+    return np.array([step[key] for step in part["steps"] if step["arm"] == arm], np.float64)
+
+
+def scheduler(part, arm):
+    """Seconds in the scheduler: float array, shape (turns,)."""
+    return sum(of(part, arm, key) for key in ("allocate", "observe", "log"))
 
 
 def ratio(ours, theirs):
-    """(ratio of the medians, its 95 % interval): steps are drawn again, 9,999 times."""
-
-    def statistic(ours, theirs, axis=-1):
-        return np.median(ours, axis=axis) / np.median(theirs, axis=axis)
-
-    interval = bootstrap((ours, theirs), statistic, vectorized=True, method="percentile", rng=0).confidence_interval
-    return statistic(ours, theirs), (interval.low, interval.high)
+    """(median of the ratios turn by turn, its 95 % interval): turns are drawn again, 9,999 times."""
+    ratios = ours / theirs
+    result = bootstrap((ratios,), np.median, vectorized=True, method="percentile", rng=0)
+    return float(np.median(ratios)), tuple(map(float, result.confidence_interval))
 
 
 # ---- the scheduler by itself --------------------------------------------------------------------------------------
@@ -309,36 +284,24 @@ def times(value, interval):
 
 def step_table(part):
     """One row for each arm."""
-    runs, rows = part["runs"], []
+    rows = []
     for arm in ARMS:
-        seconds, cpu, plain = (pooled(runs, *key) for key in ((arm, "seconds"), (arm, "cpu"), (PLAIN, "seconds")))
-        row = [NAMES[arm], f"{np.median(seconds):.2f} s"]
-        if arm == PLAIN:
-            row += ["1", f"{np.median(cpu):.2f} s", "1", "", ""]
-        else:
-            scheduler = pooled(runs, arm, "scheduler")
-            row += [times(*ratio(seconds, plain)), f"{np.median(cpu):.2f} s"]
-            row += [times(*ratio(cpu, pooled(runs, PLAIN, "cpu")))]
-            row += [f"{np.median(scheduler) * 1e3:.1f} ms", f"{np.median(scheduler / seconds):.3%}"]
-        rows.append([*row, seconds.size])
-    header = ("", "step", "ratio", "CPU time", "ratio", "scheduler", "of the step", "steps")
+        row = [NAMES[arm]]
+        for key, unit in (("seconds", "s"), ("cpu", "s")):
+            row.append(f"{np.median(of(part, arm, key)):.2f} {unit}")
+            row.append("1" if arm == PLAIN else times(*ratio(of(part, arm, key), of(part, PLAIN, key))))
+        spent = None if arm == PLAIN else scheduler(part, arm)
+        row.append("" if spent is None else f"{np.median(spent) * 1e3:.1f} ms")
+        row.append("" if spent is None else f"{np.median(spent / of(part, arm, 'seconds')):.3%}")
+        rows.append([*row, of(part, arm, "seconds").size])
+    header = ("", "step", "times verl's", "CPU time", "times verl's", "scheduler", "of the step", "steps")
     return table(header, rows)
 
 
-def round_lines(part):
-    """The ratios of each round, of the medians of its runs."""
-    runs, out = part["runs"], []
-    for arm in [arm for arm in ARMS if arm != PLAIN]:
-        pairs = zip(runs[arm], runs[PLAIN], strict=True)
-        ratios = [np.median([s["seconds"] for s in a]) / np.median([s["seconds"] for s in b]) for a, b in pairs]
-        out.append(f"{arm} {', '.join(f'{value:.3f}' for value in ratios)}")
-    return f"Ratios by round: {'; '.join(out)}.\n\n"
-
-
-def scale_table(rows):
+def scale_table(part):
     """The scheduler's parts at several sizes of the step."""
     cells = []
-    for r in rows:
+    for r in part["rows"]:
         total = r["allocate"] + r["observe"] + r["log"]
         cells.append(
             [f"{r['prompts']:,} x {r['rollouts']}", f"{r['known']:,}"]
@@ -352,37 +315,40 @@ def scale_table(rows):
 def page(figures):
     """The section's tables, as Markdown."""
     text = ""
-    if "side by side" in figures:
-        part = figures["side by side"]
-        m, load = part["machine"], part["load"]
-        versions = f"Python {m['python']}, verl {m['verl']}, PyTorch {m['torch']}"
-        text += f"\n{m['cores']} cores, {m['memory_gib']} GiB, {versions}; "
-        text += f"load average {load[0]} before, {load[1]} after.\n\n"
-        text += step_table(part) + round_lines(part)
-    return text + scale_table(figures["scale"])
+    for key, make in (("run", step_table), ("scale", scale_table)):
+        if key in figures:
+            part = figures[key]
+            m, load = part["machine"], part["load"]
+            versions = f"Python {m['python']}, verl {m['verl']}, PyTorch {m['torch']}, NumPy {m['numpy']}"
+            text += f"\n{m['cores']} cores, {m['memory_gib']} GiB, {versions}; "
+            text += f"load average {load[0]} before, {load[1]} after.\n\n"
+            text += make(part)
+    return text
+
+
+def scale():
+    """Figures of the scheduler by itself, at the sizes of `run` and of a real step."""
+    sizes, load = ((48, 8, 480), (1024, 8, 1_000_000)), [round(os.getloadavg()[0], 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [at_scale(compose, *size, steps=40, folder=folder) for size in sizes]
+    return {"machine": machine(), "load": [*load, round(os.getloadavg()[0], 1)], "rows": rows}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("part", choices=("run", "scale"))
     parser.add_argument("--task", type=Path, default=ROOT / "data" / "arithmetic")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "step_cost")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=25, help="timed steps of each run")
-    parser.add_argument("--lock", type=Path, help="a file; each run waits for the lock on it")
+    parser.add_argument("--turns", type=int, default=60, help="steps of each trainer that count")
     arguments = parser.parse_args()
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    if arguments.rounds:
-        figures["side by side"] = side_by_side(
-            arguments.task.resolve(), arguments.out.resolve(), arguments.rounds, arguments.steps, arguments.lock
-        )
+    if arguments.part == "run":
+        figures["run"] = train(arguments.task.resolve(), arguments.out.resolve(), arguments.turns)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            sizes = ((48, 8, 480), (1024, 8, 1_000_000))
-            figures["scale"] = [at_scale(compose, *size, steps=20, folder=folder) for size in sizes]
+        figures["scale"] = scale()
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    if "scale" in figures:
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(before + BEGIN + page(figures) + END + rest.split(END)[1])
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(before + BEGIN + page(figures) + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":

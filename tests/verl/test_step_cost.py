@@ -7,78 +7,89 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+
+from cero.verl.cpu.turns import ARMS, arm_of
+from cero.verl.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 import step_cost  # noqa: E402
 
-OURS = ("allocator", "cero", "trainer.v1.trainer_mode", "algorithm.cero")
+TAKE_TURNS = """
+from types import SimpleNamespace
+from omegaconf import OmegaConf
+from verl.trainer.ppo.v1 import get_trainer_cls
+from cero.verl.cpu.turns import arm_of
+ours = get_trainer_cls("turns")
+trainer = ours.__new__(ours)
+trainer.ours = {"uniform": ("settings", "even", "grpo"), "cero": ("settings", "uneven", "cero")}
+trainer.config = OmegaConf.create({"algorithm": {"adv_estimator": "cero"}})
+trainer.train_dataloader = SimpleNamespace(collate_fn=SimpleNamespace(on=None))
+for trainer.global_steps in range(1, 8):
+    trainer.on_step_begin()
+    classes = [cls.__name__ for cls in type(trainer).__mro__]
+    print(arm_of(trainer.global_steps), "CeroTrainer" in classes, trainer.config.algorithm.adv_estimator,
+          trainer.train_dataloader.collate_fn.on, trainer.allocator if "CeroTrainer" in classes else None,
+          trainer._estimates if "CeroTrainer" in classes else None)
+"""
 
 
-def flat(config, prefix=""):
-    """{dotted key: value} of a config, without interpolations resolved that only a run can resolve."""
-    out = {}
-    for key, value in OmegaConf.to_container(config, resolve=False).items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            out |= flat(OmegaConf.create(value), f"{name}.")
-        else:
-            out[name] = OmegaConf.select(config, key) if isinstance(value, str) and "${" not in value else value
-    return out
+def test_whose_turn_it_is():
+    """In verl's turn the trainer has no method of ours; in ours it has the allocator and the estimator."""
+    environment = os.environ | {"VERL_USE_EXTERNAL_MODULES": "cero.verl.cpu.turns"}
+    done = subprocess.run([sys.executable, "-c", TAKE_TURNS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = {
+        "verl": "verl False grpo False None None",
+        "uniform": "uniform True grpo True even False",
+        "cero": "cero True cero True uneven True",
+    }
+    assert done.stdout.splitlines() == [expected[arm_of(step)] for step in range(1, 8)]
 
 
-def test_verls_trainer_gets_the_config_of_ours(composed):
-    """But for our own sections, the two GRPO runs differ in nothing."""
-    verl, uniform = (composed(*step_cost.overrides(arm, "/task", "/out", 5)) for arm in ("verl", "uniform"))
-    assert verl.algorithm.adv_estimator == uniform.algorithm.adv_estimator == "grpo"
-    assert verl.cero.poll_interval == uniform.cero.poll_interval
-    OmegaConf.set_struct(uniform, False)
-    uniform.algorithm.adv_estimator = "grpo"
-    verl, uniform = (
-        {key: value for key, value in flat(config).items() if not key.startswith(OURS)} for config in (verl, uniform)
-    )
-    assert verl == uniform
+def test_verl_does_not_know_it_elsewhere():
+    code = "from verl.trainer.ppo.v1 import get_trainer_cls; get_trainer_cls('turns')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Unknown trainer 'turns'" in done.stderr
 
 
-def test_arms_spend_the_same(composed):
-    for arm in step_cost.ARMS:
-        config = composed(*step_cost.overrides(arm, "/task", "/out", 5))
-        assert config.data.train_batch_size * config.actor_rollout_ref.rollout.n == 384
-        assert config.actor_rollout_ref.actor.optim.lr == 1e-9 and config.trainer.total_training_steps == 5
-
-
-def test_the_plain_trainer_is_verls():
-    """It is known where it was asked for, is verl's but for two methods, and elsewhere verl does not know it."""
-    code = (
-        "from verl.trainer.ppo.v1 import get_trainer_cls; cls = get_trainer_cls('plain_cpu')\n"
-        "print(cls.__mro__[1].__name__, *sorted(name for name in vars(cls) if callable(vars(cls)[name])))"
-    )
-    run = lambda **more: subprocess.run(  # noqa: E731
-        [sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True
-    )
-    asked = run(VERL_USE_EXTERNAL_MODULES="cero.verl.cpu.plain")
-    assert asked.stdout.split() == ["PPOTrainerSync", "__init__", "_init_resource_pool_mgr"], asked.stderr
-    assert "Unknown trainer 'plain_cpu'" in run().stderr
+def test_config(composed):
+    config = composed(*step_cost.overrides("/task", "/out", 6))
+    assert config.data.train_batch_size * config.actor_rollout_ref.rollout.n == 384
+    assert config.actor_rollout_ref.actor.optim.lr == 1e-9 and config.data.dataloader_num_workers == 0
+    config.trainer.v1.trainer_mode = "cero"  # as the trainer sets it
+    assert read_settings(config).allocator == "cero"
 
 
 def test_ratio():
     rng = np.random.default_rng(0)
-    theirs = rng.normal(3, 0.1, 60)
-    value, (low, high) = step_cost.ratio(1.5 * rng.permutation(theirs), theirs)
-    assert value == pytest.approx(1.5) and low < 1.5 < high and high - low < 0.1
+    theirs = rng.normal(3, 1, 60)
+    value, (low, high) = step_cost.ratio(theirs * rng.normal(1.5, 0.03, 60), theirs)
+    assert value == pytest.approx(1.5, abs=0.02) and low < 1.5 < high and high - low < 0.05
 
 
 def test_the_scheduler_by_itself_and_the_page(composed, tmp_path):
-    scale = step_cost.at_scale(composed, 8, 4, 100, 3, tmp_path)
-    assert all(scale[key] > 0 for key in ("allocate", "observe", "log"))
+    rows = [step_cost.at_scale(composed, 8, 4, 100, 3, tmp_path)]
+    assert all(rows[0][key] > 0 for key in ("allocate", "observe", "log"))
     assert len((tmp_path / "allocations.jsonl").read_text().splitlines()) == 4
 
-    def steps(seconds, scheduler):
-        return [{"seconds": seconds + 0.01 * i, "cpu": 2 * seconds, "scheduler": scheduler} for i in range(20)]
+    seconds = {"verl": 2.0, "uniform": 2.1, "cero": 2.0}
+    steps = []
+    for step in range(1, 31):
+        arm, load = arm_of(step), 1 + step // len(ARMS)  # a load that grows changes no ratio
+        data = {"timing_s/step": 1.0}
+        if arm != "verl":
+            data |= {f"cero/time/{key}": 0.001 for key in ("allocate", "observe", "log")} | {"cero/n/mean": 8.0}
+        figures = step_cost.figures_of({"step": step, "data": data})
+        steps.append(figures | {"seconds": seconds[arm] * load, "cpu": 2 * load})
+    steps = steps[2:-1]  # whole turns
+    circumstances = {"machine": step_cost.machine(), "load": [1.0, 2.0]}
+    run, scale = circumstances | {"steps": steps}, circumstances | {"rows": rows}
+    text = step_cost.page({"run": run, "scale": scale})
+    assert text.count("| 1.050 [1.050, 1.050] |") == 1 and text.count("| 1.000 [1.000, 1.000] |") == 3
+    assert text.count("| 3.0 ms |") == 2 and "8 x 4" in text
 
-    runs = {"verl": [steps(2.0, None)], "uniform": [steps(2.1, 0.002)], "cero": [steps(2.0, 0.001)]}
-    part = {"machine": step_cost.machine(), "load": [1.0, 2.0], "runs": runs}
-    text = step_cost.page({"side by side": part, "scale": [scale]})
-    assert "| 1.048 [" in text and "| 1.000 [" in text and "0.048%" in text and "8 x 4" in text
-    assert "Ratios by round: uniform 1.048; cero 1.000." in text
+
+def test_a_step_of_verls_has_nothing_of_ours():
+    with pytest.raises(AssertionError):
+        step_cost.figures_of({"step": 3, "data": {"timing_s/step": 1.0, "cero/n/mean": 8.0}})
