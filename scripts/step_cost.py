@@ -4,13 +4,13 @@
     python scripts/step_cost.py run --task data/arithmetic [--turns 60] [--out runs/step_cost]
     python scripts/step_cost.py scale
 
-`run` trains with 48 prompts x 8 rollouts a step, and three trainers take turns, step by step (`cero.verl.cpu.turns`):
-verl's PPOTrainerSync with GRPO, in which not a line of ours is run; our trainer with allocator=uniform, which is GRPO
-too; and with allocator=cero. So they share the processes, the data and the machine's load at that time. The learning
-rate is next to nothing, so that all sample from one policy. A step's seconds are those between two lines of verl's file
-logger: all of it, data loading and logging included; its CPU seconds are those of all processes of the run. `scale` has
-the scheduler's own time on larger steps, by our trainer's timers. Each writes its part of
-docs/benchmarks/step_cost.json and the tables of docs/speed.md.
+`run` trains with 48 prompts x 8 rollouts a step, and three trainers take turns, step by step, in random order
+(`cero.verl.cpu.turns`): verl's PPOTrainerSync with GRPO, in which not a line of ours is run; our trainer with
+allocator=uniform, which is GRPO too; and with allocator=cero. So they share the processes, the data and the machine's
+load at that time. The learning rate is next to nothing, so that all sample from one policy. A step's seconds are those
+between two lines of verl's file logger: all of it, data loading and logging included; its CPU seconds are those of all
+processes of the run. `scale` has the scheduler's own time on larger steps, by our trainer's timers. Each writes its
+part of docs/benchmarks/step_cost.json and the tables of docs/speed.md.
 """
 
 import argparse
@@ -179,10 +179,13 @@ def scheduler(part, arm):
 
 
 def ratio(ours, theirs):
-    """(median of the ratios turn by turn, its 95 % interval): turns are drawn again, 9,999 times."""
-    ratios = ours / theirs
-    result = bootstrap((ratios,), np.median, vectorized=True, method="percentile", rng=0)
-    return float(np.median(ratios)), tuple(map(float, result.confidence_interval))
+    """(ratio of the means, its 95 % interval): turns are drawn again, 9,999 times."""
+
+    def statistic(ours, theirs, axis=-1):
+        return np.mean(ours, axis=axis) / np.mean(theirs, axis=axis)
+
+    result = bootstrap((ours, theirs), statistic, paired=True, vectorized=True, method="percentile", rng=0)
+    return float(statistic(ours, theirs)), tuple(map(float, result.confidence_interval))
 
 
 # ---- the scheduler by itself --------------------------------------------------------------------------------------
@@ -288,7 +291,7 @@ def step_table(part):
     for arm in ARMS:
         row = [NAMES[arm]]
         for key, unit in (("seconds", "s"), ("cpu", "s")):
-            row.append(f"{np.median(of(part, arm, key)):.2f} {unit}")
+            row.append(f"{np.mean(of(part, arm, key)):.2f} {unit}")
             row.append("1" if arm == PLAIN else times(*ratio(of(part, arm, key), of(part, PLAIN, key))))
         spent = None if arm == PLAIN else scheduler(part, arm)
         row.append("" if spent is None else f"{np.median(spent) * 1e3:.1f} ms")

@@ -6,6 +6,7 @@ VERL_USE_EXTERNAL_MODULES. That is before verl has loaded its plugins, so nothin
 
 from dataclasses import replace
 
+import numpy as np
 from wrapt import when_imported
 
 TRAINER_MODE = "turns"
@@ -13,8 +14,12 @@ ARMS = ("verl", "uniform", "cero")
 
 
 def arm_of(step):
-    """Whose turn it is in training step `step` (1, 2, ...)."""
-    return ARMS[step % len(ARMS)]
+    """Whose turn it is in training step `step` (1, 2, ...): each has one in three, in an order drawn anew each time.
+
+    In one order, whatever the machine does every few seconds would fall on one of them.
+    """
+    turn, place = divmod(step - 1, len(ARMS))
+    return ARMS[np.random.default_rng(turn).permutation(len(ARMS))[place]]
 
 
 @when_imported("verl.trainer.ppo.v1")
