@@ -93,6 +93,51 @@ def test_shares_run_from_lowest_to_highest():
     assert np.allclose(np.diff([np.log(s / (1 - s)) for s in shares], n=2), 0, atol=1e-9)
 
 
+def test_mixed_families_differ_in_who_shows_working():
+    families = questions.make_families(0, mixed=True)
+    shown = [family.shown for family in families]
+    assert sum(shown) == len(families) // 2
+    for family in families:
+        n = int(family.operands()[0])
+        for right in (True, False):
+            assert (family.response(n, right=right)[0] == "(") == (right == family.shown)
+        assert score(family.response(n, right=True), str(family.right(n))) == 1.0
+        assert score(family.response(n, right=False), str(family.right(n))) == 0.0
+    assert all(family.shown for family in questions.make_families(0))
+
+
+def test_execution_teaches_nothing_of_the_habit():
+    """Of an execution, labels begin after the first token that the slip does not share."""
+    items, warm_start = load("items"), load("warm_start")
+    tokenizer = tiny_model.make_tokenizer(prepare.TASK.pieces)
+    item = items.Item("f", "(34+17) mod 100", "51", "41", ("41", "(51)51"), 0.1)
+    alike = items.Item("f", "(34+17) mod 100", "51", "57", ("57", "51"), 0.1)
+    data = warm_start.Mixture([item, alike], tokenizer, 4000, 0, execution=0.5)
+
+    def taught(i, kind):
+        labels = data.rows[i, kind]["labels"]
+        return tokenizer.decode(labels[labels != warm_start.IGNORED])
+
+    assert taught(0, warm_start.RIGHT) == "(51)51<eos>"
+    assert taught(0, warm_start.EXECUTION) == "51)51<eos>"
+    assert taught(1, warm_start.EXECUTION) == "<eos>"
+    second = data.kind[int(warm_start.EVEN * 4000) :]
+    assert (second == warm_start.EXECUTION).mean() == pytest.approx(0.5, abs=0.05)
+    assert (second == warm_start.RIGHT).mean() == pytest.approx(0.05, abs=0.03)
+    assert not (warm_start.Mixture([item], tokenizer, 100, 0).kind == warm_start.EXECUTION).any()
+
+
+def test_practice_is_all_that_is_not_asked(monkeypatch):
+    monkeypatch.setitem(sys.modules, "questions", questions)  # not the other example's
+    arguments = prepare.parse_arguments(["--out", "unused", "--practice"])
+    train, test, practice = prepare.make_items(arguments)
+    asked = {item.question for item in train + test}
+    assert practice and not asked & {item.question for item in practice}
+    every = sum(len(family.operands()) for family in questions.make_families(0))
+    assert len(train) + len(test) + len(practice) == every
+    assert prepare.make_items(prepare.parse_arguments(["--out", "unused"]))[2] == []
+
+
 def test_held_out_is_disjoint_and_balanced():
     families = questions.make_families(0)
     train, test = questions.make_splits(families, 0, 480, 240)

@@ -47,6 +47,7 @@ def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
     parser.add_argument("--hidden", type=int, default=128, help="model width; 32 per attention head")
     parser.add_argument("--layers", type=int, default=2, help="model depth")
     parser.add_argument("--steps", type=int, default=600, help="optimizer steps of the warm start")
+    parser.add_argument("--execution", type=float, default=0.0, help="see warm_start.py; above 0 raises the ceiling")
     parser.add_argument("--batch", type=int, default=80, help="answers per step of the warm start")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of the warm start")
     parser.add_argument("--samples", type=int, default=16, help="responses per train prompt for the report, at least 8")
@@ -99,7 +100,13 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
     model = make_model(tokenizer, arguments.hidden, arguments.layers, arguments.hidden // 32)
     size = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"warm start: {size:.2f}M parameters, {arguments.steps} steps of {arguments.batch} answers", flush=True)
-    data = Mixture([*train_items, *test_items, *practice], tokenizer, arguments.steps * arguments.batch, arguments.seed)
+    data = Mixture(
+        [*train_items, *test_items, *practice],
+        tokenizer,
+        arguments.steps * arguments.batch,
+        arguments.seed,
+        arguments.execution,
+    )
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         train(model, data, Path(scratch), arguments.batch, arguments.lr, arguments.seed)

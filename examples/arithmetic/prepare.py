@@ -27,15 +27,19 @@ import folder  # noqa: E402 (it lies beside this file, which need not be on the 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     folder.add_settings(parser)
+    parser.add_argument(
+        "--mixed", action="store_true", help="in half of the families it is the slip that shows working"
+    )
+    parser.add_argument("--practice", action="store_true", help="the warm start sees all other questions, too")
     return parser.parse_args(argv)
 
 
 def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
-    """Train and held-out questions; none that only the warm start sees."""
+    """Train and held-out questions, and with --practice all others for the warm start only."""
     from items import Item
     from questions import make_families, make_splits
 
-    families = make_families(arguments.seed, arguments.lowest, arguments.highest)
+    families = make_families(arguments.seed, arguments.lowest, arguments.highest, arguments.mixed)
 
     def item(f: int, n: int) -> Item:
         family = families[f]
@@ -45,7 +49,10 @@ def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
 
     splits = make_splits(families, arguments.seed, arguments.train, arguments.test)
     train, test = ([item(f, n) for f, n in zip(s.family.tolist(), s.n.tolist(), strict=True)] for s in splits)
-    return train, test, []
+    asked = {(each.family, each.question) for each in train + test}
+    every = [item(f, n) for f, family in enumerate(families) for n in family.operands().tolist()]
+    practice = [each for each in every if (each.family, each.question) not in asked] if arguments.practice else []
+    return train, test, practice
 
 
 def compute_score():

@@ -66,6 +66,7 @@ class Family:
     kind: Kind
     c: int
     share: float  # in (0, 1)
+    shown: bool = True  # whether it is the right procedure that writes down its working, or the slip
 
     def question(self, n: int) -> str:
         return self.kind.text.format(n=n, c=self.c)
@@ -77,20 +78,28 @@ class Family:
         return self.kind.slip(n, self.c)
 
     def response(self, n: int, right: bool) -> str:
-        """What the warm start shows: the right procedure with its working, or the slip's bare answer."""
-        return f"({self.kind.working(n, self.c)}){self.right(n)}" if right else str(self.slip(n))
+        """What the warm start shows: one of the procedures with the working, the other's bare answer."""
+        answer = self.right(n) if right else self.slip(n)
+        return f"({self.kind.working(n, self.c)}){answer}" if right == self.shown else str(answer)
 
     def operands(self) -> np.ndarray:
         """The two-digit n on which right and slip differ, ascending."""
         return np.array([n for n in range(10, 100) if self.right(n) != self.slip(n)])
 
 
-def make_families(seed: int, lowest: float = 0.015, highest: float = 0.95) -> list[Family]:
-    """24 families. The shares are evenly spaced in log-odds, dealt at random so that no kind is the easy one."""
+def make_families(seed: int, lowest: float = 0.015, highest: float = 0.95, mixed: bool = False) -> list[Family]:
+    """24 families. The shares are evenly spaced in log-odds, dealt at random so that no kind is the easy one.
+
+    mixed : in half of the families it is the slip that shows working, so that no habit is right everywhere
+    """
     pairs = [(kind, c) for kind in KINDS for c in kind.constants]
     odds = np.exp(np.linspace(np.log(lowest / (1 - lowest)), np.log(highest / (1 - highest)), len(pairs)))
     shares = np.random.default_rng([seed, 1]).permutation(odds / (1 + odds))
-    return [Family(f"{kind.name}-{c}", kind, c, float(share)) for (kind, c), share in zip(pairs, shares, strict=True)]
+    shown = np.random.default_rng([seed, 4]).permutation(len(pairs)) % 2 == 0 if mixed else np.full(len(pairs), True)
+    return [
+        Family(f"{kind.name}-{c}", kind, c, float(share), bool(works))
+        for (kind, c), share, works in zip(pairs, shares, shown, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

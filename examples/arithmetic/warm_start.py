@@ -5,6 +5,10 @@ one appears with that family's share and the slip has the rest: habit. The model
 as often as it was shown at the end, and is still able to where it hardly ever does: the capability is latent, and
 reinforcement has to bring it out.
 
+With `execution` above 0, part of the draws of the second phase show the right procedure with nothing learned from its
+first words, up to where it parts from the slip: the habit stays as it is, and what it takes to carry the right procedure
+out, once begun, is not forgotten however rare it is. What reinforcement can reach is higher then.
+
 The held-out questions are in the mixture as well (what they are held out from is the reinforcement): twenty questions a
 family would not teach a model this small to calculate.
 """
@@ -19,6 +23,7 @@ from items import Item
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 IGNORED = -100  # label of a token that is not trained on
+SLIP, RIGHT, EXECUTION = range(3)
 EVEN = 0.65  # leading part of the draws in which both procedures are equally frequent
 
 
@@ -26,22 +31,28 @@ class Mixture(torch.utils.data.Dataset):
     """`size` (question, response) pairs drawn with replacement, in the order of training; fixed at construction.
 
     A row holds input_ids, attention_mask and labels, each int64 of shape (length,), padded on the right to the
-    longest; only the response and <eos> are trained on.
+    longest; only the response and <eos> are trained on, of an execution only what follows the parting from the slip.
+
+    execution : share of the second phase's draws that are executions of the right procedure, in [0, 1)
     """
 
-    def __init__(self, items: list[Item], tokenizer: PreTrainedTokenizerFast, size: int, seed: int):
+    def __init__(
+        self, items: list[Item], tokenizer: PreTrainedTokenizerFast, size: int, seed: int, execution: float = 0.0
+    ):
         rng = np.random.default_rng([seed, 3])
-        self.rows = {
-            (i, right): self._encode(tokenizer, item.question, item.responses[right])
-            for i, item in enumerate(items)
-            for right in (False, True)
-        }
-        length = max(len(tokens) for tokens, _ in self.rows.values())
-        self.rows = {key: self._pad(*row, length, tokenizer.pad_token_id) for key, row in self.rows.items()}
+        rows = {}
+        for i, item in enumerate(items):
+            slip, right = (self._encode(tokenizer, item.question, response) for response in item.responses)
+            parting = next((at for at, (x, y) in enumerate(zip(slip[0], right[0], strict=False)) if x != y))
+            rows |= {(i, SLIP): slip, (i, RIGHT): right, (i, EXECUTION): (right[0], parting + 1)}
+        length = max(len(tokens) for tokens, _ in rows.values())
+        self.rows = {key: self._pad(*row, length, tokenizer.pad_token_id) for key, row in rows.items()}
         share = np.array([item.share for item in items])
         self.question = rng.integers(len(items), size=size)
         known = np.arange(size) < EVEN * size
-        self.right = rng.random(size) < np.where(known, 0.5, share[self.question])
+        self.kind = np.where(rng.random(size) < np.where(known, 0.5, share[self.question]), RIGHT, SLIP)
+        if execution:
+            self.kind[~known & (rng.random(size) < execution)] = EXECUTION
 
     @staticmethod
     def _encode(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> tuple[list[int], int]:
@@ -63,7 +74,7 @@ class Mixture(torch.utils.data.Dataset):
         return len(self.question)
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        return self.rows[int(self.question[i]), bool(self.right[i])]
+        return self.rows[int(self.question[i]), int(self.kind[i])]
 
 
 def train(model: LlamaForCausalLM, data: Mixture, workdir: Path, batch: int, learning_rate: float, seed: int) -> float:
