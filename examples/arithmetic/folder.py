@@ -100,13 +100,8 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
     model = make_model(tokenizer, arguments.hidden, arguments.layers, arguments.hidden // 32)
     size = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"warm start: {size:.2f}M parameters, {arguments.steps} steps of {arguments.batch} answers", flush=True)
-    data = Mixture(
-        [*train_items, *test_items, *practice],
-        tokenizer,
-        arguments.steps * arguments.batch,
-        arguments.seed,
-        arguments.execution,
-    )
+    items = [*train_items, *test_items, *practice]
+    data = Mixture(items, tokenizer, arguments.steps * arguments.batch, arguments.seed, arguments.execution)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         train(model, data, Path(scratch), arguments.batch, arguments.lr, arguments.seed)

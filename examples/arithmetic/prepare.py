@@ -27,9 +27,7 @@ import folder  # noqa: E402 (it lies beside this file, which need not be on the 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     folder.add_settings(parser)
-    parser.add_argument(
-        "--mixed", action="store_true", help="in half of the families it is the slip that shows working"
-    )
+    parser.add_argument("--mixed", action="store_true", help="in half of the families the slip shows working")
     parser.add_argument("--practice", action="store_true", help="the warm start sees all other questions, too")
     return parser.parse_args(argv)
 

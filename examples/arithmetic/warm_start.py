@@ -6,8 +6,8 @@ as often as it was shown at the end, and is still able to where it hardly ever d
 reinforcement has to bring it out.
 
 With `execution` above 0, part of the draws of the second phase show the right procedure with nothing learned from its
-first words, up to where it parts from the slip: the habit stays as it is, and what it takes to carry the right procedure
-out, once begun, is not forgotten however rare it is. What reinforcement can reach is higher then.
+first words, up to where it parts from the slip: the habit stays as it is, and what it takes to carry the procedure out,
+once begun, is not forgotten however rare it is. What reinforcement can reach is higher then.
 
 The held-out questions are in the mixture as well (what they are held out from is the reinforcement): twenty questions a
 family would not teach a model this small to calculate.
