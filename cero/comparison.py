@@ -65,13 +65,18 @@ def _words(settings, allocator=None):
     short = {key: key.rpartition(".")[2] for key in settings}
     names = list(short.values())
     words = [
-        f"{short[key] if names.count(short[key]) == 1 else key}={value}"
+        f"{short[key] if names.count(short[key]) == 1 else key}={_rounded(value)}"
         for key, value in settings.items()
         if key != "allocator"
     ]
     if allocator and "allocator" in settings:
         words.insert(0, allocator)
     return " ".join(words)
+
+
+def _rounded(value):
+    """A value as text; one with many digits, as a sweeper draws it, with four."""
+    return f"{float(value):.4g}" if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value) else value
 
 
 def find_runs(paths):

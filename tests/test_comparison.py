@@ -91,6 +91,14 @@ def test_settings_with_the_same_last_word_keep_their_whole_key(tmp_path):
     assert gather([tmp_path])[0][1].label == "x.lr=2 y.lr=2"
 
 
+def test_drawn_values_are_rounded_where_they_are_words(tmp_path):
+    write_job(tmp_path / "a", ["x.lr=0.860466514526368", "x.n=16"], [0.1, 0.2])
+    write_job(tmp_path / "b", ["x.lr=1.23456789e-05", "x.n=32"], [0.1, 0.2])
+    members = gather([tmp_path])[0]
+    assert [member.label for member in members] == ["lr=0.8605 n=16", "lr=1.235e-05 n=32"]
+    assert members[0].settings["x.lr"] == "0.860466514526368"
+
+
 def test_overrides_from_hydras_own_folder(tmp_path):
     """Runs from before the overrides were written beside the log."""
     pytest.importorskip("yaml")

@@ -67,7 +67,7 @@ def report_several(arguments):
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)  # into a file or a pipe: nothing is cut off
-    title = arguments.title or f"{len(rows)} runs"
+    title = arguments.title or f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
     console.print(comparison.table(rows, span, title))
     for path, why in left_out.items():
         console.print(f"Left out: {path}: {why}", soft_wrap=True, markup=False, highlight=False)
