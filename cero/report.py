@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.figures import figure
-from cero.runlog import FILE_NAME, read_log
+from cero.runlog import FILE_NAME, held_out_accuracy, read_log
 
 MAX_BANDS = 60  # rows of the heat map: prompts are gathered into at most so many bands
 
@@ -59,7 +59,8 @@ class Run:
 
     def accuracy(self):
         """Validation accuracy: (spent, accuracy) arrays, the mean over data sources of their main metric."""
-        points = [(spent, np.mean(list(m.values()))) for _, spent, m in self.validations if m]
+        points = [(spent, held_out_accuracy(metrics)) for _, spent, metrics in self.validations]
+        points = [(spent, accuracy) for spent, accuracy in points if accuracy is not None]
         return tuple(np.array(column) for column in zip(*points, strict=True)) if points else (np.zeros(0),) * 2
 
     def prompt_epochs(self):

@@ -85,3 +85,12 @@ def read_log(path):
         If a line before the last is not a record.
     """
     return [record for _, record in iter_log(path)]
+
+
+def held_out_accuracy(metrics):
+    """Of a validation's metrics: verl's mean over samples, averaged over data sources; None if there is none.
+
+    With several samples a question verl reports best@k and their spread beside it, which are no accuracy.
+    """
+    values = [value for key, value in metrics.items() if key.startswith("val-core/") and "/mean@" in key]
+    return sum(values) / len(values) if values else None

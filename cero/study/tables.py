@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.runlog import held_out_accuracy
+
 COLUMNS = (
     "step",
     "rollouts_spent",
@@ -32,7 +34,12 @@ def make_table(records):
 
     Raises ValueError if no step was logged.
     """
-    validated = {r["step"]: (r["spent"], accuracy(r["metrics"])) for r in records if r["kind"] == "validation"}
+    validated = {
+        record["step"]: (record["spent"], held_out_accuracy(record["metrics"]))
+        for record in records
+        if record["kind"] == "validation"
+    }
+    validated = {step: (spent, NAN if score is None else score) for step, (spent, score) in validated.items()}
     steps = [record for record in records if record["kind"] == "step"]
     if not steps:
         raise ValueError("the allocation log holds no training step")
@@ -75,12 +82,6 @@ def _phases(metrics):
     """verl's phases, without the whole and without what is finer."""
     keys = (key.removeprefix("timing_s/") for key in metrics if key.startswith("timing_s/"))
     return [key for key in keys if key != "step" and "/" not in key]
-
-
-def accuracy(metrics):
-    """Held-out accuracy of a validation: verl's mean over samples, averaged over data sources; nan if there is none."""
-    values = [value for key, value in metrics.items() if key.startswith("val-core/") and "/mean@" in key]
-    return float(np.mean(values)) if values else NAN
 
 
 def write_table(path, rows, about):
