@@ -43,15 +43,16 @@ def write_job(folder, overrides, accuracies, allocator=None, per_step=32, signal
 @pytest.fixture
 def sweep(tmp_path):
     """A sweep of twelve jobs; number 10 failed before its first step, 11 before its log."""
+    folder = tmp_path / "sweep"  # of its own: its parent is looked at, too
     shared = ["trainer.default_local_dir=${oc.env:CERO_JOB_DIR}", "+recipe=cero", "trainer.total_epochs=3"]
     for number in range(11):
         name = "cero" if number % 2 else "uniform"
         overrides = [*shared, f"allocator={name}", f"allocator.n_max={16 + number // 2}", "trainer.experiment_name=x"]
         last = 0.5 + number / 100
-        write_job(tmp_path / str(number), overrides, [0.25, None, last] if number < 10 else [0.25], name)
-    (tmp_path / "11" / ".hydra").mkdir(parents=True)
-    (tmp_path / "multirun.yaml").write_text("")
-    return tmp_path
+        write_job(folder / str(number), overrides, [0.25, None, last] if number < 10 else [0.25], name)
+    (folder / "11" / ".hydra").mkdir(parents=True)
+    (folder / "multirun.yaml").write_text("")
+    return folder
 
 
 def test_jobs_are_found_in_natural_order(sweep):
