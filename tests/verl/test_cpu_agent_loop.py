@@ -1,7 +1,9 @@
 import asyncio
+import inspect
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -76,3 +78,18 @@ def test_on_cpu_the_worker_is_ours_for_sampling_in_rounds_too():
         "assert issubclass(SequentialWorker, CpuWorker)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"VERL_PLATFORM": "cpu"})
+
+
+def test_verl_has_no_setting_for_what_is_patched():
+    """If this fails, verl has got a hook, or another version: see cero/verl/cpu/agent_loop.py for what to take away."""
+    from verl.experimental.agent_loop import agent_loop
+    from verl.trainer.ppo.v1 import agent_loop_tq
+
+    from cero.verl.cpu import platform
+
+    assert metadata.version("verl") == platform.PATCHED
+    manager = inspect.getsource(agent_loop_tq.AgentLoopManagerTQ)
+    assert "self.agent_loop_workers_class = AgentLoopWorkerTQ" in manager  # no name of a class from the configuration
+    worker = inspect.getsource(agent_loop_tq)
+    assert "await tq.async_kv_put(" in worker and "fields=list_of_dict_to_tensordict(" in worker  # no queue to hand in
+    assert "hydra.utils.instantiate(" in inspect.getsource(agent_loop.AgentLoopWorker._run_agent_loop)  # one a rollout

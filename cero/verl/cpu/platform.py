@@ -5,7 +5,7 @@ verl's auto-detection must never come to it by itself: the head node of a GPU cl
 
 import os
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, metadata
 
 import torch
 from verl.plugin.platform.platform_base import PlatformBase
@@ -96,6 +96,8 @@ class CpuPlatform(PlatformBase):
         return None
 
 
-# The worker that samples, which would be slow here; only once verl's own is there.
-if cpu_is_asked_for():
+# The worker that samples, which would be slow here; only once verl's own is there. It takes the place of names in
+# verl's module, there being no setting for it, and only in the version it was written for.
+PATCHED = "0.9.1"
+if cpu_is_asked_for() and metadata.version("verl") == PATCHED:
     when_imported("verl.trainer.ppo.v1.agent_loop_tq")(lambda module: import_module("cero.verl.cpu.agent_loop"))
