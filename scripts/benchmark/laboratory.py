@@ -1,0 +1,211 @@
+"""What is worth trying in the study? Its tasks trained outside verl, half a minute a run: a lead, no evidence.
+
+    python scripts/benchmark/laboratory.py runs/benchmark/data/letters --seeds 0,1 \\
+        uniform uniform@n=4 cero_seq/n_max=64@n=4
+
+`cero benchmark` prepares the folder. Same model, questions, rewards, allocators, advantages and loss (one update a
+step, averaged over tokens, AdamW); no engine, no Ray. A contender is written as for `cero simulate`, and behind an @
+what else differs: n (rollouts per prompt), batch (prompts a step), lr. The budget of rollouts is the same for all, so
+fewer a step are more steps. One JSON line a run goes to --out: rollouts, held-out accuracy after them, its area,
+accuracy on the train questions at the end.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cero.advantage import Groups, advantages, known_so_far
+from cero.sampling.keep import kept
+from cero.sampling.step import play
+from cero.simulation.contenders import parse
+
+POINTS = 10  # validations of a run
+SAMPLES = 4  # a held-out question at each
+
+
+class Questions:
+    """The rows of a parquet file, tokenized and padded on the left."""
+
+    def __init__(self, path, tokenizer):
+        rows = pq.read_table(path).to_pylist()
+        texts = [tokenizer.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False) for r in rows]
+        encoded = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
+        self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
+        self.truths = [row["reward_model"]["ground_truth"] for row in rows]
+        self.source = rows[0]["data_source"]
+
+    def __len__(self):
+        return len(self.truths)
+
+
+class Policy:
+    """The tiny model: samples, scores and learns."""
+
+    def __init__(self, folder, score, length, lr, seed):
+        self.model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+        self.score, self.length = score, length
+        self.draw = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.01)
+
+    @torch.no_grad()
+    def sample(self, questions, rows):
+        """(responses, rewards) to questions[rows]: token ids, padded on the right; float array."""
+        rows = torch.as_tensor(rows)
+        ids, mask = questions.ids[rows], questions.mask[rows]
+        place = (mask.cumsum(-1) - 1).clamp(min=0)
+        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        responses = torch.full((len(rows), self.length), pad)
+        over = torch.zeros(len(rows), dtype=torch.bool)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1)
+        place = place[:, -1:]
+        for at in range(self.length):
+            token = torch.multinomial(torch.softmax(out.logits[:, -1], -1), 1, generator=self.draw)[:, 0]
+            responses[:, at] = token = torch.where(over, pad, token)
+            over |= token == end
+            if over.all() or at == self.length - 1:
+                break
+            mask, place = torch.cat([mask, mask.new_ones(len(rows), 1)], 1), place + 1
+            out = self.model(
+                input_ids=token[:, None], attention_mask=mask, position_ids=place,
+                past_key_values=out.past_key_values, use_cache=True,
+            )  # fmt: skip
+        texts = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
+        scored = (
+            self.score(questions.source, text, questions.truths[row])
+            for text, row in zip(texts, rows.tolist(), strict=True)
+        )
+        return responses, np.array([each["score"] for each in scored])
+
+    def said(self, responses):
+        """Which tokens count: those up to the end of the response, bool of the shape of `responses`."""
+        end = (responses == self.tokenizer.eos_token_id).long()
+        return (end.cumsum(1) - end == 0) & (responses != self.tokenizer.pad_token_id)
+
+    def learn(self, questions, rows, responses, advantage):
+        """One policy-gradient update, on policy, averaged over all tokens given."""
+        said = self.said(responses)
+        total = said.sum()
+        moves = np.flatnonzero(np.abs(advantage) > 1e-9)
+        if not moves.size:
+            return
+        rows, responses, said = torch.as_tensor(rows[moves]), responses[moves], said[moves]
+        ids = torch.cat([questions.ids[rows], responses], 1)
+        mask = torch.cat([questions.mask[rows], said.long()], 1)
+        place = (mask.cumsum(-1) - 1).clamp(min=0)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=place, logits_to_keep=responses.shape[1] + 1)
+        likely = torch.log_softmax(out.logits[:, :-1], -1).gather(-1, responses[..., None])[..., 0]
+        weight = torch.as_tensor(advantage[moves], dtype=torch.float32)[:, None]
+        self.optimizer.zero_grad()
+        (-(likely * said * weight).sum() / total).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+
+
+def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
+    """Train once; returns the record of the run."""
+    started = time.perf_counter()
+    written, _, more = label.partition("@")
+    own = dict(word.split("=") for word in more.split(",")) if more else {}
+    n, batch, lr = int(own.pop("n", n)), int(own.pop("batch", batch)), float(own.pop("lr", lr))
+    if own:
+        raise ValueError(f"contender {label!r}: behind the @ there are n, batch and lr, not {next(iter(own))!r}")
+    contender = parse(written)
+    policy = Policy(folder, score, length, lr, seed * 7919 + 13)
+    train, test = (Questions(folder / f"{split}.parquet", policy.tokenizer) for split in ("train", "test"))
+    limits = {"n_min": 2, "n_max": 32} | contender.options
+    allocator = contender.make(
+        rollouts_per_prompt=n, epochs=max(1, round(budget / (len(train) * n))), seed=seed, total_budget=budget, **limits
+    )
+    order, chooser = np.random.default_rng([seed, 23]), np.random.default_rng([seed, 29])
+    every = np.tile(np.arange(len(test)), SAMPLES)
+    spent, accuracy, to_come = [0], [policy.sample(test, every)[1].mean()], []
+    while allocator.ledger.left >= batch * (1 if allocator.sequential else allocator.n_min):
+        if len(to_come) < batch:
+            to_come = np.concatenate([to_come, order.permutation(len(train))]).astype(np.int64)
+        rows, to_come = to_come[:batch], to_come[batch:]
+        ids = rows.astype(np.uint64)
+        history = allocator.success_mean(ids)
+        step, drawn = allocator.begin(ids, min(batch * n, allocator.ledger.left)), []
+
+        def sample(prompts, rollouts, rows=rows, step=step, drawn=drawn):
+            group = np.repeat(prompts, rollouts)
+            responses, rewards = policy.sample(train, rows[group])
+            drawn.append((group, rewards, np.repeat(step.rounds[prompts] - 1, rollouts), responses))
+            return np.bincount(group, rewards, rows.size)[prompts], rollouts
+
+        play(step, sample)
+        group, rewards, rounds = (np.concatenate([part[i] for part in drawn]) for i in range(3))
+        responses = torch.cat([part[3] for part in drawn])
+        allocator.settle(step, np.bincount(group, rewards, batch), np.bincount(group, minlength=batch))
+        trials, successes = known_so_far(rewards, group, rounds if contender.estimator == "posterior" else None)
+        stays = np.arange(group.size)
+        if contender.keep != "all":
+            lengths = policy.said(responses).sum(1).numpy()
+            chosen = {"ratio": contender.ratio, "count": contender.count}
+            stays = np.flatnonzero(kept(contender.keep, rewards, group, lengths, chooser, **chosen))
+        advantage = advantages(
+            contender.estimator,
+            Groups(rewards[stays], group[stays], batch, trials[stays], successes[stays]),
+            history,
+            prompt_weight=contender.weight,
+            rollouts_per_prompt=n,
+            history=contender.history,
+        )
+        policy.learn(train, rows[group[stays]], responses[stays], advantage)
+        if allocator.ledger.spent >= budget * len(spent) / POINTS:
+            spent.append(int(allocator.ledger.spent))
+            accuracy.append(policy.sample(test, every)[1].mean())
+    trained = policy.sample(train, np.arange(len(train)))[1].mean()
+    x, y = np.array(spent, float), np.array(accuracy)
+    return {
+        "task": folder.name,
+        "contender": label,
+        "seed": seed,
+        "spent": spent,
+        "accuracy": [round(float(each), 4) for each in accuracy],
+        "area": round(float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / x[-1]), 4),
+        "train_accuracy": round(float(trained), 4),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def load_score(task):
+    """The task's reward function, by the data source in its name."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    path = Path(__file__).resolve().parents[2] / "examples" / task / "reward.py"
+    spec = spec_from_file_location(f"{task}_reward", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.compute_score
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="a prepared task")
+    parser.add_argument("contenders", nargs="+", help="e.g. uniform, cero_seq/n_max=64@n=4,batch=16")
+    parser.add_argument("--task", choices=("letters", "arithmetic"), help="default: the folder's name")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--budget", type=int, default=10240, help="rollouts of a run")
+    parser.add_argument("--out", type=Path, default=Path("laboratory.jsonl"), help="lines are added")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    score = load_score(arguments.task or arguments.folder.name)
+    for seed in map(int, arguments.seeds.split(",")):
+        for label in arguments.contenders:
+            record = run(arguments.folder, score, label, seed, arguments.budget)
+            with arguments.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            print(f"{seed} {label}: area {record['area']:.3f}, {record['accuracy'][-1]:.3f} at last", flush=True)
+
+
+if __name__ == "__main__":
+    main()
