@@ -35,14 +35,15 @@ def test_contender_composes_and_validates(composed, label):
     config, settings = checked(composed, task, contender)
     assert config.allocator.name == contender.allocator
     # What is the same for all: budget, order of prompts, validation.
-    assert config.data.train_batch_size * config.actor_rollout_ref.rollout.n == task.step_rollouts
+    rollouts = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
+    assert rollouts <= task.step_rollouts and rollouts * config.trainer.total_training_steps >= task.budget
     assert config.trainer.total_training_steps == round(task.steps * contender.steps)
     assert config.actor_rollout_ref.rollout.val_kwargs.do_sample
     assert len(config.data.val_files) * config.actor_rollout_ref.rollout.val_kwargs.n == 4
     seeds = (config.data.seed, config.allocator.seed, config.actor_rollout_ref.rollout.seed)
     assert seeds == (3, 3, 3) and config.actor_rollout_ref.actor.data_loader_seed == 3
     steps = config.trainer.total_training_steps
-    settings.make_allocator(epochs=steps // 10, total_budget=steps * task.step_rollouts)
+    settings.make_allocator(epochs=steps // 10, total_budget=steps * rollouts)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -81,5 +82,11 @@ def test_every_allocator_competes():
     assert set(available_allocators()) <= entered
     assert all(contender.about for contender in CONTENDERS.values())
     # Nobody overrides what keeps the comparison fair.
-    shared = ("data.seed", "data.train_batch_size", "actor_rollout_ref.rollout.n", "actor_rollout_ref.actor.optim.lr")
+    shared = ("data.seed", "data.train_batch_size", "actor_rollout_ref.actor.optim.lr")
     assert not [c.label for c in CONTENDERS.values() for key in shared if lookup(c.overrides, key)]
+    # Fewer rollouts a step are more steps, which has its control, and says so in its name.
+    fewer = [c for c in CONTENDERS.values() if lookup(c.overrides, "actor_rollout_ref.rollout.n")]
+    assert all(c.label.endswith("-n" + lookup(c.overrides, "actor_rollout_ref.rollout.n")) for c in fewer)
+    assert {c.label.rpartition("-")[2] for c in fewer} == {
+        c.label.rpartition("-")[2] for c in fewer if c.label.startswith(f"{BASELINE}-")
+    }
