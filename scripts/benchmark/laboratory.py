@@ -126,7 +126,7 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
     order, chooser = np.random.default_rng([seed, 23]), np.random.default_rng([seed, 29])
     every = np.tile(np.arange(len(test)), SAMPLES)
     spent, accuracy, to_come = [0], [policy.sample(test, every)[1].mean()], []
-    while allocator.ledger.left >= batch * (1 if allocator.sequential else allocator.n_min):
+    while allocator.ledger.left >= batch * (1 if allocator.sequential else max(allocator.n_min, 1)):
         if len(to_come) < batch:
             to_come = np.concatenate([to_come, order.permutation(len(train))]).astype(np.int64)
         rows, to_come = to_come[:batch], to_come[batch:]
