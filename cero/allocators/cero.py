@@ -17,6 +17,9 @@ class Cero(PosteriorAllocator):
 
     Parameters
     ----------
+    n_min, n_max, value : see `Allocator` and `PosteriorAllocator`
+        The defaults are ours, from docs/study: any prompt may be left out or get many, and what counts is whether a
+        hard prompt's group may hold both outcomes. The abstract's value is "variance".
     utility : "exp", "rational" or "log"
     saturation : float > 0
         The utility's scale t, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
@@ -61,6 +64,9 @@ class Cero(PosteriorAllocator):
     def __init__(
         self,
         *,
+        n_min=0,
+        n_max=64,
+        value="signal_hard",
         utility="exp",
         saturation=1.0,
         response=2.0,
@@ -76,7 +82,7 @@ class Cero(PosteriorAllocator):
         self.averaging = check_choice("averaging", averaging, ("none", "responses", "duals"))
         if averaging != "none":
             self.columns = type(self).columns | {"average": (np.float32, 0.0), "visits": (np.int32, 0)}
-        super().__init__(**options)
+        super().__init__(n_min=n_min, n_max=n_max, value=value, **options)
         self.utility = check_choice("utility", utility, UTILITIES)
         self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
         self.response = check_number("response", response, 0, 1e6, open_low=True)

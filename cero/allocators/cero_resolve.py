@@ -18,6 +18,7 @@ class CeroResolve(PosteriorAllocator):
 
     Parameters
     ----------
+    n_min, n_max, value : as `Cero` has them
     utility : "exp", "rational" or "log"
     saturation : float > 0
         The utility's scale, in units of epochs x rollouts_per_prompt.
@@ -27,8 +28,8 @@ class CeroResolve(PosteriorAllocator):
     name = "cero_resolve"
     columns = PosteriorAllocator.columns | {"visits": (np.int32, 0)}
 
-    def __init__(self, *, utility="exp", saturation=1.0, **options):
-        super().__init__(**options)
+    def __init__(self, *, n_min=0, n_max=64, value="signal_hard", utility="exp", saturation=1.0, **options):
+        super().__init__(n_min=n_min, n_max=n_max, value=value, **options)
         self.utility = check_choice("utility", utility, UTILITIES)
         self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
         self._utility = UTILITIES[utility]

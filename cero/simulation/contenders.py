@@ -44,10 +44,11 @@ NAMED = {
     for contender in (
         Contender("uniform", "uniform", "grpo"),
         Contender("uniform+posterior", "uniform", "posterior"),
-        Contender("cero", "cero", "posterior"),
-        Contender("cero+grpo", "cero", "grpo"),
-        Contender("cero_resolve", "cero_resolve", "posterior"),
-        Contender("cero_resolve+grpo", "cero_resolve", "grpo"),
+        # The abstract's value; what ships is `cero:signal_hard`.
+        Contender("cero", "cero", "posterior", options={"value": "variance"}),
+        Contender("cero+grpo", "cero", "grpo", options={"value": "variance"}),
+        Contender("cero_resolve", "cero_resolve", "posterior", options={"value": "variance"}),
+        Contender("cero_resolve+grpo", "cero_resolve", "grpo", options={"value": "variance"}),
         Contender("cero:signal+grpo", "cero", "grpo", options={"value": "signal"}),
         Contender("cero:signal_hard+grpo", "cero", "grpo", options={"value": "signal_hard"}),
         Contender("cero:signal_hard", "cero", "posterior", options={"value": "signal_hard"}),
