@@ -17,7 +17,10 @@ PROMPTS = np.arange(400, dtype=np.uint64)
 def run(epochs=12, p=None, seed=0, budget=True, **options):
     rng = np.random.default_rng(seed)
     p = np.repeat([0.0, 0.02, 0.5, 1.0], 100) if p is None else p
-    options = dict(rollouts_per_prompt=8, epochs=epochs, n_min=2, n_max=32, total_budget=400 * 8 * epochs) | options
+    options = (
+        dict(rollouts_per_prompt=8, epochs=epochs, n_min=2, n_max=32, value="variance", total_budget=400 * 8 * epochs)
+        | options
+    )
     allocator = make_allocator("cero", **options)
     given = np.zeros((epochs, p.size), int)
     for epoch in range(epochs):
@@ -192,7 +195,7 @@ def test_averages_are_running_means(averaging):
         mu = allocator.prices(rows)
         if averaging == "responses":
             asked = response(8.0, mu, allocator.price, allocator._price_unit, 8, 2.0)
-            history.append(np.clip(asked, 2, 32))
+            history.append(np.clip(asked, allocator.n_min, allocator.n_max))
             expected = np.mean(history, axis=0)
         else:
             history.append(slope)

@@ -78,7 +78,7 @@ def test_state_of_every_allocator(name, tmp_path, capsys):
 
 def test_figures_of_cero_by_hand(tmp_path):
     # Beta(1, 1) prior; after s of n: mean (1 + s) / (2 + n), value ab / ((a+b)(a+b+1)), price value x slope.
-    allocator = visited("cero", [8, 18, 2, 6], [2.5, 17.5, 0, 3.5], total_budget=None)
+    allocator = visited("cero", [8, 18, 2, 6], [2.5, 17.5, 0, 3.5], total_budget=None, value="variance")
     allocator.table["slope"][allocator.table.rows(IDS)] = [0.5, 0.25, 1.0, 0.0]
     allocator.price = 0.0625
     save_state(allocator.state_dict(), tmp_path / "allocator.npz")
