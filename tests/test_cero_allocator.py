@@ -239,3 +239,15 @@ def test_proximal_asks_evenly_where_bang_bang_swings(budget):
     p = np.random.default_rng(3).uniform(0, 1, 400)
     rough, smooth = (run(epochs=8, p=p, budget=budget, primal=primal)[1] for primal in ("bang_bang", "proximal"))
     assert np.abs(np.diff(rough, axis=0)).mean() > 2 * np.abs(np.diff(smooth, axis=0)).mean()
+
+
+@pytest.mark.parametrize("value", ["signal", "signal_hard", "knapsack"])
+def test_values_of_groups_tell_prompts_apart_with_one_rollout_each(value):
+    """rollout.n=1: a group of one has no signal by definition, and a value of 0 for all would price nothing."""
+    allocator = make_allocator("cero", rollouts_per_prompt=1, epochs=9, value=value)
+    ids = np.arange(40, dtype=np.uint64)
+    allocator.allocate(ids, budget=40)
+    allocator.observe(ids, np.repeat([0.0, 0.4], 20), np.ones(40))
+    again = allocator.allocate(ids, budget=40)
+    assert again.sum() == 40 and again[:20].sum() != again[20:].sum()
+    assert np.isfinite(allocator.price) and allocator.prior_value() > 0

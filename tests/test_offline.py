@@ -80,7 +80,7 @@ def test_infeasible_budget():
 def test_fixed_values_are_exact():
     from cero import make_allocator
 
-    allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=5)
+    allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=5, value="variance")
     ids, values = np.arange(100, dtype=np.uint64), draw_values(100, 0)
     fix_values(allocator, ids, values)
     np.testing.assert_allclose(allocator.values(allocator.table.rows(ids)), values, rtol=1e-12)

@@ -63,6 +63,11 @@ class PosteriorAllocator(Allocator):
         self._first_visits = np.zeros(2)  # successes and trials of all first visits
         self._scores = np.zeros(len(RETENTIONS))  # log-probability of what came, under each retention
 
+    @property
+    def _group(self):
+        """Size of the group that values are asked for: one rollout alone would be worth 0, whoever gets it."""
+        return max(self.rollouts_per_prompt, 2)
+
     # ---- what is known ----------------------------------------------------------------------------------------
 
     def set_pass_rates(self, prompt_ids, pass_rates, strength=4.0):
@@ -103,13 +108,11 @@ class PosteriorAllocator(Allocator):
 
     def values(self, rows):
         """The value of a rollout, shape of `rows`, >= 0."""
-        return posterior.VALUES[self.value](*self.posterior_parameters(rows), self.rollouts_per_prompt)
+        return posterior.VALUES[self.value](*self.posterior_parameters(rows), self._group)
 
     def prior_value(self):
         """The value of a rollout for a prompt never seen, under the fixed prior."""
-        return float(
-            posterior.VALUES[self.value](np.float64(self.prior_a), np.float64(self.prior_b), self.rollouts_per_prompt)
-        )
+        return float(posterior.VALUES[self.value](np.float64(self.prior_a), np.float64(self.prior_b), self._group))
 
     def success_mean(self, prompt_ids):
         rows = self.table.rows(as_prompt_ids(prompt_ids))
