@@ -82,11 +82,14 @@ def test_every_allocator_competes():
     assert set(available_allocators()) <= entered
     assert all(contender.about for contender in CONTENDERS.values())
     # Nobody overrides what keeps the comparison fair.
-    shared = ("data.seed", "data.train_batch_size", "actor_rollout_ref.actor.optim.lr")
+    shared = ("data.seed", "actor_rollout_ref.actor.optim.lr")
     assert not [c.label for c in CONTENDERS.values() for key in shared if lookup(c.overrides, key)]
-    # Fewer rollouts a step are more steps, which has its control, and says so in its name.
-    fewer = [c for c in CONTENDERS.values() if lookup(c.overrides, "actor_rollout_ref.rollout.n")]
-    assert all(c.label.endswith("-n" + lookup(c.overrides, "actor_rollout_ref.rollout.n")) for c in fewer)
-    assert {c.label.rpartition("-")[2] for c in fewer} == {
-        c.label.rpartition("-")[2] for c in fewer if c.label.startswith(f"{BASELINE}-")
-    }
+    # Another shape of a step is more steps, which says so in its name and has a control of that very shape.
+    shape = ("actor_rollout_ref.rollout.n", "data.train_batch_size", "actor_rollout_ref.actor.ppo_mini_batch_size")
+    shapes = {c.label: tuple(lookup(c.overrides, key) for key in shape) for c in CONTENDERS.values()}
+    for label, (n, *prompts) in shapes.items():
+        if n is None:
+            assert prompts == [None, None]
+        else:
+            assert label.endswith(f"-n{n}") and shapes[f"{BASELINE}-n{n}"] == (n, *prompts)
+            assert prompts[0] == prompts[1]  # one update a step, as the tasks have it

@@ -11,6 +11,7 @@ from cero.verl.success import Success
 RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8"]
 
 DROP, ACTOR = "cero.drop_zero_advantage=true", "actor_rollout_ref.actor"
+TWO = "allocator.n_min=2"  # what estimators of verl need
 DAPO = ["allocator=uniform", "algorithm.filter_groups.enable=True"]
 
 REFUSED = {
@@ -20,6 +21,7 @@ REFUSED = {
     "option not known": (["+allocator.luck=7"], r"luck=7 is no option"),
     "trainer's option": (["+allocator.epochs=7"], r"allocator.epochs=7 is set by the trainer"),
     "groups of one": (["allocator.n_min=1", "algorithm.adv_estimator=grpo"], r"allocator.n_min=1.*grpo.*n_min=2"),
+    "groups of one by default": (["algorithm.adv_estimator=grpo"], r"allocator.n_min=0.*grpo.*n_min=2.*estimator=cero"),
     "another trainer": (["trainer.v1.trainer_mode=colocate_async"], r"trainer_mode=colocate_async.*'cero'"),
     "legacy trainer": (["trainer.use_v1=False"], r"trainer.use_v1=False"),
     "dapo": (["algorithm.filter_groups.enable=True"], r"filter_groups.enable=True with allocator=cero.*uniform"),
@@ -43,7 +45,7 @@ REFUSED = {
     "keep ratio": (["cero.keep.ratio=0"], r"cero.keep.ratio=0"),
     "keep count": (["cero.keep.count=1.5"], r"cero.keep.count=1.5"),
     "keep one": (
-        ["algorithm.adv_estimator=grpo", "cero.keep.rule=gfpo_length", "cero.keep.count=1"],
+        [TWO, "algorithm.adv_estimator=grpo", "cero.keep.rule=gfpo_length", "cero.keep.count=1"],
         r"cero.keep.count=1 with algorithm.adv_estimator=grpo.*cero.keep.count=2",
     ),
     "dapo and keep": (
@@ -52,10 +54,10 @@ REFUSED = {
     ),
     "dapo and drop": ([*DAPO, DROP], r"filter_groups.enable=True with .*drop_zero_advantage=True.*=false"),
     "drop, something else": (["cero.drop_zero_advantage=some"], r"cero.drop_zero_advantage='some'"),
-    "drop and estimator": ([DROP, "algorithm.adv_estimator=opo"], r"=True with algorithm.adv_estimator=opo.*rloo"),
+    "drop and estimator": ([TWO, DROP, "algorithm.adv_estimator=opo"], r"=True with algorithm.adv_estimator=opo.*rloo"),
     "drop and kl": ([DROP, f"{ACTOR}.use_kl_loss=True"], r"drop_zero.*use_kl_loss=True: the KL term"),
     "drop and kl in reward": (
-        [DROP, "algorithm.adv_estimator=grpo", "algorithm.use_kl_in_reward=True"],
+        [TWO, DROP, "algorithm.adv_estimator=grpo", "algorithm.use_kl_in_reward=True"],
         r"drop_zero.*use_kl_in_reward=True",
     ),
     "drop and entropy": ([DROP, f"{ACTOR}.entropy_coeff=0.01"], r"drop_zero.*entropy_coeff=0.01"),
@@ -100,8 +102,8 @@ def test_accepted_combinations(composed):
     for overrides in (
         ["allocator.n_min=0"],
         ["allocator=uniform", "algorithm.filter_groups.enable=True"],
-        ["algorithm.adv_estimator=rloo"],
-        ["algorithm.adv_estimator=grpo", "cero.success.key=acc"],
+        [TWO, "algorithm.adv_estimator=rloo"],
+        [TWO, "algorithm.adv_estimator=grpo", "cero.success.key=acc"],
         ["allocator=aero"],
         ["allocator=aero", "algorithm.adv_estimator=grpo"],
         ["allocator=cero_seq", "cero.keep.rule=balanced", DROP],
