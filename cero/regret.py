@@ -51,9 +51,9 @@ def draw_values(prompts, seed):
 
 def prepare(name, utility, epochs, seed, prompts=512, rollouts_per_prompt=8, n_min=2, n_max=32, **options):
     """An allocator whose `prompts` prompts (ids 0, 1, ...) have fixed values, and these; shape (prompts,)."""
-    posterior_options = {} if name == "uniform" else {"utility": utility, "prior_a": PRIOR, "prior_b": PRIOR}
-    if name in ("cero", "cero_resolve"):
-        posterior_options["value"] = "variance"  # `draw_values` has its range
+    # The value that `fix_values` fixes.
+    fixed = {"utility": utility, "value": "variance", "prior_a": PRIOR, "prior_b": PRIOR}
+    posterior_options = {} if name == "uniform" else fixed
     allocator = make_allocator(
         name,
         rollouts_per_prompt=rollouts_per_prompt,

@@ -117,7 +117,7 @@ class CeroSeq(SequentialAllocator):
     def _step(self, rows, ids, cap):
         a, b = self.posterior_parameters(rows)
         first = np.full(ids.size, min(self.n_first, cap // max(ids.size, 1)))
-        worth = posterior.signal_hard_value(a, b, self.rollouts_per_prompt)
+        worth = posterior.signal_hard_value(a, b, self._group)
         # Prompts never seen are always looked at.
         lots = self._lots(ids)
         skipped = np.lexsort((lots, worth))[: int(self.skip * ids.size)]

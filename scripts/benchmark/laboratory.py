@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from scipy.integrate import trapezoid
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cero.advantage import Groups, advantages, known_so_far
@@ -119,10 +120,10 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
     contender = parse(written)
     policy = Policy(folder, score, length, lr, seed * 7919 + 13)
     train, test = (Questions(folder / f"{split}.parquet", policy.tokenizer) for split in ("train", "test"))
-    limits = {"n_min": 2, "n_max": 32} | contender.options
+    epochs = max(1, round(budget / (len(train) * n)))
     allocator = contender.make(
-        rollouts_per_prompt=n, epochs=max(1, round(budget / (len(train) * n))), seed=seed, total_budget=budget, **limits
-    )
+        rollouts_per_prompt=n, epochs=epochs, seed=seed, total_budget=budget, n_min=2, n_max=32
+    )  # the last two where the contender has none of its own
     order, chooser = np.random.default_rng([seed, 23]), np.random.default_rng([seed, 29])
     every = np.tile(np.arange(len(test)), SAMPLES)
     spent, accuracy, to_come = [0], [policy.sample(test, every)[1].mean()], []
@@ -163,14 +164,13 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
             spent.append(int(allocator.ledger.spent))
             accuracy.append(policy.sample(test, every)[1].mean())
     trained = policy.sample(train, np.arange(len(train)))[1].mean()
-    x, y = np.array(spent, float), np.array(accuracy)
     return {
         "task": folder.name,
         "contender": label,
         "seed": seed,
         "spent": spent,
         "accuracy": [round(float(each), 4) for each in accuracy],
-        "area": round(float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / x[-1]), 4),
+        "area": round(float(trapezoid(accuracy, spent) / spent[-1]), 4),
         "train_accuracy": round(float(trained), 4),
         "seconds": round(time.perf_counter() - started, 1),
     }
