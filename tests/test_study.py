@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from cero.cli import main
 from cero.study import runner as runner_module
-from cero.study.compare import BASELINE, Estimate, band, interquartile_mean, interval, records, summarise
+from cero.study.compare import BASELINE, Estimate, band, duels, interquartile_mean, interval, records, summarise
 from cero.study.curves import make_curve, read_curves
 from cero.study.plan import chosen, lookup, make_runs, read_contenders, read_tasks
 from cero.study.report import write
@@ -314,9 +315,25 @@ def test_tasks_are_checked(files, old, new, message):
         read_tasks(files[0])
 
 
+def test_shapes_and_bases(files):
+    """A shape adds a contender; a base hands down overrides and steps, and ablations have one of their own."""
+    files[1].write_text(
+        CONTENDERS.replace("contenders:", "shapes: {n2: {about: small, overrides: [n=2], steps: 2}}\ncontenders:", 1)
+        .replace("about: ours, group: main,", "about: ours, group: main, shapes: [n2], steps: 1.5,")
+        .replace("ablations:", "ablate: cero-n2\nablations:")
+    )
+    contenders, _ = read_contenders(files[1])
+    assert list(contenders) == ["grpo", "cero", "cero-n2", "n_max-16"]
+    small, ablation = contenders["cero-n2"], contenders["n_max-16"]
+    assert small.overrides == ("allocator=cero", "n=2") and small.steps == ablation.steps == 3
+    assert small.about == "ours; small" and small.group == "main"
+    assert ablation.overrides == ("allocator=cero", "n=2", "allocator.n_max=16")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("about: fewer,", "about: fewer, shapes: [n3],", "its shape 'n3'"),
         ("  grpo:", "  base:", "there must be a contender 'grpo'"),
         (
             "group: main, overrides: [allocator=cero]",
@@ -476,8 +493,13 @@ def test_benchmark_resumes_and_study_reports(cli, files, capsys):
     by = {(r["allocator"], r["seed"]): r["rollouts_to_uniform_final"] for r in results}
     assert by["grpo", 0] == 1 and by["cero", 0] < 0.8
     text = Path("report/report.md").read_text()
-    assert "| cero | 2 |" in text and "(sums.png)" in text and "(sums-ablations.png)" in text
-    assert Path("report/sums.png").stat().st_size > 10_000 and Path("report/sums-ablations.png").exists()
+    assert "| cero | 2 |" in text and "(sums-tune.png)" in text and "(sums-tune-ablations.png)" in text
+    assert Path("report/sums-tune.png").stat().st_size > 10_000 and Path("report/sums-tune-ablations.png").exists()
+    assert "`cero-n2` against each" not in text
+
+    main(["study", "out", "--out", "report", "--champion", "cero"])
+    text = Path("report/report.md").read_text()
+    assert "`cero` against each:" in text and "| grpo | 2 | +" in text
 
 
 def test_benchmark_says_what_it_leaves_alone(cli, files, capsys):
@@ -498,6 +520,22 @@ def test_commands_refuse(cli, capsys, tmp_path):
     with pytest.raises(SystemExit):
         main(["study", str(tmp_path / "empty")])
     assert "no tables of runs" in capsys.readouterr().err
+
+
+def test_duels():
+    """The champion seed by seed against each opponent; where they share none, and ablations, are left out."""
+    rise, slow = [0.1, 0.3, 0.5, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]
+    curves = [curve(rise, "ours", seed=seed) for seed in (0, 1)] + [
+        curve(slow, "theirs", seed=1),
+        curve(slow, "others", seed=7),
+        replace(curve(slow, "x-1"), group="ablation:x"),
+    ]
+    ((opponent, met),) = duels(curves, "ours")
+    assert opponent == "theirs" and met.contender == "ours" and (met.paired, met.reached) == (1, 1)
+    assert met.final_gain.mean == pytest.approx(0.05) and met.area_gain.mean == pytest.approx(0.1)
+    # Smoothed, `slow` ends at .45 after all of its budget, and `rise` is there at .45 between its third and fourth.
+    assert met.ratio.mean == pytest.approx(2.5 / 4)
+    assert duels(curves, "nobody") == []
 
 
 def test_report_of_one_contender(tmp_path):

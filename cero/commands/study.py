@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+from cero.study.plan import SHIPPED
+
 HELP = "tables of runs (cero benchmark) as a report: curves, rollouts to a target, intervals"
 
 
 def add_arguments(parser):
     parser.add_argument("runs", help="folder of tables, <task>/<contender>/<seed>.csv")
     parser.add_argument("--out", help="where report.md, results.json and pictures go (default: beside that folder)")
+    parser.add_argument("--champion", default=SHIPPED, help="compared with each other contender (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print results.json")
 
 
@@ -18,7 +21,7 @@ def run(arguments):
     from cero.study.report import table, write
 
     curves = read_curves(arguments.runs)
-    written = write(curves, arguments.out or Path(arguments.runs).resolve().parent)
+    written = write(curves, arguments.out or Path(arguments.runs).resolve().parent, arguments.champion)
     if arguments.json:
         print(json.dumps(records(curves), indent=1))
         return

@@ -133,6 +133,20 @@ def cells(curves):
     return found
 
 
+def duels(curves, champion):
+    """The contender `champion` against each other one, ablations apart, where they share seeds.
+
+    Returns a list of (opponent's label, Summary of the champion's runs with that opponent as the baseline).
+    """
+    out = []
+    for contenders in cells(curves).values():
+        for label, mine in contenders.items():
+            if champion in contenders and label != champion and not mine[0].group.startswith("ablation"):
+                met = _summary(contenders[champion], {(c.task, c.split, c.seed): c for c in mine})
+                out += [(label, met)] if met.paired else []
+    return out
+
+
 def summarise(curves):
     """A `Summary` for each contender of each task and split, in order of appearance."""
     base = baselines(curves)

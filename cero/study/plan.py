@@ -5,10 +5,11 @@ folder, `{seed}` for the run's seed.
 """
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 BASELINE = "grpo"
+SHIPPED = "cero-n2"  # what the others are compared with one by one
 SPLITS = ("tune", "confirm")
 
 
@@ -148,28 +149,40 @@ def read_tasks(path):
 def read_contenders(path):
     """(contenders by label, dict of group -> splits in which it runs). Raises as `read_tasks`."""
     content = _read(path)
-    _only(path, content, "groups", "contenders", "ablations")
-    contenders = {}
+    _only(path, content, "groups", "shapes", "contenders", "ablate", "ablations")
+    contenders, shapes = {}, content.get("shapes", {})
+    for name, entry in shapes.items():
+        _only(f"{path}, shape {name!r}", entry, "about", "overrides", "steps")
 
     def add(label, entry, group, base=None):
         where = f"{path}, contender {label!r}"
-        _only(where, entry, "about", "group", "base", "overrides", "steps")
+        _only(where, entry, "about", "group", "base", "overrides", "steps", "shapes")
         base = entry.get("base", base)
         if base is not None and base not in contenders:
             raise ValueError(f"{where}: its base {base!r} must be a contender further up")
-        inherited = contenders[base].overrides if base else ()
         if group.partition(":")[0] not in content["groups"]:
             raise ValueError(f"{where}: group {group!r} is none of {', '.join(content['groups'])}")
-        steps = float(entry.get("steps", 1))
+        overrides, steps = (contenders[base].overrides, contenders[base].steps) if base else ((), 1)
+        steps = float(entry.get("steps", steps))
         if steps < 1:
             raise ValueError(f"{where}: steps={steps} must be 1 or more")
-        contenders[label] = Contender(label, entry["about"], group, (*inherited, *entry["overrides"]), steps)
+        made = contenders[label] = Contender(label, entry["about"], group, (*overrides, *entry["overrides"]), steps)
+        for shape in entry.get("shapes", ()):
+            if shape not in shapes:
+                raise ValueError(f"{where}: its shape {shape!r} is none of {', '.join(shapes)}")
+            contenders[f"{label}-{shape}"] = replace(
+                made,
+                label=f"{label}-{shape}",
+                about=f"{made.about}; {shapes[shape]['about']}",
+                overrides=(*made.overrides, *shapes[shape]["overrides"]),
+                steps=steps * float(shapes[shape].get("steps", 1)),
+            )
 
     for label, entry in content["contenders"].items():
         add(label, entry, entry["group"])
     for name, levels in content.get("ablations", {}).items():
         for level, entry in levels.items():
-            add(f"{name}-{level}", entry, f"ablation:{name}", base="cero")
+            add(f"{name}-{level}", entry, f"ablation:{name}", base=content.get("ablate", "cero"))
     if BASELINE not in contenders:
         raise ValueError(f"{path}: there must be a contender {BASELINE!r}, which the others are measured against")
     return contenders, {group: tuple(splits) for group, splits in content["groups"].items()}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from cero.figures import figure
-from cero.study.compare import band, cells, records, summarise
-from cero.study.plan import BASELINE, SPLITS
+from cero.study.compare import band, cells, duels, records, summarise
+from cero.study.plan import BASELINE, SHIPPED
 
 AXES = (
     ("rollouts", 1e3, "rollouts sampled (thousands)"),
@@ -26,46 +26,46 @@ narrow. Seconds depend on the machine and on what else ran on it. [README.md](RE
 """
 
 
-def write(curves, folder):
-    """Write report.md, results.json and the pictures into `folder`; returns the paths written."""
+def write(curves, folder, champion=SHIPPED):
+    """Write report.md, results.json and the pictures into `folder`; returns the paths written.
+
+    champion : label of the contender that is compared with each other one
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "results.json"]
     written[0].write_text(json.dumps(records(curves), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    summaries = summarise(curves)
+    summaries, met = summarise(curves), duels(curves, champion)
     text = ["# Does it train better?\n", METHOD.format(baseline=BASELINE)]
-    for task in dict.fromkeys(curve.task for curve in curves):
-        text.append(f"## {task}\n")
-        contenders, split = _pictured(curves, task)
-        for suffix, draw, wanted in (
-            ("", plot, {c: mine for c, mine in contenders.items() if not mine[0].group.startswith("ablation")}),
-            ("-ablations", plot_ablations, _ablations(cells(curves).get((task, "tune"), {}))),
-        ):
-            if wanted:
-                path = folder / f"{task}{suffix}.png"
-                draw(wanted, path, f"{task}{suffix.replace('-', ', ')}, seeds to {split if not suffix else 'tune'}")
-                written.append(path)
-                text.append(f"![accuracy of {task}{suffix}]({path.name})\n")
-        for split in SPLITS:
-            mine = [s for s in summaries if (s.task, s.split) == (task, split)]
-            if mine:
-                text.append(f"### Seeds to {split}\n\n{markdown(mine)}")
+
+    def section(name, heading, draw, contenders, rows, after=""):
+        if not contenders:
+            return
+        path = folder / f"{name}.png"
+        draw(contenders, path, heading)
+        written.append(path)
+        text.append(f"## {heading}\n\n![accuracy]({path.name})\n\n{markdown(HEADER, map(row, rows))}{after}")
+
+    for (task, split), contenders in cells(curves).items():
+        ablations = _ablations(contenders)
+        mine = [s for s in summaries if (s.task, s.split) == (task, split)]
+        rivals = {c: of for c, of in contenders.items() if not of[0].group.startswith("ablation")}
+        duel = [(opponent, s) for opponent, s in met if (s.task, s.split) == (task, split)]
+        after = f"\n`{champion}` against each:\n\n{markdown(DUELS, (duel_row(*each) for each in duel))}" if duel else ""
+        name, heading = f"{task}-{split}", f"{task}, seeds to {split}"
+        section(name, heading, plot, rivals, [s for s in mine if s.contender in rivals], after)
+        shown = {label for panel in ablations.values() for label in panel}
+        rows = [s for s in mine if s.contender in shown]
+        section(f"{name}-ablations", f"{heading}: ablations", plot_ablations, ablations, rows)
     path = folder / "report.md"
     path.write_text("\n".join(text), encoding="utf-8")
     return [path, *written]
 
 
-def _pictured(curves, task):
-    """Contenders of the task's split that counts most, and its name: that to confirm, if it was run."""
-    found = cells(curves)
-    split = next(split for split in reversed(SPLITS) if (task, split) in found)
-    return found[task, split], split
-
-
 def _ablations(contenders):
     """By ablation: its contenders, after the two that they are compared with. dict of dicts of lists; {} if none."""
     names = dict.fromkeys(mine[0].group for mine in contenders.values() if mine[0].group.startswith("ablation:"))
-    reference = {label: contenders[label] for label in (BASELINE, "cero") if label in contenders}
+    reference = {label: contenders[label] for label in (BASELINE, SHIPPED) if label in contenders}
     return {
         name.partition(":")[2]: reference | {label: mine for label, mine in contenders.items() if mine[0].group == name}
         for name in names
@@ -100,6 +100,15 @@ def row(summary):
     ]
 
 
+DUELS = ("against", "seeds", "final accuracy: points more", "area: points more", "rollouts to its end, its own 1")
+
+
+def duel_row(opponent, summary):
+    """The cells of one opponent, list of str, as DUELS. `summary`: the champion's, with it as the baseline."""
+    _, _, _, _, gain, _, area, ratio, *_ = row(summary)
+    return [opponent, str(summary.paired), gain, area, ratio]
+
+
 def _between(estimate, factor, form):
     if math.isnan(estimate.low):
         return ""
@@ -113,9 +122,9 @@ def _percent(estimate, sign="", iqm=False):
     return f"{100 * value:{sign}.1f}{'' if iqm else _between(estimate, 100, sign + '.1f')}"
 
 
-def markdown(summaries):
-    """A Markdown table of summaries."""
-    lines = [HEADER, ["---"] * len(HEADER), *(row(summary) for summary in summaries)]
+def markdown(header, rows):
+    """A Markdown table of lists of str."""
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
