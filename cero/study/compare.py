@@ -85,9 +85,9 @@ class Summary:
     paired: int
 
 
-def baselines(curves):
+def baselines(curves, label=BASELINE):
     """The baseline's curves: dict of (task, split, seed) -> Curve."""
-    return {(c.task, c.split, c.seed): c for c in curves if c.contender == BASELINE}
+    return {(c.task, c.split, c.seed): c for c in curves if c.contender == label}
 
 
 def ratio(curve, baseline):
@@ -142,14 +142,14 @@ def duels(curves, champion):
     for contenders in cells(curves).values():
         for label, mine in contenders.items():
             if champion in contenders and label != champion and not mine[0].group.startswith("ablation"):
-                met = _summary(contenders[champion], {(c.task, c.split, c.seed): c for c in mine})
+                met = _summary(contenders[champion], baselines(mine, label))
                 out += [(label, met)] if met.paired else []
     return out
 
 
-def summarise(curves):
-    """A `Summary` for each contender of each task and split, in order of appearance."""
-    base = baselines(curves)
+def summarise(curves, baseline=BASELINE):
+    """A `Summary` for each contender of each task and split, in order of appearance, against the one of that label."""
+    base = baselines(curves, baseline)
     return [_summary(mine, base) for contenders in cells(curves).values() for mine in contenders.values()]
 
 

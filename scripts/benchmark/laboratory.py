@@ -4,10 +4,11 @@
         uniform uniform@n=4 cero_seq/n_max=64@n=4
 
 `cero benchmark` prepares the folder. Same model, questions, rewards, allocators, advantages and loss (one update a
-step, averaged over tokens, AdamW); no engine, no Ray. A contender is written as for `cero simulate`, and behind an @
-what else differs: n (rollouts per prompt), batch (prompts a step), lr. The budget of rollouts is the same for all, so
-fewer a step are more steps. One JSON line a run goes to --out: rollouts, held-out accuracy after them, its area,
-accuracy on the train questions at the end.
+step, averaged over tokens, AdamW); no engine, no Ray. A contender is written as for `cero simulate` (so CERO as
+shipped is cero:signal_hard), with its allocator's own bounds where it gives none; behind an @ is what else differs: n
+(rollouts per prompt), batch (prompts a step), lr. The budget of rollouts is the same for all, so fewer a step are more
+steps. One JSON line a run goes to --out: rollouts, held-out accuracy after them, its area, accuracy on the train
+questions at the end. `laboratory_table.py` makes a table of them.
 """
 
 import argparse
@@ -121,9 +122,7 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
     policy = Policy(folder, score, length, lr, seed * 7919 + 13)
     train, test = (Questions(folder / f"{split}.parquet", policy.tokenizer) for split in ("train", "test"))
     epochs = max(1, round(budget / (len(train) * n)))
-    allocator = contender.make(
-        rollouts_per_prompt=n, epochs=epochs, seed=seed, total_budget=budget, n_min=2, n_max=32
-    )  # the last two where the contender has none of its own
+    allocator = contender.make(rollouts_per_prompt=n, epochs=epochs, seed=seed, total_budget=budget)
     order, chooser = np.random.default_rng([seed, 23]), np.random.default_rng([seed, 29])
     every = np.tile(np.arange(len(test)), SAMPLES)
     spent, accuracy, to_come = [0], [policy.sample(test, every)[1].mean()], []

@@ -1,0 +1,55 @@
+"""What do the laboratory's runs say? Its JSON lines as a Markdown table, seed by seed against one of them.
+
+    python scripts/benchmark/laboratory_table.py docs/study/laboratory.jsonl --task letters --like @n=2,batch=32 \\
+        --against cero:signal_hard@n=2,batch=32
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cero.study.compare import summarise
+from cero.study.curves import Curve
+from cero.study.report import markdown, row
+
+HEADER = ("contender", "seeds", "area: points more", "final: points more", "rollouts to its end, its own 1")
+
+
+def read(path, task, like):
+    """Curves of the task's runs whose contender has `like` in it; of runs made twice the last."""
+    found = {}
+    for record in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines()):
+        label, accuracy = record["contender"], np.array(record["accuracy"])
+        if record["task"] == task and like in label:
+            # Validations come with the first step at or beyond a tenth of the budget: off the grid by less than a step.
+            budget = record["spent"][-1]
+            unknown = np.full(accuracy.size, np.nan)
+            found[label, record["seed"]] = Curve(
+                task, label, "main", "tune", record["seed"], budget, budget / (accuracy.size - 1), accuracy, unknown,
+                unknown, budget, np.nan, np.nan,
+            )  # fmt: skip
+    return list(found.values())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("lines", type=Path, help="laboratory.jsonl")
+    parser.add_argument("--task", default="letters")
+    parser.add_argument("--like", default="", help="contenders that have this in their names")
+    parser.add_argument("--against", default="uniform", help="whom they are compared with")
+    arguments = parser.parse_args()
+    curves = read(arguments.lines, arguments.task, arguments.like)
+    curves += [c for c in read(arguments.lines, arguments.task, arguments.against) if c.contender == arguments.against]
+    summaries = summarise(list({(c.contender, c.seed): c for c in curves}.values()), arguments.against)
+    rows = []
+    for summary in sorted(summaries, key=lambda s: -s.area_gain.mean):
+        name, _, _, _, final, _, area, ratio, *_ = row(summary)
+        if summary.paired:
+            rows.append([f"`{name}`", str(summary.paired), area, final, ratio])
+    print(markdown(HEADER, rows), end="")
+
+
+if __name__ == "__main__":
+    main()
