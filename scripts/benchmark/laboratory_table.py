@@ -12,17 +12,15 @@ import numpy as np
 
 from cero.study.compare import summarise
 from cero.study.curves import Curve
-from cero.study.report import markdown, row
-
-HEADER = ("contender", "seeds", "area: points more", "final: points more", "rollouts to its end, its own 1")
+from cero.study.report import DUELS, duel_row, markdown
 
 
-def read(path, task, like):
-    """Curves of the task's runs whose contender has `like` in it; of runs made twice the last."""
+def read(path, task, like, against):
+    """Curves of the task's runs of `against`, and of contenders with `like` in them; of runs made twice the last."""
     found = {}
     for record in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines()):
         label, accuracy = record["contender"], np.array(record["accuracy"])
-        if record["task"] == task and like in label:
+        if record["task"] == task and (like in label or label == against):
             # Validations come with the first step at or beyond a tenth of the budget: off the grid by less than a step.
             budget = record["spent"][-1]
             unknown = np.full(accuracy.size, np.nan)
@@ -40,15 +38,10 @@ def main():
     parser.add_argument("--like", default="", help="contenders that have this in their names")
     parser.add_argument("--against", default="uniform", help="whom they are compared with")
     arguments = parser.parse_args()
-    curves = read(arguments.lines, arguments.task, arguments.like)
-    curves += [c for c in read(arguments.lines, arguments.task, arguments.against) if c.contender == arguments.against]
-    summaries = summarise(list({(c.contender, c.seed): c for c in curves}.values()), arguments.against)
-    rows = []
-    for summary in sorted(summaries, key=lambda s: -s.area_gain.mean):
-        name, _, _, _, final, _, area, ratio, *_ = row(summary)
-        if summary.paired:
-            rows.append([f"`{name}`", str(summary.paired), area, final, ratio])
-    print(markdown(HEADER, rows), end="")
+    curves = read(arguments.lines, arguments.task, arguments.like, arguments.against)
+    summaries = sorted(summarise(curves, arguments.against), key=lambda s: -s.area_gain.mean)
+    rows = (duel_row(f"`{summary.contender}`", summary) for summary in summaries if summary.paired)
+    print(markdown(("contender", *DUELS[1:]), rows), end="")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from cero import available_allocators
-from cero.study.plan import BASELINE, lookup, make_run, read_contenders, read_tasks
+from cero.study.plan import BASELINE, SHIPPED, lookup, make_run, read_contenders, read_tasks
 from cero.study.runner import Runner
 from cero.verl.settings import read_settings
 
@@ -89,8 +89,8 @@ def test_every_allocator_competes():
     shapes = {c.label: tuple(lookup(c.overrides, key) for key in shape) for c in CONTENDERS.values()}
     for label, (n, *prompts) in shapes.items():
         if CONTENDERS[label].group.startswith("ablation"):
-            continue  # read against what they change
-        if n is None:
+            assert (n, *prompts) == shapes[SHIPPED]  # that of what they change
+        elif n is None:
             assert prompts == [None, None]
         else:
             assert label.endswith(f"-n{n}") and shapes[f"{BASELINE}-n{n}"] == (n, *prompts)
