@@ -17,9 +17,11 @@ class Groups:
     size : int, number of groups g
     trials, successes : arrays, shape (r,): what is known for the baseline of each rollout: number and sum of rewards
         of its group's rollouts, itself among them. None: of the rollouts given. See `known_so_far`.
+    baseline : float array, shape (r,), in (0, 1), what `posterior` subtracts from each reward in place of its own; or
+        None. See `cero.baseline`.
     """
 
-    def __init__(self, rewards, groups, size, trials=None, successes=None):
+    def __init__(self, rewards, groups, size, trials=None, successes=None, baseline=None):
         self.rewards, self.groups = np.asarray(rewards, np.float64), np.asarray(groups, np.int64)
         good = np.isfinite(self.rewards) & (self.rewards >= 0) & (self.rewards <= 1)
         if not good.all():
@@ -29,6 +31,7 @@ class Groups:
         self.sum = np.bincount(self.groups, self.rewards, self.size)
         self.trials = self.count[self.groups] if trials is None else np.asarray(trials, np.float64)
         self.successes = self.sum[self.groups] if successes is None else np.asarray(successes, np.float64)
+        self.baseline = baseline
 
     @property
     def mean(self):
@@ -36,14 +39,14 @@ class Groups:
         return self.sum[self.groups] / self.count[self.groups]
 
 
-def known_so_far(rewards, groups, rounds=None):
+def known_so_far(rewards, groups, rounds=None, weights=None):
     """(trials, successes) of each rollout's group over its own round and earlier ones, itself included. Ours.
 
     A rule that stops on what it saw makes later rounds depend on a rollout's reward: a baseline that uses them is
     biased (for "until the first success" the mean overestimates p), one that does not is unbiased.
 
-    rewards, groups : shape (r,), all rollouts sampled; rounds : int array, shape (r,), or None: all in one round.
-    Returns two float arrays of shape (r,).
+    rewards, groups : shape (r,), all rollouts sampled; rounds : int array, shape (r,), or None: all in one round;
+    weights : float array, shape (r,), what each counts for, or None: 1. Returns two float arrays of shape (r,).
     """
     rewards, groups = np.asarray(rewards, np.float64), np.asarray(groups, np.int64)
     rounds = np.zeros(groups.size, np.int64) if rounds is None else np.asarray(rounds, np.int64)
@@ -52,8 +55,8 @@ def known_so_far(rewards, groups, rounds=None):
     cells, cell = np.unique(groups * (rounds.max() + 1) + rounds, return_inverse=True)
     first = np.searchsorted(cells, cells - cells % (rounds.max() + 1))  # of each cell, its group's first
     out = []
-    for weights in (None, rewards):
-        total = np.concatenate([[0.0], np.cumsum(np.bincount(cell, weights, cells.size))])
+    for counted in (weights, rewards if weights is None else weights * rewards):
+        total = np.concatenate([[0.0], np.cumsum(np.bincount(cell, counted, cells.size))])
         out.append((total[1:] - total[first])[cell])
     return tuple(out)
 
@@ -86,7 +89,8 @@ def posterior(data, history_mean, *, history=8.0, scale=True, **options):
 
     with h = history pseudo-rollouts, q_i = history_mean, N and S the known trials and successes. b_ij does not depend
     on r_ij given the policy, so (without the division) the gradient is unbiased for every n_i >= 1; homogeneous
-    groups keep a small, well-signed signal. With h -> 0 it is the leave-one-out baseline.
+    groups keep a small, well-signed signal. With h -> 0 it is the leave-one-out baseline. Where `data` brings a
+    baseline, that is subtracted, and b_ij scales.
     """
     if not ((history_mean > 0) & (history_mean < 1)).all():
         raise ValueError("history_mean must lie in (0, 1); a Beta posterior's mean does")
@@ -94,7 +98,7 @@ def posterior(data, history_mean, *, history=8.0, scale=True, **options):
         raise ValueError(f"history={history} must be above 0: a group of one has no other baseline")
     others = data.successes - data.rewards
     baseline = (history * history_mean[data.groups] + others) / (history + data.trials - 1)
-    advantages = data.rewards - baseline
+    advantages = data.rewards - (baseline if data.baseline is None else data.baseline)
     return advantages / np.sqrt(baseline * (1.0 - baseline)) if scale else advantages
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 META = "meta.json"
 STATE_FILE = Path("cero") / "allocator.npz"  # under <default_local_dir>/global_step_N
+BASELINE_FILE = STATE_FILE.with_name("baseline.npz")  # likewise, with algorithm.cero.baseline=optimal
 COMMIT_MARKER = "latest_checkpointed_iteration.txt"  # verl's, under <default_local_dir>
 TABLE_PREFIX = "table."
 
 
 def save_state(state, path):
-    """Write `state` (of `Allocator.state_dict`) to `path` atomically.
+    """Write `state` (of `state_dict` of an allocator or a baseline) to `path` atomically.
 
     The file is an uncompressed .npz: one array for each table column (each with its CRC-32) and the rest as JSON.
     It is written beside its place, flushed to disk and then renamed: a crash leaves the old file or the new one.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 BASELINE = "grpo"
-SHIPPED = "cero-n2"  # what the others are compared with one by one
+SHIPPED = "cero-n1"  # what the others are compared with one by one
 SPLITS = ("tune", "confirm")
 
 

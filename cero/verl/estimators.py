@@ -21,6 +21,7 @@ class StepContext:
     sampled : dict of uid -> (trials, successes) over all rollouts sampled, whether they are trained on or not
     known : dict of "<uid>_<session>" -> (trials, successes) of that prompt up to and including that session's round,
         over all rollouts sampled: what an unbiased baseline may use (`cero.advantage.known_so_far`)
+    baselines : dict of "<uid>_<session>" -> baseline of `cero.baseline`; None: the estimator's own
     """
 
     history_mean: dict
@@ -30,6 +31,7 @@ class StepContext:
     options: dict
     sampled: dict
     known: dict
+    baselines: dict | None = None
 
 
 _context_of = None
@@ -100,10 +102,13 @@ def compute_cero_advantage(token_level_rewards, response_mask, index=None, confi
     else:
         seen = [context.sampled[uid] for uid in uid_of_row]
     trials, successes = np.array(seen, dtype=np.float64).reshape(-1, 2).T
+    baseline = None
+    if context.baselines is not None:
+        baseline = np.array([context.baselines[names[session]] for session in session_of_row[rows]])
     by_session = np.zeros(session_of_row.max() + 1 if session_of_row.size else 0)
     by_session[session_of_row[rows]] = advantages(
         kind,
-        Groups(context.to_success(scores[rows]), groups, len(uids), trials, successes),
+        Groups(context.to_success(scores[rows]), groups, len(uids), trials, successes, baseline),
         history,
         rollouts_per_prompt=context.rollouts_per_prompt,
         **options,

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from cero import make_allocator
 from cero.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
 from cero.allocators.base import check_choice, check_number
+from cero.baseline import BASELINES
 from cero.sampling.keep import KEEP
-from cero.state import COMMIT_MARKER, STATE_FILE, load_state
+from cero.state import BASELINE_FILE, COMMIT_MARKER, STATE_FILE, load_state
 from cero.verl.success import Success
 
 TRAINER_MODE = "cero"
@@ -34,7 +35,7 @@ class Settings:
     success : what counts as a success
     pass_rates : (column of the data set or None, strength), see `set_pass_rates` of the allocators
     keep : options of `cero.sampling.keep.kept`; drop_zero_advantage : bool
-    estimator : options of the estimator `cero`
+    estimator : options of the estimator `cero`; baseline : "mean" or "optimal", see `cero.baseline`
     """
 
     allocator: str
@@ -50,6 +51,7 @@ class Settings:
     log_allocations: bool
     poll_interval: float | None
     estimator: dict
+    baseline: str
 
     def make_allocator(self, epochs=None, total_budget=None):
         """The allocator, for `epochs` visits to each prompt. Raises ValueError naming `allocator.<key>`."""
@@ -82,7 +84,7 @@ def read_settings(config):
             raise ValueError(f"the config has no {key!r} section; start with +recipe=cero (or cero_cpu)")
     allocator = OmegaConf.to_container(config.allocator, resolve=True)
     name, estimator = allocator.pop("name", None), config.algorithm.adv_estimator
-    for key in ("adv_estimator", "keep", "advantage"):  # what an allocator's yaml says of others
+    for key in ("adv_estimator", "keep", "advantage", "baseline"):  # what an allocator's yaml says of others
         allocator.pop(key, None)
     for key in ("rollouts_per_prompt", "epochs", "total_budget"):
         if key in allocator:
@@ -91,6 +93,8 @@ def read_settings(config):
                 "(actor_rollout_ref.rollout.n, trainer.total_epochs); remove it"
             )
     filtered = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
+    options = _estimator_options(config)
+    baseline = options.pop("baseline")
     settings = Settings(
         allocator=name,
         options=allocator,
@@ -104,7 +108,8 @@ def read_settings(config):
         on_missing_state=check_choice("cero.on_missing_state", config.cero.on_missing_state, ON_MISSING_STATE),
         log_allocations=bool(config.cero.log_allocations),
         poll_interval=_poll_interval(config.cero.poll_interval),
-        estimator=_estimator_options(config),
+        estimator=options,
+        baseline=baseline if estimator == ESTIMATOR and options["advantage"] == "posterior" else "mean",
     )
     instance = settings.make_allocator()
     _check_trainer(config)
@@ -135,6 +140,7 @@ def _estimator_options(config):
     options = OmegaConf.to_container(config.algorithm.get("cero") or OmegaConf.create({}), resolve=True)
     known = {
         "advantage": "posterior",
+        "baseline": "mean",
         "history": 8.0,
         "scale": True,
         "prompt_weight": "trajectory",
@@ -150,6 +156,7 @@ def _estimator_options(config):
     check_choice("algorithm.cero.scale", options["scale"], (True, False))
     check_choice("algorithm.cero.prompt_weight", options["prompt_weight"], PROMPT_WEIGHTS)
     check_choice("algorithm.cero.advantage", options["advantage"], ADVANTAGES)
+    check_choice("algorithm.cero.baseline", options["baseline"], BASELINES)
     check_choice("algorithm.cero.aero_form", options["aero_form"], AERO_FORMS)
     return options
 
@@ -332,8 +339,8 @@ def resume_folder(config):
     return folder if folder.exists() else None
 
 
-def resume_state(config, settings, allocator):
-    """Load the state of the checkpoint to be resumed, if there is one, into `allocator`.
+def resume_state(config, settings, allocator, baseline=None):
+    """Load the state of the checkpoint to be resumed, if there is one, into `allocator` and `baseline`.
 
     Returns True if a state was taken up; False for a new run, or where cero.on_missing_state=fresh allows one.
 
@@ -359,4 +366,19 @@ def resume_state(config, settings, allocator):
         allocator.load_state_dict(state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if baseline is not None:
+        _resume_baseline(folder / BASELINE_FILE, settings, baseline)
     return True
+
+
+def _resume_baseline(path, settings, baseline):
+    try:
+        baseline.load_state_dict(load_state(path))
+    except FileNotFoundError:
+        if settings.on_missing_state == "error":
+            raise ValueError(
+                f"there is no {path}: the checkpoint is of a run without algorithm.cero.baseline=optimal. Set "
+                "algorithm.cero.baseline=mean, or cero.on_missing_state=fresh to learn the baseline anew"
+            ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -23,9 +23,10 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from cero.advantage import group_outcomes, known_so_far
+from cero.baseline import OptimalBaseline, score_weights
 from cero.runlog import FILE_NAME, RunLog
 from cero.sampling.step import Step
-from cero.state import save_state
+from cero.state import BASELINE_FILE, save_state
 from cero.verl import selection
 from cero.verl.estimators import StepContext, compute_cero_advantage, set_context
 from cero.verl.identity import batch_prompt_ids
@@ -78,6 +79,8 @@ class StepRecord:
     outcomes : what `_fetch` returns, on its way; None where verl will have fetched it
     won, trials : successes and rollouts that came back; None until observed
     known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
+    weights : dict of key -> `cero.baseline.score_weights` of that row, on its way; None: not asked for
+    baselines : dict of "<uid>_<session>" -> optimal baseline; None: not asked for
     counts : rollouts sampled, kept by the rule, trained on
     steps : optimizer steps; None: those that verl makes of the number of rows it foresaw
     scale : factor on the advantages
@@ -90,6 +93,8 @@ class StepRecord:
     won: np.ndarray = None
     trials: np.ndarray = None
     known: dict = field(default_factory=dict)
+    weights: Future | None = None
+    baselines: dict | None = None
     counts: dict = field(default_factory=dict)
     steps: int | None = None
     scale: float = 1.0
@@ -122,6 +127,14 @@ def _in_background(function, *args):
     future = thread.submit(function, *args)
     thread.shutdown(wait=False)
     return future
+
+
+def _fetch_weights(keys, partition_id):
+    """How far each row moves the policy: dict of key -> float. See `cero.baseline`."""
+    data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["old_log_probs", "response_mask"])
+    padded = data.to_padded_tensor()
+    weights = score_weights(padded["old_log_probs"].double().numpy(), padded["response_mask"].double().numpy())
+    return dict(zip(keys, weights.tolist(), strict=True))
 
 
 def _numbers(column):
@@ -251,6 +264,11 @@ class CeroTrainer(PPOTrainerSync):
         return self.config.algorithm.adv_estimator == ESTIMATOR
 
     @cached_property
+    def baseline(self):
+        """What is subtracted from rewards, if it is learned; else None."""
+        return OptimalBaseline() if self.settings.baseline == "optimal" else None
+
+    @cached_property
     def _nominal_rows(self):
         """So many rows verl foresees."""
         return self.config.data.train_batch_size * self.settings.rollouts_per_prompt
@@ -283,7 +301,6 @@ class CeroTrainer(PPOTrainerSync):
             rounds = record.dispatches[0].step.round_of(sampled.groups, sampled.numbers)
         known = (values.tolist() for values in known_so_far(successes, sampled.groups, rounds))
         record.known = dict(zip(sampled.names, zip(*known, strict=True), strict=True))
-
         lengths = sampled.per_session([tag["response_len"] for tag in record.tags])
         metrics.update(self._group_metrics(won, trials, low, high))
         metrics["cero/tokens/sampled"] = float(lengths.sum())
@@ -379,7 +396,26 @@ class CeroTrainer(PPOTrainerSync):
             options=self.settings.estimator,
             sampled=dict(zip(uids, sampled, strict=True)),
             known=record.known,
+            baselines=record.baselines,
         )
+
+    def _optimal_baselines(self, record, keys, scores, metrics):
+        """Baseline of each session that is trained on: dict of "<uid>_<session>" -> float; and learn from them.
+
+        keys, scores : of the rows trained on and of padding
+        """
+        prompts = {uid: i for i, uid in enumerate(record.uids)}
+        real = np.array([row for row, key in enumerate(keys) if key.rsplit("_", 2)[0] in prompts])
+        trained = selection.Rollouts.of_keys([keys[row] for row in real], prompts)
+        successes = self.settings.success.of_rewards(scores[real][trained.rows])
+        weight_of = record.weights.result()
+        weights = trained.per_session([weight_of[keys[row]] for row in real])
+        rounds = None
+        if self.allocator.sequential:
+            rounds = record.dispatches[0].step.round_of(trained.groups, trained.numbers)
+        baselines = self.baseline.of_step(record.ids, trained.groups, successes, weights, rounds)
+        metrics["cero/baseline/mean"] = float(baselines.mean())
+        return dict(zip(trained.names, baselines.tolist(), strict=True))
 
     def _take_dispatches(self):
         """A record of all prompts dispatched since the last step, whose sampling is over."""
@@ -419,6 +455,12 @@ class CeroTrainer(PPOTrainerSync):
 
     # ---- the update ---------------------------------------------------------------------------------------------
 
+    def _compute_old_log_prob(self, batch, metrics):
+        batch = super()._compute_old_log_prob(batch, metrics)
+        if self.baseline is not None:
+            self._record.weights = _in_background(_fetch_weights, list(batch.keys), batch.partition_id)
+        return batch
+
     def _compute_advantage(self, batch, metrics):
         record, keys = self._record, list(batch.keys)
 
@@ -428,6 +470,8 @@ class CeroTrainer(PPOTrainerSync):
                 if record.won is None:
                     of_key = dict(zip(keys, scores.tolist(), strict=True))
                     self._observe(record, np.array([of_key[key] for key in record.keys]), None, metrics)
+                if self.baseline is not None:
+                    record.baselines = self._optimal_baselines(record, keys, scores, metrics)
                 return self._context(record, keys)
 
         if record.outcomes is not None:
@@ -501,6 +545,8 @@ class CeroTrainer(PPOTrainerSync):
         # Before verl writes its commit marker: a checkpoint that counts has our state.
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         save_state(self.allocator.state_dict(), folder / STATE_FILE)
+        if self.baseline is not None:
+            save_state(self.baseline.state_dict(), folder / BASELINE_FILE)
         super()._save_checkpoint()
 
     def _load_checkpoint(self):
@@ -508,7 +554,7 @@ class CeroTrainer(PPOTrainerSync):
         self.run_log.rewind(self.global_steps if self.global_steps else -1)
         if self.global_steps == 0:
             return
-        if not resume_state(self.config, self.settings, self.allocator):
+        if not resume_state(self.config, self.settings, self.allocator, self.baseline):
             # cero.on_missing_state=fresh: the posterior starts anew, the steps already trained are spent.
             done = self.global_steps * self.config.data.train_batch_size * self.settings.rollouts_per_prompt
             self.allocator.ledger.spend(done)

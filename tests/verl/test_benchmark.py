@@ -87,11 +87,20 @@ def test_every_allocator_competes():
     # Another shape of a step is more steps, which says so in its name and has a control of that very shape.
     shape = ("actor_rollout_ref.rollout.n", "data.train_batch_size", "actor_rollout_ref.actor.ppo_mini_batch_size")
     shapes = {c.label: tuple(lookup(c.overrides, key) for key in shape) for c in CONTENDERS.values()}
+    controls = {"n1": ("grpo-20x2", "even-n1")}  # without groups there is no GRPO: as many rollouts and updates instead
     for label, (n, *prompts) in shapes.items():
         if CONTENDERS[label].group.startswith("ablation"):
-            assert (n, *prompts) == shapes[SHIPPED]  # that of what they change
+            assert (n, *prompts) in (shapes[SHIPPED], shapes[f"{BASELINE}-n2"])  # that of what they change
         elif n is None:
             assert prompts == [None, None]
-        else:
-            assert label.endswith(f"-n{n}") and shapes[f"{BASELINE}-n{n}"] == (n, *prompts)
+        elif label not in controls["n1"]:
+            shape = label.rpartition("-")[2]
+            assert shape == f"n{n}"
+            if shape in controls:
+                rollouts = {int(shapes[control][0]) * int(shapes[control][1]) for control in controls[shape]}
+                assert rollouts == {int(n) * int(prompts[0])}
+                assert {CONTENDERS[control].steps for control in controls[shape]} == {CONTENDERS[label].steps}
+            else:
+                assert shapes[f"{BASELINE}-{shape}"] == (n, *prompts)
+        if n is not None:
             assert prompts[0] == prompts[1]  # one update a step, as the tasks have it

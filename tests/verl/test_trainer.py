@@ -16,6 +16,7 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from cero.baseline import OptimalBaseline
 from cero.sampling.step import play
 from cero.verl import trainer as module
 from cero.verl.identity import batch_prompt_ids
@@ -23,6 +24,12 @@ from cero.verl.settings import read_settings
 from cero.verl.trainer import IDS, CeroTrainer, CollateWithIds
 
 PROMPTS, N = 8, 4
+WEIGHTS = ["old_log_probs", "response_mask"]  # fetched for the optimal baseline
+
+
+def log_prob(reward):
+    """Of each token of a rollout: right ones are a surprise."""
+    return math.log(0.2 if reward else 0.9)
 
 
 def won(prompt, session):
@@ -49,12 +56,13 @@ class Queue:
         self.fetched.append(list(select_fields))
         if select_fields == ["advantages"]:
             return {"advantages": torch.tensor([self.advantages[key] for key in keys])}
-        scores, masks = [], []
+        scores, masks, log_probs = [], [], []
         for key in keys:
-            length, reward = self.rows[key]
+            length, reward = self.rows.get(key, (1, 0.0))
+            log_probs.append(torch.full((length,), log_prob(reward)))
             scores.append(torch.tensor([0.0] * (length - 1) + [reward]))
             masks.append(torch.ones(length, dtype=torch.int64))
-        nested = {"rm_scores": scores, "loss_mask": masks}
+        nested = {"rm_scores": scores, "loss_mask": masks, "response_mask": masks, "old_log_probs": log_probs}
         fields = {key: torch.nested.as_nested_tensor(nested[key], layout=torch.jagged) for key in select_fields}
         return TensorDict(fields, batch_size=len(keys))
 
@@ -125,6 +133,7 @@ def step(composed, monkeypatch):
             return batch
 
         monkeypatch.setattr(PPOTrainerSync, "_balance_batch", balance)
+        monkeypatch.setattr(PPOTrainerSync, "_compute_old_log_prob", lambda self, batch, metrics: batch)
         monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", advantage)
         uids = [f"u{i}" for i in range(PROMPTS)]
         prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
@@ -142,6 +151,7 @@ def step(composed, monkeypatch):
                 if (prompt, session) not in lost:
                     queue.put(f"u{prompt}", session, won(prompt, session), outputs)
         batch = trainer._balance_batch(queue.batch(), metrics)
+        batch = trainer._compute_old_log_prob(batch, metrics)
         trainer._compute_advantage(batch, metrics)
         return trainer, batch, queue, metrics
 
@@ -269,11 +279,12 @@ SELECTING = ("cero.keep.rule=gfpo_length", "cero.keep.count=4")  # of four, in t
 @pytest.mark.parametrize(
     "overrides, fetched",
     [
-        (("allocator=cero",), []),  # the estimator is given the rewards that verl fetches for it
+        (("allocator=cero", "algorithm.cero.baseline=mean"), []),  # the estimator is given the rewards that verl fetches for it
+        (("allocator=cero",), [WEIGHTS]),
         (("allocator=aero", "cero.keep.rule=all"), []),
         (("allocator=uniform",), [["rm_scores"]]),
         (("allocator=uniform", *SELECTING), [["rm_scores"]]),
-        (("allocator=cero", "cero.drop_zero_advantage=true"), [["rm_scores", "loss_mask"]]),
+        (("allocator=cero", "cero.drop_zero_advantage=true"), [["rm_scores", "loss_mask"], WEIGHTS]),
     ],
 )
 def test_rewards_are_fetched_once_at_most(step, overrides, fetched):
@@ -288,7 +299,8 @@ def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost)
     """Observed with the advantages, some rows being padding, or before, where rows might be left out."""
     overrides = (f"allocator={allocator}", "allocator.n_max=4", "algorithm.adv_estimator=cero")
     late, early = (step(*overrides, *more, outputs=outputs, lost=lost) for more in (("cero.keep.rule=all",), SELECTING))
-    assert not late[2].fetched and early[2].fetched
+    assert WEIGHTS in late[2].fetched or not late[2].fetched
+    assert ["rm_scores"] not in late[2].fetched and ["rm_scores"] in early[2].fetched
     states = [result[0].allocator.state_dict() for result in (late, early)]
     tables = [state.pop("table") for state in states]
     for key, column in tables[0].items():
@@ -302,6 +314,30 @@ def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost)
     assert figures[0] == figures[1] and late[0]._record.known == early[0]._record.known
 
 
+@pytest.mark.parametrize("allocator", ["cero", "uniform", "cero_seq"])
+def test_the_optimal_baseline_is_what_is_subtracted(step, allocator):
+    overrides = "algorithm.adv_estimator=cero", "algorithm.cero.advantage=posterior", "algorithm.cero.scale=false"
+    trainer, batch, queue, metrics = step(
+        f"allocator={allocator}", *overrides, "algorithm.cero.baseline=optimal", outputs=2, lost={(2, 1), (5, 0)}
+    )
+    kept = {key.rpartition("_")[0] for key in real(batch)}
+    names = sorted(kept, key=lambda name: [int(part) for part in name[1:].split("_")])
+    prompts = np.array([int(name[1:].split("_")[0]) for name in names])
+    numbers = np.array([int(name.split("_")[1]) for name in names])
+    rewards = np.array([won(*each) for each in zip(prompts, numbers, strict=True)])
+    lengths = np.array([queue.rows[f"{name}_0"][0] for name in names])
+    # Two outputs of a rollout count together, verl's padding not at all.
+    weights = 2 * lengths * (1 - np.exp([log_prob(reward) for reward in rewards])) ** 2
+    rounds = None
+    if trainer.allocator.sequential:
+        rounds = trainer._record.dispatches[0].step.round_of(prompts, numbers)
+    expected = OptimalBaseline().of_step(trainer._record.ids, prompts, rewards, weights, rounds)
+    for name, reward, baseline in zip(names, rewards, expected, strict=True):
+        assert queue.advantages[f"{name}_1"] == pytest.approx(reward - baseline, abs=1e-6)
+    assert metrics["cero/baseline/mean"] == pytest.approx(expected.mean(), abs=1e-6)
+    assert len(trainer.baseline.table) == len(set(prompts))
+
+
 def test_a_fetch_that_fails_ends_the_run(step, monkeypatch):
     def fails(self, keys, partition_id, select_fields):
         raise ValueError("empty fields")
@@ -313,7 +349,7 @@ def test_a_fetch_that_fails_ends_the_run(step, monkeypatch):
 
 def test_verl_has_the_hooks_that_are_used():
     names = ("_submit_batch_to_rollout", "_balance_batch", "_get_required_batch_multiple")
-    for name in (*names, "_compute_advantage", "_update_actor"):
+    for name in (*names, "_compute_old_log_prob", "_compute_advantage", "_update_actor"):
         assert callable(getattr(PPOTrainerSync, name)) and name in vars(CeroTrainer)
 
 
