@@ -1,4 +1,4 @@
-"""Against what is a rollout's reward measured, so that the gradient varies least? The optimal baseline, prompt by prompt."""
+"""Against what is a reward measured, so that the gradient varies least? The optimal baseline, prompt by prompt."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def score_weights(log_probs, mask):
 
     log_probs, mask : float arrays, shape (r, tokens): of the tokens sampled; 0 where there is none
     """
-    return (np.square(-np.expm1(log_probs)) * mask).sum(axis=1)
+    return (np.square(np.expm1(log_probs)) * mask).sum(axis=1, dtype=np.float64)
 
 
 class OptimalBaseline:

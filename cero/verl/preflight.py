@@ -15,6 +15,6 @@ class Preflight(Callback):
         """Exit with a message that names key, value and remedy; a callback's Exception would only be a warning."""
         try:
             settings = read_settings(config)
-            resume_state(config, settings, settings.make_allocator())
+            resume_state(config, settings, settings.make_allocator(), settings.make_baseline())
         except ValueError as error:
             raise SystemExit(f"cero: {error}") from error

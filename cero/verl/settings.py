@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from cero import make_allocator
 from cero.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
 from cero.allocators.base import check_choice, check_number
-from cero.baseline import BASELINES
+from cero.baseline import BASELINES, OptimalBaseline
 from cero.sampling.keep import KEEP
 from cero.state import BASELINE_FILE, COMMIT_MARKER, STATE_FILE, load_state
 from cero.verl.success import Success
@@ -65,6 +65,10 @@ class Settings:
             )
         except ValueError as error:
             raise ValueError(f"in the config group allocator ({self.allocator}): {error}") from error
+
+    def make_baseline(self):
+        """What is subtracted from rewards, if it is learned; else None."""
+        return OptimalBaseline() if self.baseline == "optimal" else None
 
     def to_success(self, reward):
         """Map rewards (array) from cero.success.range to [0, 1], linearly."""

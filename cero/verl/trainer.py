@@ -23,7 +23,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from cero.advantage import group_outcomes, known_so_far
-from cero.baseline import OptimalBaseline, score_weights
+from cero.baseline import score_weights
 from cero.runlog import FILE_NAME, RunLog
 from cero.sampling.step import Step
 from cero.state import BASELINE_FILE, save_state
@@ -133,7 +133,7 @@ def _fetch_weights(keys, partition_id):
     """How far each row moves the policy: dict of key -> float. See `cero.baseline`."""
     data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["old_log_probs", "response_mask"])
     padded = data.to_padded_tensor()
-    weights = score_weights(padded["old_log_probs"].double().numpy(), padded["response_mask"].double().numpy())
+    weights = score_weights(padded["old_log_probs"].float().numpy(), padded["response_mask"].numpy())
     return dict(zip(keys, weights.tolist(), strict=True))
 
 
@@ -265,8 +265,7 @@ class CeroTrainer(PPOTrainerSync):
 
     @cached_property
     def baseline(self):
-        """What is subtracted from rewards, if it is learned; else None."""
-        return OptimalBaseline() if self.settings.baseline == "optimal" else None
+        return self.settings.make_baseline()
 
     @cached_property
     def _nominal_rows(self):

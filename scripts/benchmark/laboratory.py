@@ -5,10 +5,10 @@
 
 `cero benchmark` prepares the folder. Same model, questions, rewards, allocators, advantages and loss (one update a
 step, averaged over tokens, AdamW); no engine, no Ray. A contender is written as for `cero simulate` (so CERO as
-shipped is cero:signal_hard), with its allocator's own bounds where it gives none; behind an @ is what else differs: n
-(rollouts per prompt), batch (prompts a step), lr. The budget of rollouts is the same for all, so fewer a step are more
-steps. One JSON line a run goes to --out: rollouts, held-out accuracy after them, its area, accuracy on the train
-questions at the end. `laboratory_table.py` makes a table of them.
+shipped is cero:signal_hard@n=1,batch=40,baseline=optimal), with its allocator's own bounds where it gives none; behind
+an @ is what else differs: n (rollouts per prompt), batch (prompts a step), lr, baseline (mean or optimal). The budget
+of rollouts is the same for all, so fewer a step are more steps. One JSON line a run goes to --out: rollouts, held-out
+accuracy after them, its area, accuracy on the train questions at the end. `laboratory_table.py` makes a table of them.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from scipy.integrate import trapezoid
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cero.advantage import Groups, advantages, known_so_far
+from cero.allocators.base import check_choice
+from cero.baseline import BASELINES, OptimalBaseline
 from cero.sampling.keep import kept
 from cero.sampling.step import play
 from cero.simulation.contenders import parse
@@ -58,17 +60,22 @@ class Policy:
 
     @torch.no_grad()
     def sample(self, questions, rows):
-        """(responses, rewards) to questions[rows]: token ids, padded on the right; float array."""
+        """(responses, rewards, weights) to questions[rows]: token ids, padded on the right; two float arrays.
+
+        weights : of `cero.baseline.score_weights`
+        """
         rows = torch.as_tensor(rows)
         ids, mask = questions.ids[rows], questions.mask[rows]
         place = (mask.cumsum(-1) - 1).clamp(min=0)
         pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
         responses = torch.full((len(rows), self.length), pad)
-        over = torch.zeros(len(rows), dtype=torch.bool)
+        over, weights = torch.zeros(len(rows), dtype=torch.bool), torch.zeros(len(rows))
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1)
         place = place[:, -1:]
         for at in range(self.length):
-            token = torch.multinomial(torch.softmax(out.logits[:, -1], -1), 1, generator=self.draw)[:, 0]
+            likely = torch.softmax(out.logits[:, -1], -1)
+            token = torch.multinomial(likely, 1, generator=self.draw)[:, 0]
+            weights += (1 - likely.gather(1, token[:, None])[:, 0]) ** 2 * ~over
             responses[:, at] = token = torch.where(over, pad, token)
             over |= token == end
             if over.all() or at == self.length - 1:
@@ -83,7 +90,7 @@ class Policy:
             self.score(questions.source, text, questions.truths[row])
             for text, row in zip(texts, rows.tolist(), strict=True)
         )
-        return responses, np.array([each["score"] for each in scored])
+        return responses, np.array([each["score"] for each in scored]), weights.double().numpy()
 
     def said(self, responses):
         """Which tokens count: those up to the end of the response, bool of the shape of `responses`."""
@@ -116,8 +123,10 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
     written, _, more = label.partition("@")
     own = dict(word.split("=") for word in more.split(",")) if more else {}
     n, batch, lr = int(own.pop("n", n)), int(own.pop("batch", batch)), float(own.pop("lr", lr))
+    kind = check_choice("baseline", own.pop("baseline", "mean"), BASELINES)
     if own:
-        raise ValueError(f"contender {label!r}: behind the @ there are n, batch and lr, not {next(iter(own))!r}")
+        raise ValueError(f"contender {label!r}: behind the @ there are n, batch, lr, baseline, not {next(iter(own))!r}")
+    optimal = OptimalBaseline() if kind == "optimal" else None
     contender = parse(written)
     policy = Policy(folder, score, length, lr, seed * 7919 + 13)
     train, test = (Questions(folder / f"{split}.parquet", policy.tokenizer) for split in ("train", "test"))
@@ -136,13 +145,13 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
 
         def sample(prompts, rollouts, rows=rows, step=step, drawn=drawn):
             group = np.repeat(prompts, rollouts)
-            responses, rewards = policy.sample(train, rows[group])
-            drawn.append((group, rewards, np.repeat(step.rounds[prompts] - 1, rollouts), responses))
+            responses, rewards, weights = policy.sample(train, rows[group])
+            drawn.append((group, rewards, np.repeat(step.rounds[prompts] - 1, rollouts), weights, responses))
             return np.bincount(group, rewards, rows.size)[prompts], rollouts
 
         play(step, sample)
-        group, rewards, rounds = (np.concatenate([part[i] for part in drawn]) for i in range(3))
-        responses = torch.cat([part[3] for part in drawn])
+        group, rewards, rounds, weights = (np.concatenate([part[i] for part in drawn]) for i in range(4))
+        responses = torch.cat([part[4] for part in drawn])
         allocator.settle(step, np.bincount(group, rewards, batch), np.bincount(group, minlength=batch))
         trials, successes = known_so_far(rewards, group, rounds if contender.estimator == "posterior" else None)
         stays = np.arange(group.size)
@@ -150,9 +159,12 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
             lengths = policy.said(responses).sum(1).numpy()
             chosen = {"ratio": contender.ratio, "count": contender.count}
             stays = np.flatnonzero(kept(contender.keep, rewards, group, lengths, chooser, **chosen))
+        baseline = None
+        if optimal is not None:
+            baseline = optimal.of_step(ids, group[stays], rewards[stays], weights[stays], rounds[stays])
         advantage = advantages(
             contender.estimator,
-            Groups(rewards[stays], group[stays], batch, trials[stays], successes[stays]),
+            Groups(rewards[stays], group[stays], batch, trials[stays], successes[stays], baseline),
             history,
             prompt_weight=contender.weight,
             rollouts_per_prompt=n,

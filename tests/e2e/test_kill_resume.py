@@ -95,3 +95,10 @@ def test_kill_and_resume(tmp_path):
     one, other = (load_state(folder / "checkpoints" / last / "cero" / "allocator.npz") for folder in folders.values())
     np.testing.assert_equal(one, other)
     assert one["ledger"]["spent"] == 64 * STEPS
+    # What the baseline learned (of log-probs, which no two runs share) is there, and was resumed, not begun anew.
+    tables = [
+        load_state(folders["killed"] / "checkpoints" / f"global_step_{step}" / "cero" / "baseline.npz")["table"]
+        for step in (3, STEPS)
+    ]
+    first = set(tables[0]["id"].tolist())
+    assert first <= set(tables[1]["id"].tolist()) == set(one["table"]["id"].tolist())

@@ -32,6 +32,7 @@ REFUSED = {
     "reward range": (["cero.success.range=[1,0]"], r"cero.success.range=\[1, 0\]"),
     "reward range of one": (["cero.success.range=[1]"], r"cero.success.range=\[1\]"),
     "poll interval": (["cero.poll_interval=0"], r"cero.poll_interval=0"),
+    "baseline": (["algorithm.cero.baseline=best"], r"algorithm.cero.baseline='best' is not known.*mean, optimal"),
     "missing state": (["cero.on_missing_state=ignore"], r"cero.on_missing_state='ignore'"),
     "history": (["algorithm.cero.history=0"], r"algorithm.cero.history=0"),
     "weight": (["algorithm.cero.prompt_weight=token"], r"algorithm.cero.prompt_weight='token'"),
@@ -193,6 +194,39 @@ def test_resume_without_state_is_an_error_unless_allowed(resumable, composed):
         *RUN, f"trainer.default_local_dir={config.trainer.default_local_dir}", "cero.on_missing_state=fresh"
     )
     assert not resume_state(config, read_settings(config), settings.make_allocator())
+
+
+def test_resume_takes_up_the_baseline(resumable, composed):
+    config, settings, path = resumable
+    save_state(trained(settings).state_dict(), path)
+    baseline, fresh = settings.make_baseline(), settings.make_baseline()
+    with pytest.raises(ValueError, match="no .*baseline.npz.*algorithm.cero.baseline=mean.*on_missing_state=fresh"):
+        resume_state(config, settings, settings.make_allocator(), fresh)
+    allowed = composed(
+        *RUN, f"trainer.default_local_dir={config.trainer.default_local_dir}", "cero.on_missing_state=fresh"
+    )
+    assert resume_state(allowed, read_settings(allowed), settings.make_allocator(), fresh)
+    baseline.of_step(["a", "b"], np.array([0, 1]), np.array([1.0, 0.0]), np.ones(2))
+    file = path.with_name("baseline.npz")
+    save_state(baseline.state_dict(), file)
+    assert resume_state(config, settings, settings.make_allocator(), fresh)
+    np.testing.assert_equal(fresh.state_dict(), baseline.state_dict())
+    save_state(trained(settings).state_dict(), file)
+    with pytest.raises(SystemExit, match="baseline.npz.*no state of an optimal baseline"):
+        Preflight().on_job_start(config=config)
+
+
+def test_the_baseline_is_learned_only_for_the_estimator_that_uses_it(composed):
+    kinds = {
+        "allocator=cero": "optimal",
+        "algorithm.cero.baseline=mean": "mean",
+        "algorithm.cero.advantage=rloo": "mean",
+        "allocator=aero": "mean",
+        "allocator=uniform": "mean",
+    }
+    for override, kind in kinds.items():
+        settings = read_settings(composed(*RUN, override))
+        assert settings.baseline == kind and (settings.make_baseline() is None) == (kind == "mean")
 
 
 def test_resume_from_a_damaged_state_is_an_error(resumable):

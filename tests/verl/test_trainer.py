@@ -279,7 +279,8 @@ SELECTING = ("cero.keep.rule=gfpo_length", "cero.keep.count=4")  # of four, in t
 @pytest.mark.parametrize(
     "overrides, fetched",
     [
-        (("allocator=cero", "algorithm.cero.baseline=mean"), []),  # the estimator is given the rewards that verl fetches for it
+        # The estimator is given the rewards that verl fetches for it.
+        (("allocator=cero", "algorithm.cero.baseline=mean"), []),
         (("allocator=cero",), [WEIGHTS]),
         (("allocator=aero", "cero.keep.rule=all"), []),
         (("allocator=uniform",), [["rm_scores"]]),
