@@ -1,6 +1,7 @@
 """How are many runs executed? One process tree at a time, each leaving its table, or a note of what went wrong."""
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -158,6 +159,7 @@ class Runner:
             "budget": run.task.budget,
             "interval": run.task.interval,
             "ended": ended,
+            "warm_start": digest(self.data(run.task) / "model" / "model.safetensors"),
             "seconds": round(time.monotonic() - started, 1),
             "cores": os.cpu_count(),
             "load": [round(load, 1), round(os.getloadavg()[0], 1)],
@@ -214,6 +216,11 @@ def versions():
         except metadata.PackageNotFoundError:
             pass
     return found
+
+
+def digest(file):
+    """The first 16 digits of a file's SHA-256, or None where there is none: which warm start was it?"""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if Path(file).is_file() else None
 
 
 def commit(root):

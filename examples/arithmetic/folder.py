@@ -50,6 +50,9 @@ def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
     parser.add_argument("--execution", type=float, default=0.0, help="see warm_start.py; above 0 raises the ceiling")
     parser.add_argument("--batch", type=int, default=80, help="answers per step of the warm start")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of the warm start")
+    parser.add_argument(
+        "--weights", type=Path, help="a model.safetensors made by these settings: taken, not trained anew"
+    )
     parser.add_argument("--samples", type=int, default=16, help="responses per train prompt for the report, at least 8")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="CPU threads for torch")
     parser.add_argument("--force", action="store_true", help="make the folder again even if it is finished")
@@ -58,9 +61,10 @@ def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
 
 def make_stamp(task: Task, arguments: argparse.Namespace) -> dict:
     """What a folder depends on: the settings, and a hash of the code that makes it."""
-    settings = {k: v for k, v in sorted(vars(arguments).items()) if k not in ("out", "threads", "force")}
+    settings = {k: v for k, v in sorted(vars(arguments).items()) if k not in ("out", "threads", "force", "weights")}
     digest = hashlib.sha256()
-    for path in (*task.sources, *(HERE / name for name in SHARED)):
+    weights = [arguments.weights] if arguments.weights else []
+    for path in (*task.sources, *(HERE / name for name in SHARED), *weights):
         digest.update(path.read_bytes())
     return {"settings": settings, "code": digest.hexdigest()}
 
@@ -99,13 +103,19 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
     tokenizer = make_tokenizer(task.pieces)
     model = make_model(tokenizer, arguments.hidden, arguments.layers, arguments.hidden // 32)
     size = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"warm start: {size:.2f}M parameters, {arguments.steps} steps of {arguments.batch} answers", flush=True)
-    items = [*train_items, *test_items, *practice]
-    data = Mixture(items, tokenizer, arguments.steps * arguments.batch, arguments.seed, arguments.execution)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        train(model, data, Path(scratch), arguments.batch, arguments.lr, arguments.seed)
-    print(f"warm start: {time.perf_counter() - start:.0f} s", flush=True)
+    if arguments.weights:
+        from safetensors.torch import load_model
+
+        load_model(model, arguments.weights)
+        print(f"warm start: {size:.2f}M parameters of {arguments.weights}", flush=True)
+    else:
+        print(f"warm start: {size:.2f}M parameters, {arguments.steps} steps of {arguments.batch} answers", flush=True)
+        items = [*train_items, *test_items, *practice]
+        data = Mixture(items, tokenizer, arguments.steps * arguments.batch, arguments.seed, arguments.execution)
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as scratch:
+            train(model, data, Path(scratch), arguments.batch, arguments.lr, arguments.seed)
+        print(f"warm start: {time.perf_counter() - start:.0f} s", flush=True)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
 
@@ -159,6 +169,8 @@ def show(folder: Path) -> None:
 def prepare(task: Task, arguments: argparse.Namespace) -> None:
     """Make the folder at --out unless it is finished, and show its report."""
     start = time.perf_counter()
+    if arguments.weights and not arguments.weights.is_file():
+        raise SystemExit(f"--weights {arguments.weights}: there is no such file")
     out, stamp = arguments.out.resolve(), make_stamp(task, arguments)
     if not arguments.force and is_finished(out, stamp):
         print(f"{out} is finished and was made with these settings: reused")
