@@ -186,6 +186,22 @@ def test_same_seed_same_files(made, tmp_path):
         assert (made / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
+def test_weights_take_the_place_of_the_training(made, tmp_path):
+    command = [sys.executable, PREPARE, "--out", tmp_path / "out", *TINY, "--weights"]
+    weights = tmp_path / "kept.safetensors"
+    done = subprocess.run([*command, weights], capture_output=True, text=True)
+    assert done.returncode != 0 and "there is no such file" in done.stderr and not (tmp_path / "out").exists()
+    weights.write_bytes((made / "model" / "model.safetensors").read_bytes())
+    done = subprocess.run([*command, weights], check=True, capture_output=True, text=True)
+    assert "parameters of" in done.stdout and "steps of" not in done.stdout
+    for name in ("train.parquet", "model/model.safetensors", "latent.json"):
+        assert (made / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+    # Where they lie does not matter, what they are does.
+    arguments = [prepare.parse_arguments(["--out", "x", *TINY, *more]) for more in ([], ["--weights", str(weights)])]
+    stamps = [folder.make_stamp(prepare.TASK, each) for each in arguments]
+    assert folder.is_finished(tmp_path / "out", stamps[1]) and not folder.is_finished(tmp_path / "out", stamps[0])
+
+
 def test_finished_folder_is_reused_without_torch(made):
     before = (made / "stamp.json").stat().st_mtime_ns
     code = (

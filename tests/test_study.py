@@ -181,6 +181,14 @@ def test_estimate_of_nothing():
     assert Estimate.of([2.0]).mean == 2.0 and np.isnan(Estimate.of([2.0]).low)
 
 
+def test_runs_that_began_with_other_models_are_not_compared():
+    mine = curve([0.0, 0.5, 1.0], "cero", budget=20, warm_start="b1")
+    for theirs, paired in (("b1", 1), ("b2", 0), (None, 0)):
+        baseline = curve([0.0, 0.5, 1.0], budget=20, warm_start=theirs)
+        assert [s.paired for s in summarise([baseline, mine])] == [1, paired]
+        assert (records([baseline, mine])[1]["rollouts_to_uniform_final"] is None) == (not paired)
+
+
 def test_ratios_are_paired_and_censored():
     up = [0.0, 0.2, 0.4, 0.6, 0.8]  # smooth 0 .1 .3 .5 .7, final .7, which it reaches at 40
     curves = [
@@ -360,7 +368,7 @@ def test_a_run_leaves_its_table(files, runner):
     about = runner.execute(run, lambda records: seen.append(len(records)))
     assert runner.state(run) == "finished" and seen[-1] == 7
     assert about["ended"] == "complete" and about["overrides"] == list(run.overrides)
-    assert about["cores"] == os.cpu_count() and about["versions"]["numpy"]
+    assert about["cores"] == os.cpu_count() and about["versions"]["numpy"] and about["warm_start"] is None
     table = read_table(runner.table(run))
     assert table["accuracy"][[0, 2, 4]].tolist() == pytest.approx([0.4, 0.6, 0.8])
     assert "{data}" in lookup(about["overrides"], "data.train_files")  # no paths of this machine

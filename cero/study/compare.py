@@ -86,8 +86,8 @@ class Summary:
 
 
 def baselines(curves, label=BASELINE):
-    """The baseline's curves: dict of (task, split, seed) -> Curve."""
-    return {(c.task, c.split, c.seed): c for c in curves if c.contender == label}
+    """The baseline's curves: dict of `Curve.match` -> Curve."""
+    return {c.match: c for c in curves if c.contender == label}
 
 
 def ratio(curve, baseline):
@@ -104,7 +104,7 @@ def records(curves):
     base = baselines(curves)
     out = []
     for curve in curves:
-        pair = base.get((curve.task, curve.split, curve.seed))
+        pair = base.get(curve.match)
         reached = math.nan if pair is None else ratio(curve, pair)
         out.append(
             {
@@ -155,7 +155,7 @@ def summarise(curves, baseline=BASELINE):
 
 def _summary(mine, base):
     first = mine[0]
-    pairs = [(c, base[c.task, c.split, c.seed]) for c in mine if (c.task, c.split, c.seed) in base]
+    pairs = [(c, base[c.match]) for c in mine if c.match in base]
     own = [(c, b, b.reach(b.final)) for c, b in pairs]
     # Where the baseline itself was there at once, no ratio exists.
     own = [(c, b, rollouts) for c, b, rollouts in own if rollouts > 0]

@@ -27,6 +27,7 @@ class Curve:
         the budget stays at its last one.
     tokens, seconds : generated and passed until there, shape (k,)
     rollouts, tokens_trained : in all; step_seconds : median of its steps
+    warm_start : digest of the model it began with; "" where that was not recorded
     """
 
     task: str
@@ -42,6 +43,12 @@ class Curve:
     rollouts: float
     tokens_trained: float
     step_seconds: float
+    warm_start: str = ""
+
+    @property
+    def match(self):
+        """Runs are compared one by one where this is the same."""
+        return self.task, self.split, self.seed, self.warm_start
 
     @property
     def grid(self):
@@ -105,6 +112,7 @@ def make_curve(table, about):
         rollouts=float(min(spent[-1], budget)),
         tokens_trained=float(until("tokens_trained")[-1]),
         step_seconds=float(np.nanmedian(table["seconds"])),
+        warm_start=about.get("warm_start") or "",
     )
 
 
