@@ -54,6 +54,8 @@ def prepare(name, utility, epochs, seed, prompts=512, rollouts_per_prompt=8, n_m
     # The value that `fix_values` fixes.
     fixed = {"utility": utility, "value": "variance", "prior_a": PRIOR, "prior_b": PRIOR}
     posterior_options = {} if name == "uniform" else fixed
+    if name == "cero":
+        options = {"response": 2.0} | options  # what docs/regret.md was made with; the horizon's slope is of this
     allocator = make_allocator(
         name,
         rollouts_per_prompt=rollouts_per_prompt,

@@ -17,9 +17,10 @@ class Cero(PosteriorAllocator):
 
     Parameters
     ----------
-    n_min, n_max, value : see `Allocator` and `PosteriorAllocator`
-        The defaults are ours, from docs/study: any prompt may be left out or get many, and what counts is whether a
-        hard prompt's group may hold both outcomes. The abstract's value is "variance".
+    n_min, n_max, value, forgetting : see `Allocator` and `PosteriorAllocator`
+        The defaults are ours, from docs/study: any prompt may be left out or get many, what counts is whether a hard
+        prompt's group may hold both outcomes, and evidence lasts long enough to tell a solved prompt by single
+        rollouts. The abstract's value is "variance".
     utility : "exp", "rational" or "log"
     saturation : float > 0
         The utility's scale t, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
@@ -69,7 +70,7 @@ class Cero(PosteriorAllocator):
         value="signal_hard",
         utility="exp",
         saturation=1.0,
-        response=2.0,
+        response=6.0,
         anchor="equal",
         prompt_step=1.0,
         budget_step=1.0,
@@ -77,12 +78,13 @@ class Cero(PosteriorAllocator):
         primal="proximal",
         step_rule="scaled",
         averaging="none",
+        forgetting=0.9,
         **options,
     ):
         self.averaging = check_choice("averaging", averaging, ("none", "responses", "duals"))
         if averaging != "none":
             self.columns = type(self).columns | {"average": (np.float32, 0.0), "visits": (np.int32, 0)}
-        super().__init__(n_min=n_min, n_max=n_max, value=value, **options)
+        super().__init__(n_min=n_min, n_max=n_max, value=value, forgetting=forgetting, **options)
         self.utility = check_choice("utility", utility, UTILITIES)
         self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
         self.response = check_number("response", response, 0, 1e6, open_low=True)
