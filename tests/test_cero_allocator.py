@@ -19,6 +19,7 @@ def run(epochs=12, p=None, seed=0, budget=True, **options):
     p = np.repeat([0.0, 0.02, 0.5, 1.0], 100) if p is None else p
     options = (
         dict(rollouts_per_prompt=8, epochs=epochs, n_min=2, n_max=32, value="variance", total_budget=400 * 8 * epochs)
+        | {"response": 2.0, "forgetting": 0.7}  # mild, so that what else an option changes can be seen
         | options
     )
     allocator = make_allocator("cero", **options)
@@ -187,7 +188,8 @@ def test_plain_steps_are_value_over_rollouts():
 @pytest.mark.parametrize("averaging", ["responses", "duals"])
 def test_averages_are_running_means(averaging):
     """Recomputed from every visit's response (or dual), by hand."""
-    allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=9, averaging=averaging, total_budget=10**6)
+    options = {"averaging": averaging, "response": 2.0, "total_budget": 10**6}
+    allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=9, **options)
     rng, ids, history, prices = np.random.default_rng(1), np.arange(30, dtype=np.uint64), [], [allocator.price]
     for visit in range(6):
         rows = allocator.table.rows(ids)

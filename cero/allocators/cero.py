@@ -26,7 +26,8 @@ class Cero(PosteriorAllocator):
         The utility's scale t, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
         stays worth paying for. Large: winner takes all; small: everyone equally.
     response : float > 0
-        How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response more.
+        How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response more. Where
+        no step has a budget of its own (`allocate(ids, None)`) 2 is the steadier: a strong response swings the price.
     anchor : "equal" or "last"
         More than what: rollouts_per_prompt, or what the prompt got at its last visit. Only "last" converges to the
         offline optimum of fixed utilities (an anchor that stays put keeps pulling toward equality); "equal" is the
