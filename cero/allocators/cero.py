@@ -71,7 +71,7 @@ class Cero(PosteriorAllocator):
         value="signal_hard",
         utility="exp",
         saturation=1.0,
-        response=6.0,
+        response=4.0,
         anchor="equal",
         prompt_step=1.0,
         budget_step=1.0,
