@@ -22,7 +22,7 @@ from verl.trainer.ppo.v1 import get_trainer_cls
 from cero.verl.cpu.turns import arm_of
 ours = get_trainer_cls("turns")
 trainer = ours.__new__(ours)
-trainer.ours = {"uniform": ("settings", "even", "grpo"), "cero": ("settings", "uneven", "cero")}
+trainer.ours = {"uniform": ("settings", "even", None, "grpo"), "cero": ("settings", "uneven", "learned", "cero")}
 trainer.config = OmegaConf.create({"algorithm": {"adv_estimator": "cero"}})
 trainer.train_dataloader = SimpleNamespace(collate_fn=SimpleNamespace(on=None))
 for trainer.global_steps in range(1, 8):
@@ -30,7 +30,8 @@ for trainer.global_steps in range(1, 8):
     classes = [cls.__name__ for cls in type(trainer).__mro__]
     print(arm_of(trainer.global_steps), "CeroTrainer" in classes, trainer.config.algorithm.adv_estimator,
           trainer.train_dataloader.collate_fn.on, trainer.allocator if "CeroTrainer" in classes else None,
-          trainer._estimates if "CeroTrainer" in classes else None)
+          trainer._estimates if "CeroTrainer" in classes else None,
+          trainer.baseline if "CeroTrainer" in classes else None)
 """
 
 
@@ -40,9 +41,9 @@ def test_whose_turn_it_is():
     done = subprocess.run([sys.executable, "-c", TAKE_TURNS], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = {
-        "verl": "verl False grpo False None None",
-        "uniform": "uniform True grpo True even False",
-        "cero": "cero True cero True uneven True",
+        "verl": "verl False grpo False None None None",
+        "uniform": "uniform True grpo True even False None",
+        "cero": "cero True cero True uneven True learned",
     }
     assert done.stdout.splitlines() == [expected[arm_of(step)] for step in range(1, 8)]
 

@@ -37,7 +37,7 @@ def register(v1):
             arm = arm_of(self.global_steps)
             self.__class__ = Plain if arm == "verl" else Ours
             if arm != "verl":
-                self.settings, self.allocator, self.config.algorithm.adv_estimator = self.ours[arm]
+                self.settings, self.allocator, self.baseline, self.config.algorithm.adv_estimator = self.ours[arm]
                 self.__dict__.pop("_estimates", None)
             else:
                 self.config.algorithm.adv_estimator = "grpo"
@@ -57,9 +57,12 @@ def register(v1):
 
         def _init_dataloader(self):
             super()._init_dataloader()
-            settings = replace(self.settings, allocator="uniform", options={})
+            settings = replace(self.settings, allocator="uniform", options={}, baseline="mean")
             uniform = settings.make_allocator(epochs=self.allocator.epochs)
-            self.ours = {"cero": (self.settings, self.allocator, "cero"), "uniform": (settings, uniform, "grpo")}
+            self.ours = {
+                "cero": (self.settings, self.allocator, self.baseline, "cero"),
+                "uniform": (settings, uniform, settings.make_baseline(), "grpo"),
+            }
             self.train_dataloader.collate_fn = Collate(self.train_dataloader.collate_fn.collate)
 
     class Collate(CollateWithIds):
