@@ -202,14 +202,17 @@ def compose(*overrides):
 def at_scale(compose, prompts, rollouts, known, steps, folder):
     """Seconds in the scheduler, medians over `steps` steps with `known` prompts in its table; figures as one dict.
 
-    Our trainer's own methods and timers, on batches as verl makes them, with verl's parts of the step left out.
+    Our trainer's own methods and timers, on batches as verl makes them, with verl's parts of the step left out, and the
+    queue: of the log-probs that the optimal baseline reads, there are 4 a rollout, at hand.
     """
     from transfer_queue import KVBatchMeta
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
     from verl.utils import tensordict_utils as tu
     from verl.utils.dataset.rl_dataset import collate_fn
 
+    from cero.baseline import score_weights
     from cero.runlog import RunLog
+    from cero.verl import trainer as trainer_module
     from cero.verl.estimators import compute_cero_advantage
     from cero.verl.settings import read_settings
     from cero.verl.trainer import CeroTrainer, CollateWithIds
@@ -231,14 +234,19 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
         compute_cero_advantage(torch.from_numpy(rewards), torch.ones(rewards.shape), index=uids)
         return batch
 
+    def fetch_weights(keys, partition_id):
+        log_probs = np.log(rng.random((len(keys), 4), np.float32) + 1e-6)
+        return dict(zip(keys, score_weights(log_probs, np.ones_like(log_probs)).tolist(), strict=True))
+
     verl = {
         "_submit_batch_to_rollout": lambda trainer, batch: len(batch),
         "_balance_batch": lambda trainer, batch, metrics: batch,
+        "_compute_old_log_prob": lambda trainer, batch, metrics: batch,
         "_compute_advantage": advantage,
         "_compute_metrics": lambda *arguments: None,
     }
     found = []
-    with patch.multiple(PPOTrainerSync, **verl):
+    with patch.multiple(PPOTrainerSync, **verl), patch.object(trainer_module, "_fetch_weights", fetch_weights):
         for step in range(steps + 1):
             batch = trainer.train_dataloader.collate_fn(problems(prompts, rng))
             batch["uid"] = np.array([str(uuid.uuid4()) for _ in range(prompts)], dtype=object)
@@ -252,6 +260,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
             rng.shuffle(keys)
             tags = [{"response_len": 4, "seq_len": 8} for _ in keys]
             batch = trainer._balance_batch(KVBatchMeta(keys, tags, "train"), metrics)
+            batch = trainer._compute_old_log_prob(batch, metrics)
             trainer._compute_advantage(batch, metrics)
             trainer._compute_metrics(batch, metrics, {}, step, 0)
             found.append({key: metrics.get(f"cero/time/{key}", 0.0) for key in ("allocate", "observe", "log")})
