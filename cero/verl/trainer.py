@@ -78,6 +78,7 @@ class StepRecord:
     keys, tags : of the rows that came back
     outcomes : what `_fetch` returns, on its way; None where verl will have fetched it
     won, trials : successes and rollouts that came back; None until observed
+    sampled, successes : `Rollouts` that came back, and of each its success; None until observed
     known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
     weights : dict of key -> `cero.baseline.score_weights` of that row, on its way; None: not asked for
     baselines : dict of "<uid>_<session>" -> optimal baseline; None: not asked for
@@ -92,6 +93,8 @@ class StepRecord:
     outcomes: Future | None = None
     won: np.ndarray = None
     trials: np.ndarray = None
+    sampled: selection.Rollouts = None
+    successes: np.ndarray = None
     known: dict = field(default_factory=dict)
     weights: Future | None = None
     baselines: dict | None = None
@@ -290,7 +293,7 @@ class CeroTrainer(PPOTrainerSync):
             pairs = zip(rewards, sampled.rows, strict=True)
             successes = np.array([self.settings.success.of(reward, extra_fields[row]) for reward, row in pairs])
         won, trials, low, high = group_outcomes(successes, sampled.groups, len(uids))
-        record.won, record.trials = won, trials
+        record.won, record.trials, record.sampled, record.successes = won, trials, sampled, successes
         start = 0
         for dispatch in record.dispatches:
             part = slice(start, start := start + len(dispatch.uids))
@@ -403,12 +406,15 @@ class CeroTrainer(PPOTrainerSync):
 
         keys, scores : of the rows trained on and of padding
         """
-        prompts = {uid: i for i, uid in enumerate(record.uids)}
-        real = np.array([row for row, key in enumerate(keys) if key.rsplit("_", 2)[0] in prompts])
-        trained = selection.Rollouts.of_keys([keys[row] for row in real], prompts)
-        successes = self.settings.success.of_rewards(scores[real][trained.rows])
+        trained, successes, keys_of_rows = record.sampled, record.successes, record.keys
+        if self._selects:  # not all of what was sampled
+            prompts = {uid: i for i, uid in enumerate(record.uids)}
+            real = np.array([row for row, key in enumerate(keys) if key.rsplit("_", 2)[0] in prompts])
+            keys_of_rows = [keys[row] for row in real]
+            trained = selection.Rollouts.of_keys(keys_of_rows, prompts)
+            successes = self.settings.success.of_rewards(scores[real][trained.rows])
         weight_of = record.weights.result()
-        weights = trained.per_session([weight_of[keys[row]] for row in real])
+        weights = trained.per_session([weight_of[key] for key in keys_of_rows])
         rounds = None
         if self.allocator.sequential:
             rounds = record.dispatches[0].step.round_of(trained.groups, trained.numbers)
