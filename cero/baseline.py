@@ -70,18 +70,20 @@ class OptimalBaseline:
         """
         ids = as_prompt_ids(prompt_ids)
         weights = np.asarray(weights, np.float64)
-        if not (np.isfinite(weights) & (weights >= 0)).all():
-            raise ValueError(f"weights={weights[~(np.isfinite(weights) & (weights >= 0))][:3]} must be finite and >= 0")
+        good = np.isfinite(weights) & (weights >= 0)
+        if not good.all():
+            raise ValueError(f"weights={weights[~good][:3]} must be finite and >= 0")
         if not weights.size:
             return np.zeros(0)
-        total, number = self._weights if self._weights[0] > 0 else (weights.sum(), weights.size)
+        new = np.array([weights.sum(), weights.size])
+        total, number = self._weights if self._weights[0] > 0 else new
         weights = weights / total * number + FLOOR if total > 0 else np.ones(weights.size)
         right, wrong = self.remembered(ids)
         known, won = known_so_far(rewards, groups, rounds, weights)
         own = weights * rewards
         baseline = (right[groups] + won - own) / ((right + wrong)[groups] + known - weights)
 
-        self._weights = FADING * self._weights + ((weights - FLOOR).sum() * total / number, weights.size)
+        self._weights = FADING * self._weights + new
         size = ids.size
         self._observe(ids, np.bincount(groups, own, size), np.bincount(groups, weights - own, size))
         return baseline

@@ -35,11 +35,6 @@ def test_by_hand():
     np.testing.assert_allclose(baseline._weights, [FADING * 6 + 4, FADING * 3 + 1])
 
 
-def gradients(p, n, b, rewards):
-    """Gradient estimate of a two-armed policy's logit from n rollouts with rewards, and baselines b."""
-    return ((rewards - b) * (rewards - p)).sum() / n
-
-
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.9])
 def test_unbiased_and_of_less_variance_than_the_mean(p, n):

@@ -9,9 +9,8 @@ fetched and observed in `_balance_batch`, right after sampling. The state goes i
 
 import math
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -25,11 +24,11 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from cero.advantage import group_outcomes, known_so_far
 from cero.baseline import score_weights
 from cero.runlog import FILE_NAME, RunLog
-from cero.sampling.step import Step
 from cero.state import BASELINE_FILE, save_state
 from cero.verl import selection
 from cero.verl.estimators import StepContext, compute_cero_advantage, set_context
 from cero.verl.identity import batch_prompt_ids
+from cero.verl.record import Dispatch, StepRecord
 from cero.verl.settings import (
     AGENT_LOOP_MANAGER,
     ESTIMATOR,
@@ -59,64 +58,6 @@ class CollateWithIds:
         batch[IDS] = torch.from_numpy(ids.view(np.int64))  # torch knows uint64 by name only
         self.seconds += time.perf_counter() - started
         return batch
-
-
-@dataclass
-class Dispatch:
-    """Prompts on their way: uids as dispatched, their step, E[p] of each before it; all of one length."""
-
-    uids: list
-    step: Step
-    history_mean: np.ndarray
-
-
-@dataclass
-class StepRecord:
-    """What one training step did, from its sampling to its metrics; arrays of shape (prompts,).
-
-    dispatches : of the step, one unless verl's filter_groups refills it
-    keys, tags : of the rows that came back
-    outcomes : what `_fetch` returns, on its way; None where verl will have fetched it
-    won, trials : successes and rollouts that came back; None until observed
-    sampled, successes : `Rollouts` that came back, and of each its success; None until observed
-    known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
-    weights : dict of key -> `cero.baseline.score_weights` of that row, on its way; None: not asked for
-    baselines : dict of "<uid>_<session>" -> optimal baseline; None: not asked for
-    counts : rollouts sampled, kept by the rule, trained on
-    steps : optimizer steps; None: those that verl makes of the number of rows it foresaw
-    scale : factor on the advantages
-    """
-
-    dispatches: list
-    keys: list = field(default_factory=list)
-    tags: list = field(default_factory=list)
-    outcomes: Future | None = None
-    won: np.ndarray = None
-    trials: np.ndarray = None
-    sampled: selection.Rollouts = None
-    successes: np.ndarray = None
-    known: dict = field(default_factory=dict)
-    weights: Future | None = None
-    baselines: dict | None = None
-    counts: dict = field(default_factory=dict)
-    steps: int | None = None
-    scale: float = 1.0
-
-    @property
-    def uids(self):
-        return [uid for dispatch in self.dispatches for uid in dispatch.uids]
-
-    @property
-    def ids(self):
-        return np.concatenate([dispatch.step.ids for dispatch in self.dispatches])
-
-    @property
-    def rollouts(self):
-        return np.concatenate([dispatch.step.launched for dispatch in self.dispatches])
-
-    @property
-    def cap(self):
-        return sum(dispatch.step.cap for dispatch in self.dispatches)
 
 
 def _plain(column):

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cero.advantage import Groups, advantages, known_so_far
 from cero.allocators.base import check_choice
-from cero.baseline import BASELINES, OptimalBaseline
+from cero.baseline import BASELINES, OptimalBaseline, score_weights
 from cero.sampling.keep import kept
 from cero.sampling.step import play
 from cero.simulation.contenders import parse
@@ -69,13 +69,13 @@ class Policy:
         place = (mask.cumsum(-1) - 1).clamp(min=0)
         pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
         responses = torch.full((len(rows), self.length), pad)
-        over, weights = torch.zeros(len(rows), dtype=torch.bool), torch.zeros(len(rows))
+        over, log_probs = torch.zeros(len(rows), dtype=torch.bool), torch.zeros(len(rows), self.length)
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1)
         place = place[:, -1:]
         for at in range(self.length):
             likely = torch.softmax(out.logits[:, -1], -1)
             token = torch.multinomial(likely, 1, generator=self.draw)[:, 0]
-            weights += (1 - likely.gather(1, token[:, None])[:, 0]) ** 2 * ~over
+            log_probs[:, at] = likely.gather(1, token[:, None])[:, 0].log()
             responses[:, at] = token = torch.where(over, pad, token)
             over |= token == end
             if over.all() or at == self.length - 1:
@@ -90,7 +90,8 @@ class Policy:
             self.score(questions.source, text, questions.truths[row])
             for text, row in zip(texts, rows.tolist(), strict=True)
         )
-        return responses, np.array([each["score"] for each in scored]), weights.double().numpy()
+        weights = score_weights(log_probs.numpy(), self.said(responses).numpy())
+        return responses, np.array([each["score"] for each in scored]), weights
 
     def said(self, responses):
         """Which tokens count: those up to the end of the response, bool of the shape of `responses`."""
