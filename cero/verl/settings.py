@@ -88,6 +88,7 @@ def read_settings(config):
             raise ValueError(f"the config has no {key!r} section; start with +recipe=cero (or cero_cpu)")
     allocator = OmegaConf.to_container(config.allocator, resolve=True)
     name, estimator = allocator.pop("name", None), config.algorithm.adv_estimator
+    meant = allocator.get("baseline")  # by the allocator's yaml
     for key in ("adv_estimator", "keep", "advantage", "baseline"):  # what an allocator's yaml says of others
         allocator.pop(key, None)
     for key in ("rollouts_per_prompt", "epochs", "total_budget"):
@@ -99,6 +100,14 @@ def read_settings(config):
     filtered = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
     options = _estimator_options(config)
     baseline = options.pop("baseline")
+    if estimator != ESTIMATOR or options["advantage"] != "posterior":
+        if baseline not in ("mean", meant):  # asked for, not taken over
+            raise ValueError(
+                f"algorithm.cero.baseline={baseline} with algorithm.adv_estimator={estimator} and "
+                f"algorithm.cero.advantage={options['advantage']}, which has a baseline of its own; set "
+                f"algorithm.adv_estimator={ESTIMATOR} and algorithm.cero.advantage=posterior, or leave it out"
+            )
+        baseline = "mean"
     settings = Settings(
         allocator=name,
         options=allocator,
@@ -113,7 +122,7 @@ def read_settings(config):
         log_allocations=bool(config.cero.log_allocations),
         poll_interval=_poll_interval(config.cero.poll_interval),
         estimator=options,
-        baseline=baseline if estimator == ESTIMATOR and options["advantage"] == "posterior" else "mean",
+        baseline=baseline,
     )
     instance = settings.make_allocator()
     _check_trainer(config)

@@ -34,6 +34,11 @@ REFUSED = {
     "poll interval": (["cero.poll_interval=0"], r"cero.poll_interval=0"),
     "baseline": (["algorithm.cero.baseline=best"], r"algorithm.cero.baseline='best' is not known.*mean, optimal"),
     "missing state": (["cero.on_missing_state=ignore"], r"cero.on_missing_state='ignore'"),
+    "baseline of aero": (["allocator=aero", "algorithm.cero.baseline=optimal"], r"baseline=optimal .*=aero, which has"),
+    "baseline of grpo": (
+        ["allocator=uniform", "algorithm.cero.baseline=optimal"],
+        r"baseline=optimal with algorithm.adv_estimator=grpo .*adv_estimator=cero",
+    ),
     "history": (["algorithm.cero.history=0"], r"algorithm.cero.history=0"),
     "weight": (["algorithm.cero.prompt_weight=token"], r"algorithm.cero.prompt_weight='token'"),
     "advantage": (["algorithm.cero.advantage=best"], r"algorithm.cero.advantage='best'"),
