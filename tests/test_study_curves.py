@@ -6,7 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cero.study.compare import BASELINE, Estimate, band, duels, interquartile_mean, interval, records, summarise
+from cero.study.compare import (
+    BASELINE,
+    Estimate,
+    band,
+    duels,
+    interquartile_mean,
+    interval,
+    overall,
+    records,
+    summarise,
+)
 from cero.study.curves import make_curve
 from cero.study.report import write
 
@@ -143,6 +153,26 @@ def test_duels():
     # Smoothed, `slow` ends at .45 after all of its budget, and `rise` is there at .45 between its third and fourth.
     assert met.ratio.mean == pytest.approx(2.5 / 4)
     assert duels(curves, "nobody") == []
+
+
+def test_all_tasks_together(tmp_path):
+    """A pair for each task, split and seed that both ran."""
+    rise, slow = [0.1, 0.3, 0.5, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]
+    curves = [curve(rise, "ours", seed=seed) for seed in (0, 1)] + [
+        curve(slow, "theirs", seed=1),
+        curve(rise, "ours", task="more", split="confirm"),
+        curve(rise, "theirs", task="more", split="confirm"),
+        curve(slow, "theirs", task="others", seed=1),
+        replace(curve(slow, "x-1"), group="ablation:x"),
+    ]
+    ((opponent, met),) = overall(curves, "ours")
+    assert opponent == "theirs" and met.paired == 2
+    assert met.final_gain.mean == pytest.approx(0.025) and met.area_gain.mean == pytest.approx(0.05)
+    assert overall(curves, "nobody") == []
+    write(curves, tmp_path, champion="ours")
+    assert "together\n\n`ours` against each, a pair" in (tmp_path / "report.md").read_text()
+    write([each for each in curves if each.task == "sums"], tmp_path, champion="ours")
+    assert "together" not in (tmp_path / "report.md").read_text()
 
 
 def test_report_of_one_contender(tmp_path):

@@ -147,6 +147,17 @@ def duels(curves, champion):
     return out
 
 
+def overall(curves, champion):
+    """As `duels`, over all tasks and splits together: the Summary has a pair for each task and seed that both ran.
+
+    Its gains and ratio are what it is for; accuracies of several tasks have no common mean.
+    """
+    mine = [curve for curve in curves if curve.contender == champion]
+    opponents = {c.contender: None for c in curves if c.contender != champion and not c.group.startswith("ablation")}
+    met = [(label, _summary(mine, baselines(curves, label))) for label in opponents] if mine else []
+    return [(label, summary) for label, summary in met if summary.paired]
+
+
 def summarise(curves, baseline=BASELINE):
     """A `Summary` for each contender of each task and split, in order of appearance, against the one of that label."""
     base = baselines(curves, baseline)

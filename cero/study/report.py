@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.figures import figure
-from cero.study.compare import band, cells, duels, records, summarise
+from cero.study.compare import band, cells, duels, overall, records, summarise
 from cero.study.plan import BASELINE, SHIPPED
 
 AXES = (
@@ -23,6 +23,12 @@ before, for all alike. *Area*: mean accuracy over the budget. *Gain*: mean diffe
 better. Runs that never got there count with the whole budget: with any of them the ratio is a lower bound (≥). *IQM*:
 mean of the middle half of the seeds. Intervals: percentile bootstrap over seeds, 95 %; with few seeds they are too
 narrow. Seconds depend on the machine and on what else ran on it. [README.md](README.md) has the rest.
+"""
+TOGETHER = """\
+## All tasks and seeds together
+
+`{champion}` against each, a pair for each task and seed that both ran; seeds to tune are among them.
+
 """
 
 
@@ -46,6 +52,9 @@ def write(curves, folder, champion=SHIPPED):
         written.append(path)
         text.append(f"## {heading}\n\n![accuracy]({path.name})\n\n{markdown(HEADER, map(row, rows))}{after}")
 
+    together = overall(curves, champion) if len(cells(curves)) > 1 else []
+    if together:
+        text.append(TOGETHER.format(champion=champion) + markdown(DUELS, (duel_row(*each) for each in together)))
     for (task, split), contenders in cells(curves).items():
         ablations = _ablations(contenders)
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
