@@ -140,3 +140,15 @@ def test_pilot_commit_options():
         make("pilot_commit", low=0.8, high=0.2)
     with pytest.raises(ValueError, match="pilot=0"):
         make("pilot_commit", pilot=0)
+    with pytest.raises(
+        ValueError, match="pilot of 1 .*rollouts_per_prompt=1.*only the rates 0, 1, none within low=0.125"
+    ):
+        make("pilot_commit", nbar=1)
+    with pytest.raises(ValueError, match="pilot of 2 .*only the rates 0, 0.5, 1, none within low=0.6 ... high=0.9"):
+        make("pilot_commit", low=0.6, high=0.9)
+
+
+def test_pilot_commit_with_few_rollouts():
+    """One alone would know only 0 and 1, and nobody would ever be committed to."""
+    step = make("pilot_commit", nbar=4).begin(np.arange(3))
+    assert play(step, ["01", "01", "1"]) == [5, 5, 2]

@@ -7,6 +7,10 @@ from cero.allocators.sequential import SequentialAllocator
 from cero.sampling.step import Rounds
 
 
+def _within(rates, low, high):
+    return (rates >= low - 1e-9) & (rates <= high + 1e-9)
+
+
 class PilotThenCommit(Rounds):
     """`first` rollouts for all; all that is left, in equal shares, for those with low <= p <= high.
 
@@ -22,7 +26,7 @@ class PilotThenCommit(Rounds):
 
     def _spend(self, idle, budget):
         rates = self.successes[idle] / np.maximum(self.trials[idle], 1)
-        kept = np.flatnonzero((rates >= self.low - 1e-9) & (rates <= self.high + 1e-9))
+        kept = np.flatnonzero(_within(rates, self.low, self.high))
         counts = np.zeros(idle.size, np.int64)
         if kept.size:
             counts[kept] = budget // kept.size
@@ -42,7 +46,7 @@ class PilotCommit(SequentialAllocator):
     Parameters
     ----------
     pilot : float in (0, 1]
-        Rollouts of the pilot over rollouts_per_prompt; at least one rollout.
+        Rollouts of the pilot over rollouts_per_prompt; at least two rollouts: one knows only the rates 0 and 1.
     low, high : float in [0, 1]
         Published: 0.125, 0.75. A pilot of fewer than 8 rollouts knows only coarser rates: two, only 0, 1/2 and 1.
     **options : see `PosteriorAllocator` and `Allocator`; n_min and value are not used
@@ -57,7 +61,14 @@ class PilotCommit(SequentialAllocator):
         self.high = check_number("high", high, 0, 1)
         if self.low > self.high:
             raise ValueError(f"low={self.low} is above high={self.high}, so no prompt could be kept; lower low")
+        self._pilot = min(max(2, int(self.pilot * self.rollouts_per_prompt + 0.5)), self.rollouts_per_prompt)
+        rates = np.arange(self._pilot + 1) / self._pilot
+        if not _within(rates, self.low, self.high).any():
+            raise ValueError(
+                f"a pilot of {self._pilot} (pilot={self.pilot}, rollouts_per_prompt={self.rollouts_per_prompt}) knows "
+                f"only the rates {', '.join(f'{rate:.3g}' for rate in rates)}, none within low={self.low} ... "
+                f"high={self.high}, so no prompt could be kept; raise pilot or rollouts_per_prompt"
+            )
 
     def _step(self, rows, ids, cap):
-        first = max(1, int(self.pilot * self.rollouts_per_prompt + 0.5))
-        return PilotThenCommit(ids, cap, self.n_max, first, self.low, self.high, self._lots(ids))
+        return PilotThenCommit(ids, cap, self.n_max, self._pilot, self.low, self.high, self._lots(ids))
