@@ -120,7 +120,7 @@ def train(task, out, turns):
     steps = len(ARMS) * (WARM_UP + turns)
     command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(task, out, steps)]
     found, load = [], [round(os.getloadavg()[0], 1)]
-    with open(out / "train.log", "w") as log:
+    with open(out / "train.log", "w") as log, open(out / "steps.jsonl", "w") as raw:  # raw: what a cut leaves
         process = subprocess.Popen(
             command,
             stdout=log,
@@ -135,6 +135,7 @@ def train(task, out, turns):
                 spent = cpu_seconds(process.pid)
                 cpu = sum(spent.values()) - sum(spent_then.get(pid, 0.0) for pid in spent)
                 found.append(figures_of(line) | {"seconds": now - then, "cpu": cpu})
+                print(json.dumps(found[-1]), file=raw, flush=True)
                 then, spent_then = now, spent
             code = process.wait()
         finally:

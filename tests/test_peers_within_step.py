@@ -140,8 +140,6 @@ def test_pilot_commit_options():
         make("pilot_commit", low=0.8, high=0.2)
     with pytest.raises(ValueError, match="pilot=0"):
         make("pilot_commit", pilot=0)
-    with pytest.raises(ValueError, match=r"pilot of 1 .*=1\) knows only the rates 0, 1, none within low=0.125"):
-        make("pilot_commit", nbar=1, n_min=0)
     with pytest.raises(ValueError, match="pilot of 2 .*only the rates 0, 0.5, 1, none within low=0.6 ... high=0.9"):
         make("pilot_commit", low=0.6, high=0.9)
 

@@ -63,7 +63,8 @@ class PilotCommit(SequentialAllocator):
             raise ValueError(f"low={self.low} is above high={self.high}, so no prompt could be kept; lower low")
         self._pilot = min(max(2, int(self.pilot * self.rollouts_per_prompt + 0.5)), self.rollouts_per_prompt)
         rates = np.arange(self._pilot + 1) / self._pilot
-        if not _within(rates, self.low, self.high).any():
+        # A pilot that is all of the budget leaves nothing to commit, to whomever.
+        if self._pilot < self.rollouts_per_prompt and not _within(rates, self.low, self.high).any():
             raise ValueError(
                 f"a pilot of {self._pilot} (pilot={self.pilot}, rollouts_per_prompt={self.rollouts_per_prompt}) knows "
                 f"only the rates {', '.join(f'{rate:.3g}' for rate in rates)}, none within low={self.low} ... "
