@@ -215,8 +215,9 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
     from cero.runlog import RunLog
     from cero.verl import trainer as trainer_module
     from cero.verl.estimators import compute_cero_advantage
+    from cero.verl.identity import CollateWithIds
     from cero.verl.settings import read_settings
-    from cero.verl.trainer import CeroTrainer, CollateWithIds
+    from cero.verl.trainer import CeroTrainer
 
     config = compose("+recipe=cero_cpu", f"data.train_batch_size={prompts}", f"actor_rollout_ref.rollout.n={rollouts}")
     trainer, rng = CeroTrainer.__new__(CeroTrainer), np.random.default_rng(0)

@@ -13,7 +13,6 @@ from cero.study.compare import (
     duels,
     interquartile_mean,
     interval,
-    overall,
     records,
     summarise,
 )
@@ -165,10 +164,10 @@ def test_all_tasks_together(tmp_path):
         curve(slow, "theirs", task="others", seed=1),
         replace(curve(slow, "x-1"), group="ablation:x"),
     ]
-    ((opponent, met),) = overall(curves, "ours")
+    ((opponent, met),) = duels(curves, "ours")
     assert opponent == "theirs" and met.paired == 2
     assert met.final_gain.mean == pytest.approx(0.025) and met.area_gain.mean == pytest.approx(0.05)
-    assert overall(curves, "nobody") == []
+    assert duels(curves, "nobody") == []
     write(curves, tmp_path, champion="ours")
     assert "together\n\n`ours` against each, a pair" in (tmp_path / "report.md").read_text()
     write([each for each in curves if each.task == "sums"], tmp_path, champion="ours")

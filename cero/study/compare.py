@@ -134,23 +134,11 @@ def cells(curves):
 
 
 def duels(curves, champion):
-    """The contender `champion` against each other one, ablations apart, where they share seeds.
+    """The contender `champion` against each other one, ablations apart: a pair for each task and seed that both ran.
+
+    Over several tasks it is gains and ratio that count; accuracies have no common mean there.
 
     Returns a list of (opponent's label, Summary of the champion's runs with that opponent as the baseline).
-    """
-    out = []
-    for contenders in cells(curves).values():
-        for label, mine in contenders.items():
-            if champion in contenders and label != champion and not mine[0].group.startswith("ablation"):
-                met = _summary(contenders[champion], baselines(mine, label))
-                out += [(label, met)] if met.paired else []
-    return out
-
-
-def overall(curves, champion):
-    """As `duels`, over all tasks and splits together: the Summary has a pair for each task and seed that both ran.
-
-    Its gains and ratio are what it is for; accuracies of several tasks have no common mean.
     """
     mine = [curve for curve in curves if curve.contender == champion]
     opponents = {c.contender: None for c in curves if c.contender != champion and not c.group.startswith("ablation")}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.figures import figure
-from cero.study.compare import band, cells, duels, overall, records, summarise
+from cero.study.compare import band, cells, duels, records, summarise
 from cero.study.plan import BASELINE, SHIPPED
 
 AXES = (
@@ -41,7 +41,7 @@ def write(curves, folder, champion=SHIPPED):
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "results.json"]
     written[0].write_text(json.dumps(records(curves), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    summaries, met = summarise(curves), duels(curves, champion)
+    summaries, by_cell = summarise(curves), cells(curves)
     text = ["# Does it train better?\n", METHOD.format(baseline=BASELINE)]
 
     def section(name, heading, draw, contenders, rows, after=""):
@@ -52,14 +52,14 @@ def write(curves, folder, champion=SHIPPED):
         written.append(path)
         text.append(f"## {heading}\n\n![accuracy]({path.name})\n\n{markdown(HEADER, map(row, rows))}{after}")
 
-    together = overall(curves, champion) if len(cells(curves)) > 1 else []
+    together = duels(curves, champion) if len(by_cell) > 1 else []
     if together:
         text.append(TOGETHER.format(champion=champion) + markdown(DUELS, (duel_row(*each) for each in together)))
-    for (task, split), contenders in cells(curves).items():
+    for (task, split), contenders in by_cell.items():
         ablations = _ablations(contenders)
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
         rivals = {c: of for c, of in contenders.items() if not of[0].group.startswith("ablation")}
-        duel = [(opponent, s) for opponent, s in met if (s.task, s.split) == (task, split)]
+        duel = duels([curve for runs in contenders.values() for curve in runs], champion)
         after = f"\n`{champion}` against each:\n\n{markdown(DUELS, (duel_row(*each) for each in duel))}" if duel else ""
         name, heading = f"{task}-{split}", f"{task}, seeds to {split}"
         section(name, heading, plot, rivals, [s for s in mine if s.contender in rivals], after)

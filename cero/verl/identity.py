@@ -6,11 +6,15 @@ answer is another prompt; true duplicates are one prompt, sharing posterior and 
 A column `prompt_id` in the data set overrides it.
 """
 
+import time
+
 import numpy as np
+import torch
 
 from cero.prompts import as_prompt_ids, prompt_id
 
 ID_COLUMN = "prompt_id"
+IDS = "__cero_ids__"  # column of a dispatch batch that no worker sees
 
 
 def _canonical(value):
@@ -55,3 +59,22 @@ def batch_prompt_ids(batch):
     answers = [reward.get("ground_truth") if isinstance(reward, dict) else None for reward in rewards]
     rows = zip(sources, list(batch["raw_prompt"]), answers, strict=True)
     return np.array([row_prompt_id(*row) for row in rows], dtype=np.uint64)
+
+
+class CollateWithIds:
+    """A collate function of verl's, and each prompt's id.
+
+    Where the data is loaded, mostly by other processes and ahead of the step, its rows are still plain dicts.
+    """
+
+    def __init__(self, collate):
+        self.collate, self.seconds = collate, 0.0  # spent on ids in this process
+
+    def __call__(self, rows):
+        batch = self.collate(rows)
+        started = time.perf_counter()
+        absent = [None] * len(rows)
+        ids = batch_prompt_ids({"data_source": absent, "reward_model": absent} | batch)
+        batch[IDS] = torch.from_numpy(ids.view(np.int64))  # torch knows uint64 by name only
+        self.seconds += time.perf_counter() - started
+        return batch

@@ -88,7 +88,6 @@ def read_settings(config):
             raise ValueError(f"the config has no {key!r} section; start with +recipe=cero (or cero_cpu)")
     allocator = OmegaConf.to_container(config.allocator, resolve=True)
     name, estimator = allocator.pop("name", None), config.algorithm.adv_estimator
-    meant = allocator.get("baseline")  # by the allocator's yaml
     for key in ("adv_estimator", "keep", "advantage", "baseline"):  # what an allocator's yaml says of others
         allocator.pop(key, None)
     for key in ("rollouts_per_prompt", "epochs", "total_budget"):
@@ -99,15 +98,7 @@ def read_settings(config):
             )
     filtered = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
     options = _estimator_options(config)
-    baseline = options.pop("baseline")
-    if estimator != ESTIMATOR or options["advantage"] != "posterior":
-        if baseline not in ("mean", meant):  # asked for, not taken over
-            raise ValueError(
-                f"algorithm.cero.baseline={baseline} with algorithm.adv_estimator={estimator} and "
-                f"algorithm.cero.advantage={options['advantage']}, which has a baseline of its own; set "
-                f"algorithm.adv_estimator={ESTIMATOR} and algorithm.cero.advantage=posterior, or leave it out"
-            )
-        baseline = "mean"
+    baseline = _baseline(options.pop("baseline"), config, options["advantage"])
     settings = Settings(
         allocator=name,
         options=allocator,
@@ -172,6 +163,20 @@ def _estimator_options(config):
     check_choice("algorithm.cero.baseline", options["baseline"], BASELINES)
     check_choice("algorithm.cero.aero_form", options["aero_form"], AERO_FORMS)
     return options
+
+
+def _baseline(asked, config, advantage):
+    """What is subtracted from rewards; estimators but `posterior` have their own, so none is learned for them."""
+    estimator = config.algorithm.adv_estimator
+    if estimator == ESTIMATOR and advantage == "posterior":
+        return asked
+    if asked not in ("mean", config.allocator.get("baseline")):  # asked for, not the allocator's own default
+        raise ValueError(
+            f"algorithm.cero.baseline={asked} with algorithm.adv_estimator={estimator} and "
+            f"algorithm.cero.advantage={advantage}, which has a baseline of its own; set "
+            f"algorithm.adv_estimator={ESTIMATOR} and algorithm.cero.advantage=posterior, or leave it out"
+        )
+    return "mean"
 
 
 def _check_trainer(config):

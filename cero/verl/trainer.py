@@ -27,7 +27,7 @@ from cero.runlog import FILE_NAME, RunLog
 from cero.state import BASELINE_FILE, save_state
 from cero.verl import selection
 from cero.verl.estimators import StepContext, compute_cero_advantage, set_context
-from cero.verl.identity import batch_prompt_ids
+from cero.verl.identity import IDS, CollateWithIds
 from cero.verl.record import Dispatch, StepRecord
 from cero.verl.settings import (
     AGENT_LOOP_MANAGER,
@@ -37,27 +37,6 @@ from cero.verl.settings import (
     read_settings,
     resume_state,
 )
-
-IDS = "__cero_ids__"  # column of a dispatch batch that no worker sees
-
-
-class CollateWithIds:
-    """A collate function of verl's, and each prompt's id.
-
-    Where the data is loaded, mostly by other processes and ahead of the step, its rows are still plain dicts.
-    """
-
-    def __init__(self, collate):
-        self.collate, self.seconds = collate, 0.0  # spent on ids in this process
-
-    def __call__(self, rows):
-        batch = self.collate(rows)
-        started = time.perf_counter()
-        absent = [None] * len(rows)
-        ids = batch_prompt_ids({"data_source": absent, "reward_model": absent} | batch)
-        batch[IDS] = torch.from_numpy(ids.view(np.int64))  # torch knows uint64 by name only
-        self.seconds += time.perf_counter() - started
-        return batch
 
 
 def _plain(column):

@@ -19,9 +19,9 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from cero.baseline import OptimalBaseline
 from cero.sampling.step import play
 from cero.verl import trainer as module
-from cero.verl.identity import batch_prompt_ids
+from cero.verl.identity import IDS, CollateWithIds, batch_prompt_ids
 from cero.verl.settings import read_settings
-from cero.verl.trainer import IDS, CeroTrainer, CollateWithIds
+from cero.verl.trainer import CeroTrainer
 
 PROMPTS, N = 8, 4
 WEIGHTS = ["old_log_probs", "response_mask"]  # fetched for the optimal baseline

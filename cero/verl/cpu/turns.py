@@ -27,8 +27,9 @@ def register(v1):
     """Register the trainer with verl; `v1`: the module that has just been imported. Returns the class."""
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+    from cero.verl.identity import CollateWithIds
     from cero.verl.settings import TRAINER_MODE as OUR_MODE
-    from cero.verl.trainer import CeroTrainer, CollateWithIds
+    from cero.verl.trainer import CeroTrainer
 
     class Turns:
         """Before each step the trainer becomes whose turn it is: an object of verl's class, or of ours."""
