@@ -6,9 +6,10 @@
 `cero benchmark` prepares the folder. Same model, questions, rewards, allocators, advantages and loss (one update a
 step, averaged over tokens, AdamW); no engine, no Ray. A contender is written as for `cero simulate` (so CERO as
 shipped is cero:signal_hard@n=1,batch=40,baseline=optimal), with its allocator's own bounds where it gives none; behind
-an @ is what else differs: n (rollouts per prompt), batch (prompts a step), lr, baseline (mean or optimal). The budget
-of rollouts is the same for all, so fewer a step are more steps. One JSON line a run goes to --out: rollouts, held-out
-accuracy after them, its area, accuracy on the train questions at the end. `laboratory_table.py` makes a table of them.
+an @ is what else differs: n (rollouts per prompt), batch (prompts a step), lr, baseline (mean or optimal), exact (1:
+each step costs batch x n; 0: what the allocator asks for, within the run's budget). The budget of rollouts is the same
+for all, so fewer a step are more steps. One JSON line a run goes to --out: rollouts, held-out accuracy after them, its
+area, accuracy on the train questions at the end. `laboratory_table.py` makes a table of them.
 """
 
 import argparse
@@ -125,8 +126,11 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
     own = dict(word.split("=") for word in more.split(",")) if more else {}
     n, batch, lr = int(own.pop("n", n)), int(own.pop("batch", batch)), float(own.pop("lr", lr))
     kind = check_choice("baseline", own.pop("baseline", "mean"), BASELINES)
+    exact = check_choice("exact", own.pop("exact", "1"), ("0", "1")) == "1"
     if own:
-        raise ValueError(f"contender {label!r}: behind the @ there are n, batch, lr, baseline, not {next(iter(own))!r}")
+        raise ValueError(
+            f"contender {label!r}: behind the @ there are n, batch, lr, baseline, exact, not {next(iter(own))!r}"
+        )
     optimal = OptimalBaseline() if kind == "optimal" else None
     contender = parse(written)
     policy = Policy(folder, score, length, lr, seed * 7919 + 13)
@@ -142,7 +146,7 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
         rows, to_come = to_come[:batch], to_come[batch:]
         ids = rows.astype(np.uint64)
         history = allocator.success_mean(ids)
-        step, drawn = allocator.begin(ids, min(batch * n, allocator.ledger.left)), []
+        step, drawn = allocator.begin(ids, min(batch * n, allocator.ledger.left) if exact else None), []
 
         def sample(prompts, rollouts, rows=rows, step=step, drawn=drawn):
             group = np.repeat(prompts, rollouts)
