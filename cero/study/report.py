@@ -165,8 +165,12 @@ def plot(contenders, path, title):
 
 def _colours(contenders):
     """Main contenders in colour, the baseline black; peers, which would be too many, all in one grey."""
+    from matplotlib import colormaps
+
     main = [label for label, mine in contenders.items() if mine[0].group != "peer" and label != BASELINE]
-    return {BASELINE: "black"} | {label: f"C{i % 10}" for i, label in enumerate(main)}
+    pairs = colormaps["tab20"].colors  # each strong colour is followed by its light one
+    twenty = pairs[::2] + pairs[1::2]
+    return {BASELINE: "black"} | {label: twenty[i % 20] for i, label in enumerate(main)}
 
 
 def _curves(axis, contenders, by, unit):
