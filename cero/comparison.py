@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.figures import figure
+from cero.figures import colours, figure
 from cero.report import Run, find_log, summarise
 
 JOB_FILE = "job.json"  # beside the log: {"overrides": [...], "allocator": name}, written when a run starts
@@ -294,8 +294,8 @@ def plot(members, path, title=None):
     """
     validated = any(member.run.accuracy()[0].size for member in members)
     with figure(path, 1, 1, size=(9, 5.5)) as (_, axis):
-        colours = _colours(len(members))
-        for member, colour in zip(members, colours, strict=True):
+        palette = colours(len(members))
+        for member, colour in zip(members, palette, strict=True):
             if validated:
                 spent, height = member.run.accuracy()
                 style = {"marker": "o", "markersize": 4}
@@ -309,11 +309,3 @@ def plot(members, path, title=None):
         axis.legend(fontsize=8)
         axis.set_title(title or "What the rollouts bought")
     return Path(path)
-
-
-def _colours(count):
-    from matplotlib import colormaps
-
-    if count <= 10:
-        return [colormaps["tab10"](i) for i in range(count)]
-    return [colormaps["viridis"](x) for x in np.linspace(0, 0.95, count)]

@@ -1,4 +1,4 @@
-"""Where do pictures go? One place that opens a figure without a display and writes it as PNG."""
+"""Where do pictures go, and in which colours? One place that opens a figure without a display and writes it as PNG."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,3 +20,13 @@ def figure(path, rows, columns, size):
         fig.savefig(path, dpi=120)
     finally:
         plt.close(fig)
+
+
+def colours(count):
+    """Colours of `count` lines, a list: told apart by hue up to twenty, from dark to light beyond."""
+    from matplotlib import colormaps
+
+    if count <= 20:
+        pairs = colormaps["tab20"].colors  # each strong colour is followed by its light one
+        return [*pairs[::2], *pairs[1::2]][:count]
+    return [colormaps["viridis"](0.95 * i / (count - 1)) for i in range(count)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.figures import figure
+from cero.figures import colours, figure
 from cero.study.compare import band, cells, duels, records, summarise
 from cero.study.plan import BASELINE, SHIPPED
 
@@ -163,36 +163,32 @@ def plot(contenders, path, title):
         fig.suptitle(title)
 
 
-def _colours(contenders):
+def _colour_of(contenders):
     """Main contenders in colour, the baseline black; peers, which would be too many, all in one grey."""
-    from matplotlib import colormaps
-
     main = [label for label, mine in contenders.items() if mine[0].group != "peer" and label != BASELINE]
-    pairs = colormaps["tab20"].colors  # each strong colour is followed by its light one
-    twenty = pairs[::2] + pairs[1::2]
-    return {BASELINE: "black"} | {label: twenty[i % 20] for i, label in enumerate(main)}
+    return {BASELINE: "black"} | dict(zip(main, colours(len(main)), strict=True))
 
 
 def _curves(axis, contenders, by, unit):
-    colours = _colours(contenders)
-    peers = [label for label in contenders if label not in colours]
+    colour_of = _colour_of(contenders)
+    peers = [label for label in contenders if label not in colour_of]
     for label, mine in contenders.items():
         x, mean, low, high = band(mine, by)
         if label in peers:
             name = "peers (panel 4)" if label == peers[0] else None
             axis.plot(x / unit, mean, color="0.75", linewidth=0.8, label=name, zorder=1)
             continue
-        axis.plot(x / unit, mean, color=colours[label], label=label, linewidth=1.5)
-        axis.fill_between(x / unit, low, high, color=colours[label], alpha=0.12, linewidth=0)
+        axis.plot(x / unit, mean, color=colour_of[label], label=label, linewidth=1.5)
+        axis.fill_between(x / unit, low, high, color=colour_of[label], alpha=0.12, linewidth=0)
 
 
 def _gains(axis, contenders):
     curves = [curve for mine in contenders.values() for curve in mine]
     summaries = [s for s in summarise(curves) if s.contender != BASELINE and not math.isnan(s.area_gain.mean)]
     summaries.sort(key=lambda s: s.area_gain.mean)
-    colours = _colours(contenders)
+    colour_of = _colour_of(contenders)
     for place, s in enumerate(summaries):
-        colour = colours.get(s.contender, "0.5")
+        colour = colour_of.get(s.contender, "0.5")
         axis.plot([100 * s.area_gain.low, 100 * s.area_gain.high], [place, place], color=colour, linewidth=2)
         axis.plot(100 * s.area_gain.mean, place, "o", color=colour, markersize=5)
     axis.axvline(0, color="black", linewidth=0.8)
