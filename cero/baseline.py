@@ -78,30 +78,35 @@ class OptimalBaseline:
         new = np.array([weights.sum(), weights.size])
         total, number = self._weights if self._weights[0] > 0 else new
         weights = weights / total * number + FLOOR if total > 0 else np.ones(weights.size)
-        right, wrong = self.remembered(ids)
+        rows = self.table.rows(ids)
+        right, wrong = self._of_rows(rows)
         known, won = known_so_far(rewards, groups, rounds, weights)
         own = weights * rewards
         baseline = (right[groups] + won - own) / ((right + wrong)[groups] + known - weights)
 
         self._weights = FADING * self._weights + new
         size = ids.size
-        self._observe(ids, np.bincount(groups, own, size), np.bincount(groups, weights - own, size))
+        self._observe(ids, rows, np.bincount(groups, own, size), np.bincount(groups, weights - own, size))
         return baseline
 
     def remembered(self, prompt_ids):
         """(right, wrong): what earlier visits weigh, the prior included; two float arrays, shape (n,), > 0."""
-        rows = self.table.rows(as_prompt_ids(prompt_ids))
+        return self._of_rows(self.table.rows(as_prompt_ids(prompt_ids)))
+
+    def _of_rows(self, rows):
         known = rows >= 0
         counts = np.full((2, rows.size), PRIOR / 2)
         for count, column in zip(counts, ("right", "wrong"), strict=True):
             count[known] += self.table[column][rows[known]]
         return counts[0], counts[1]
 
-    def _observe(self, ids, right, wrong):
+    def _observe(self, ids, rows, right, wrong):
         visited = right + wrong > 0
         order, ids = sort_ids(ids[visited])
-        ids, _, right, wrong = merge_repeats(ids, right[visited][order], wrong[visited][order])
-        rows = self.table.add(ids)
+        rows = rows[visited][order]
+        if (rows < 0).any():
+            rows = self.table.add(ids)
+        rows, _, right, wrong = merge_repeats(rows, right[visited][order], wrong[visited][order])
         for column, weight in (("right", right), ("wrong", wrong)):
             self.table[column][rows] = self.forgetting * self.table[column][rows] + weight
 

@@ -43,12 +43,16 @@ def _mixed(a, b, group, successes, failures):
     if group < 2:
         return result
     total = a + b + successes + failures
-    right, wrong = moment(a, b, successes + 1, failures + 1), moment(a, b, successes + 1, failures + 1)
+    right = moment(a, b, successes + 1, failures + 1)
+    wrong = right.copy()
     for k in range(1, group):
         result += right
         result += wrong
-        right = right * (a + successes + k) / (total + k + 1)
-        wrong = wrong * (b + failures + k) / (total + k + 1)
+        after = total + k + 1
+        right *= a + successes + k
+        right /= after
+        wrong *= b + failures + k
+        wrong /= after
     return result
 
 

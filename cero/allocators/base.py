@@ -203,8 +203,9 @@ class Allocator(ABC):
                 "n/std": float(self._last.std()),
                 "n/zero": float((self._last == 0).mean()),
             }
-            for quantile in (10, 50, 90):
-                figures[f"n/p{quantile}"] = float(np.percentile(self._last, quantile))
+            quantiles = (10, 50, 90)
+            for quantile, n in zip(quantiles, np.percentile(self._last, quantiles), strict=True):
+                figures[f"n/p{quantile}"] = float(n)
         return figures
 
     def options(self):

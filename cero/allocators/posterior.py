@@ -193,10 +193,11 @@ class PosteriorAllocator(Allocator):
         figures = super().metrics()
         if self._last_rows.size:
             a, b = self.posterior_parameters(self._last_rows)
-            figures["posterior/mean"] = float(posterior.mean(a, b).mean())
-            figures["posterior/std"] = float(posterior.mean(a, b).std())
+            means = posterior.mean(a, b)
+            figures["posterior/mean"] = float(means.mean())
+            figures["posterior/std"] = float(means.std())
             figures["posterior/strength"] = float((a + b).mean())
-            figures["posterior/value"] = float(self.values(self._last_rows).mean())
+            figures["posterior/value"] = float(posterior.VALUES[self.value](a, b, self._group).mean())
             if self.forgetting == "auto":
                 figures["posterior/forgetting"] = self._retention()
             if self.prior == "pooled":

@@ -17,19 +17,22 @@ ID_COLUMN = "prompt_id"
 IDS = "__cero_ids__"  # column of a dispatch batch that no worker sees
 
 
+_BYTES, _PLAIN, _SEQUENCES = (bytes, bytearray), (type(None), bool, int, float, np.generic), (list, tuple)
+
+
 def _canonical(value):
     """Bytes that are equal exactly when two messages (or answers) are: types and structure are kept apart."""
     if isinstance(value, str):
         return b"s" + value.encode("utf-8", "surrogatepass")
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, _BYTES):
         return b"b" + bytes(value)
-    if value is None or isinstance(value, bool | int | float | np.generic):
+    if isinstance(value, _PLAIN):
         return b"v" + repr(value.item() if isinstance(value, np.generic) else value).encode()
     if isinstance(value, dict):
         # None entries are how parquet fills keys that other rows have.
         parts = [p for k in sorted(value) if value[k] is not None for p in (_canonical(k), _canonical(value[k]))]
         return b"d" + _joined(parts)
-    if isinstance(value, list | tuple):
+    if isinstance(value, _SEQUENCES):
         return b"l" + _joined([_canonical(item) for item in value])
     if hasattr(value, "tobytes") and hasattr(value, "size"):  # PIL images and arrays
         kind = getattr(value, "mode", None) or str(getattr(value, "dtype", ""))

@@ -44,14 +44,6 @@ def _plain(column):
     return [getattr(value, "data", value) for value in column]
 
 
-def _in_background(function, *args):
-    """Call `function` in a thread of its own; returns the future."""
-    thread = ThreadPoolExecutor(1)
-    future = thread.submit(function, *args)
-    thread.shutdown(wait=False)
-    return future
-
-
 def _fetch_weights(keys, partition_id):
     """How far each row moves the policy: dict of key -> float. See `cero.baseline`."""
     data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["old_log_probs", "response_mask"])
@@ -163,7 +155,7 @@ class CeroTrainer(PPOTrainerSync):
             if record.steps is not None and record.steps > 1 and is_padding.any():
                 batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
             if not self._selects and not self._estimates:
-                record.outcomes = _in_background(self._fetch, record.keys, batch.partition_id)
+                record.outcomes = self._background.submit(self._fetch, record.keys, batch.partition_id)
             if self.settings.drop_zero_advantage:
                 rows_before = selection.round_up(before["rows"], self._row_multiple(before["rows"]))
                 record.scale = selection.advantage_scale(
@@ -185,6 +177,11 @@ class CeroTrainer(PPOTrainerSync):
     def _estimates(self):
         """Whether advantages are ours."""
         return self.config.algorithm.adv_estimator == ESTIMATOR
+
+    @cached_property
+    def _background(self):
+        """A thread that fetches from the queue while verl's own part of the step goes on."""
+        return ThreadPoolExecutor(1, thread_name_prefix="cero")
 
     @cached_property
     def baseline(self):
@@ -383,7 +380,7 @@ class CeroTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch, metrics):
         batch = super()._compute_old_log_prob(batch, metrics)
         if self.baseline is not None:
-            self._record.weights = _in_background(_fetch_weights, list(batch.keys), batch.partition_id)
+            self._record.weights = self._background.submit(_fetch_weights, list(batch.keys), batch.partition_id)
         return batch
 
     def _compute_advantage(self, batch, metrics):
