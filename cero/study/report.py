@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +42,14 @@ def write(curves, folder, champion=SHIPPED):
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "results.json"]
     written[0].write_text(json.dumps(records(curves), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    summaries, by_cell = summarise(curves), cells(curves)
+    summaries, by_cell, colour_of = summarise(curves), cells(curves), _colour_of(curves)
     text = ["# Does it train better?\n", METHOD.format(baseline=BASELINE)]
 
     def section(name, heading, draw, contenders, rows, after=""):
         if not contenders:
             return
         path = folder / f"{name}.png"
-        draw(contenders, path, heading)
+        draw(contenders, path, heading, colour_of)
         written.append(path)
         text.append(f"## {heading}\n\n![accuracy]({path.name})\n\n{markdown(HEADER, map(row, rows))}{after}")
 
@@ -152,25 +153,29 @@ def table(summaries, title):
 # ---- pictures -----------------------------------------------------------------------------------------------------
 
 
-def plot(contenders, path, title):
-    """The main contenders' curves over three axes, and everyone's gain in area. `contenders`: label -> curves."""
+def plot(contenders, path, title, colour_of):
+    """The main contenders' curves over three axes, and everyone's gain in area.
+
+    contenders : label -> curves; colour_of : label -> colour, of the main ones
+    """
     with figure(path, 2, 2, size=(13, 9)) as (fig, axes):
         for axis, (by, unit, label) in zip(axes.flat, AXES, strict=False):
-            _curves(axis, contenders, by, unit)
+            _curves(axis, contenders, by, unit, colour_of)
             axis.set(xlabel=label, ylabel="held-out accuracy")
         axes[0, 0].legend(fontsize=8)
-        _gains(axes[1, 1], contenders)
+        _gains(axes[1, 1], contenders, colour_of)
         fig.suptitle(title)
 
 
-def _colour_of(contenders):
-    """Main contenders in colour, the baseline black; peers, which would be too many, all in one grey."""
-    main = [label for label, mine in contenders.items() if mine[0].group != "peer" and label != BASELINE]
+def _colour_of(curves):
+    """Main contenders in colour, the same in all pictures, the baseline black; peers, too many, stay grey."""
+    runs = Counter(c.contender for c in curves if c.group != "peer" and not c.group.startswith("ablation:"))
+    runs.pop(BASELINE, None)
+    main = [label for label, _ in runs.most_common()]  # the most seen get the strongest colours
     return {BASELINE: "black"} | dict(zip(main, colours(len(main)), strict=True))
 
 
-def _curves(axis, contenders, by, unit):
-    colour_of = _colour_of(contenders)
+def _curves(axis, contenders, by, unit, colour_of):
     peers = [label for label in contenders if label not in colour_of]
     for label, mine in contenders.items():
         x, mean, low, high = band(mine, by)
@@ -182,11 +187,10 @@ def _curves(axis, contenders, by, unit):
         axis.fill_between(x / unit, low, high, color=colour_of[label], alpha=0.12, linewidth=0)
 
 
-def _gains(axis, contenders):
+def _gains(axis, contenders, colour_of):
     curves = [curve for mine in contenders.values() for curve in mine]
     summaries = [s for s in summarise(curves) if s.contender != BASELINE and not math.isnan(s.area_gain.mean)]
     summaries.sort(key=lambda s: s.area_gain.mean)
-    colour_of = _colour_of(contenders)
     for place, s in enumerate(summaries):
         colour = colour_of.get(s.contender, "0.5")
         axis.plot([100 * s.area_gain.low, 100 * s.area_gain.high], [place, place], color=colour, linewidth=2)
@@ -196,14 +200,20 @@ def _gains(axis, contenders):
     axis.set(xlabel=f"area: points more than {BASELINE} (paired by seed, 95 %)")
 
 
-def plot_ablations(ablations, path, title):
-    """Accuracy over rollouts, a panel for each ablation. `ablations`: name -> label -> curves."""
+def plot_ablations(ablations, path, title, colour_of):
+    """Accuracy over rollouts, a panel for each ablation.
+
+    ablations : name -> label -> curves; colour_of : label -> colour, of those that are in each panel
+    """
     columns = min(3, len(ablations))
     rows = math.ceil(len(ablations) / columns)
     with figure(path, rows, columns, size=(4.6 * columns, 3.6 * rows)) as (fig, axes):
         panels = list(np.ravel(axes))
         for axis, (name, contenders) in zip(panels, ablations.items(), strict=False):
-            _curves(axis, contenders, "rollouts", 1e3)
+            own = [label for label in contenders if label not in colour_of]
+            taken = {colour_of[label] for label in contenders if label in colour_of}
+            free = [colour for colour in colours(len(own) + len(taken)) if colour not in taken]
+            _curves(axis, contenders, "rollouts", 1e3, colour_of | dict(zip(own, free, strict=False)))
             axis.set(title=name, xlabel=AXES[0][2], ylabel="held-out accuracy")
             axis.legend(fontsize=7)
         for axis in panels[len(ablations) :]:
