@@ -108,11 +108,14 @@ class PosteriorAllocator(Allocator):
 
     def values(self, rows):
         """The value of a rollout, shape of `rows`, >= 0."""
-        return posterior.VALUES[self.value](*self.posterior_parameters(rows), self._group)
+        return self._value_under(*self.posterior_parameters(rows))
 
     def prior_value(self):
         """The value of a rollout for a prompt never seen, under the fixed prior."""
-        return float(posterior.VALUES[self.value](np.float64(self.prior_a), np.float64(self.prior_b), self._group))
+        return float(self._value_under(np.float64(self.prior_a), np.float64(self.prior_b)))
+
+    def _value_under(self, a, b):
+        return posterior.VALUES[self.value](a, b, self._group)
 
     def success_mean(self, prompt_ids):
         rows = self.table.rows(as_prompt_ids(prompt_ids))
@@ -197,7 +200,7 @@ class PosteriorAllocator(Allocator):
             figures["posterior/mean"] = float(means.mean())
             figures["posterior/std"] = float(means.std())
             figures["posterior/strength"] = float((a + b).mean())
-            figures["posterior/value"] = float(posterior.VALUES[self.value](a, b, self._group).mean())
+            figures["posterior/value"] = float(self._value_under(a, b).mean())
             if self.forgetting == "auto":
                 figures["posterior/forgetting"] = self._retention()
             if self.prior == "pooled":
