@@ -213,7 +213,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
 
     from cero.baseline import score_weights
     from cero.runlog import RunLog
-    from cero.verl import trainer as trainer_module
+    from cero.verl import outcomes
     from cero.verl.estimators import compute_cero_advantage
     from cero.verl.identity import CollateWithIds
     from cero.verl.settings import read_settings
@@ -248,7 +248,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
         "_compute_metrics": lambda *arguments: None,
     }
     found = []
-    with patch.multiple(PPOTrainerSync, **verl), patch.object(trainer_module, "_fetch_weights", fetch_weights):
+    with patch.multiple(PPOTrainerSync, **verl), patch.object(outcomes, "fetch_weights", fetch_weights):
         for step in range(steps + 1):
             batch = trainer.train_dataloader.collate_fn(problems(prompts, rng))
             batch["uid"] = np.array([str(uuid.uuid4()) for _ in range(prompts)], dtype=object)

@@ -23,8 +23,9 @@ class StepRecord:
     """What one training step did, from its sampling to its metrics; arrays of shape (prompts,).
 
     dispatches : of the step, one unless verl's filter_groups refills it
+    sequential : whether it was sampled in rounds, in which case there is one dispatch
     keys, tags : of the rows that came back
-    outcomes : what `_fetch` returns, on its way; None where verl will have fetched it
+    outcomes : what `cero.verl.outcomes.fetch` returns, on its way; None where verl will have fetched it
     won, trials : successes and rollouts that came back; None until observed
     sampled, successes : `Rollouts` that came back, and of each its success; None until observed
     known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
@@ -36,6 +37,7 @@ class StepRecord:
     """
 
     dispatches: list
+    sequential: bool = False
     keys: list = field(default_factory=list)
     tags: list = field(default_factory=list)
     outcomes: Future | None = None
@@ -65,3 +67,9 @@ class StepRecord:
     @property
     def cap(self):
         return sum(dispatch.step.cap for dispatch in self.dispatches)
+
+    def round_of(self, rollouts):
+        """In which of its prompt's rounds each of these `Rollouts` was launched; None where there is but one."""
+        if not self.sequential:
+            return None
+        return self.dispatches[0].step.round_of(rollouts.groups, rollouts.numbers)

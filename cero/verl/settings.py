@@ -53,6 +53,11 @@ class Settings:
     estimator: dict
     baseline: str
 
+    @property
+    def selects(self):
+        """Whether rollouts may be left out of training, by what they earned."""
+        return self.keep["rule"] != "all" or self.drop_zero_advantage
+
     def make_allocator(self, epochs=None, total_budget=None):
         """The allocator, for `epochs` visits to each prompt. Raises ValueError naming `allocator.<key>`."""
         try:
@@ -209,7 +214,7 @@ def _check_combinations(config, settings, instance, estimator, filtered):
             f"algorithm.filter_groups.enable=True with allocator={settings.allocator}: filtering refills one prompt at "
             "a time, so there is no step's budget to divide; use allocator=uniform, or switch filtering off"
         )
-    if filtered and (settings.keep["rule"] != "all" or settings.drop_zero_advantage):
+    if filtered and settings.selects:
         raise ValueError(
             f"algorithm.filter_groups.enable=True with cero.keep.rule={settings.keep['rule']} and "
             f"cero.drop_zero_advantage={settings.drop_zero_advantage}: filtering samples on until the batch is full of "

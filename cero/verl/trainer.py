@@ -21,12 +21,10 @@ from omegaconf import open_dict
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from cero.advantage import group_outcomes, known_so_far
-from cero.baseline import score_weights
 from cero.runlog import FILE_NAME, RunLog
 from cero.state import BASELINE_FILE, save_state
-from cero.verl import selection
-from cero.verl.estimators import StepContext, compute_cero_advantage, set_context
+from cero.verl import outcomes, selection
+from cero.verl.estimators import set_context
 from cero.verl.identity import IDS, CollateWithIds
 from cero.verl.record import Dispatch, StepRecord
 from cero.verl.settings import (
@@ -39,22 +37,9 @@ from cero.verl.settings import (
 )
 
 
-def _plain(column):
-    """A non-tensor column as a list; TransferQueue returns it as one of several list-likes."""
-    return [getattr(value, "data", value) for value in column]
-
-
-def _fetch_weights(keys, partition_id):
-    """How far each row moves the policy: dict of key -> float. See `cero.baseline`."""
-    data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["old_log_probs", "response_mask"])
-    padded = data.to_padded_tensor()
-    weights = score_weights(padded["old_log_probs"].float().numpy(), padded["response_mask"].numpy())
-    return dict(zip(keys, weights.tolist(), strict=True))
-
-
 def _numbers(column):
     """A column of a dispatch batch as floats; nan where it holds None."""
-    return np.array([float("nan") if value is None else float(value) for value in _plain(column)])
+    return np.array([float("nan") if value is None else float(value) for value in outcomes.plain(column)])
 
 
 @register_trainer(TRAINER_MODE)
@@ -144,7 +129,7 @@ class CeroTrainer(PPOTrainerSync):
         with self._timed("observe"):
             record = self._record = self._take_dispatches()
             record.keys, record.tags = list(batch.keys), list(batch.tags)
-            if self._selects:
+            if self.settings.selects:
                 batch, before = self._observe_and_select(record, batch, metrics)
             record.steps = self._optimizer_steps(len(batch))
 
@@ -154,8 +139,10 @@ class CeroTrainer(PPOTrainerSync):
             metrics["cero/padded_rows"] = int(is_padding.sum())
             if record.steps is not None and record.steps > 1 and is_padding.any():
                 batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
-            if not self._selects and not self._estimates:
-                record.outcomes = self._background.submit(self._fetch, record.keys, batch.partition_id)
+            if not self.settings.selects and not self._estimates:
+                record.outcomes = self._background.submit(
+                    outcomes.fetch, record.keys, batch.partition_id, self.settings
+                )
             if self.settings.drop_zero_advantage:
                 rows_before = selection.round_up(before["rows"], self._row_multiple(before["rows"]))
                 record.scale = selection.advantage_scale(
@@ -167,11 +154,6 @@ class CeroTrainer(PPOTrainerSync):
         return batch
 
     # Kept, since reading verl's config takes as long as much of what is done with it.
-
-    @cached_property
-    def _selects(self):
-        """Whether rows may be left out of training, by what they earned."""
-        return self.settings.keep["rule"] != "all" or self.settings.drop_zero_advantage
 
     @cached_property
     def _estimates(self):
@@ -192,58 +174,25 @@ class CeroTrainer(PPOTrainerSync):
         """So many rows verl foresees."""
         return self.config.data.train_batch_size * self.settings.rollouts_per_prompt
 
-    def _observe(self, record, rewards, extra_fields, metrics):
-        """Observe what was sampled.
-
-        rewards, extra_fields : of the record's rows, as `_fetch` returns them
-
-        Returns
-        -------
-        (sampled, lengths, rewards, successes) : `Rollouts`, and of these response tokens, rewards and successes
-        """
-        uids = record.uids
-        sampled = selection.Rollouts.of_keys(record.keys, {uid: i for i, uid in enumerate(uids)})
-        rewards = rewards[sampled.rows]
-        if self.settings.success.key is None:
-            successes = self.settings.success.of_rewards(rewards)
-        else:
-            pairs = zip(rewards, sampled.rows, strict=True)
-            successes = np.array([self.settings.success.of(reward, extra_fields[row]) for reward, row in pairs])
-        won, trials, low, high = group_outcomes(successes, sampled.groups, len(uids))
-        record.won, record.trials, record.sampled, record.successes = won, trials, sampled, successes
-        start = 0
-        for dispatch in record.dispatches:
-            part = slice(start, start := start + len(dispatch.uids))
-            self.allocator.settle(dispatch.step, won[part], trials[part])
-        rounds = None
-        if self.allocator.sequential:
-            rounds = record.dispatches[0].step.round_of(sampled.groups, sampled.numbers)
-        known = (values.tolist() for values in known_so_far(successes, sampled.groups, rounds))
-        record.known = dict(zip(sampled.names, zip(*known, strict=True), strict=True))
-        lengths = sampled.per_session([tag["response_len"] for tag in record.tags])
-        metrics.update(self._group_metrics(won, trials, low, high))
-        metrics["cero/tokens/sampled"] = float(lengths.sum())
-        if self.allocator.sequential:
-            rounds = record.dispatches[0].step.rounds
-            metrics["cero/rounds/mean"], metrics["cero/rounds/max"] = float(rounds.mean()), float(rounds.max())
-            metrics["cero/budget/refunded"] = float(record.cap - record.rollouts.sum())
-        metrics.update({f"cero/{key}": value for key, value in self.allocator.metrics().items()})
-        if not self._selects:
-            everything = np.ones(rewards.size, bool)
-            self._count(record, sampled, lengths, everything, everything, metrics)
-        return sampled, lengths, rewards, successes
+    def _observe_all(self, record, rewards, extra_fields, metrics):
+        """Observe what was sampled, where all of it is trained on."""
+        lengths, _ = outcomes.observe(record, self.settings, self.allocator, rewards, extra_fields, metrics)
+        everything = np.ones(lengths.size, bool)
+        outcomes.count(record, lengths, everything, everything, metrics)
 
     def _observe_and_select(self, record, batch, metrics):
         """Observe what was sampled; take out what is not trained on. Returns (batch, figures before zeros went)."""
-        rewards, extra_fields, tokens = self._fetch(record.keys, batch.partition_id)
-        sampled, lengths, rewards, successes = self._observe(record, rewards, extra_fields, metrics)
+        settings = self.settings
+        rewards, extra_fields, tokens = outcomes.fetch(record.keys, batch.partition_id, settings)
+        lengths, rewards = outcomes.observe(record, settings, self.allocator, rewards, extra_fields, metrics)
+        sampled, successes = record.sampled, record.successes
         rows, tokens = sampled.per_session(np.ones(len(batch))), sampled.per_session(tokens)
-        kept = selection.select(self.settings.keep, successes, sampled, lengths, self.allocator.seed, self.global_steps)
+        kept = selection.select(settings.keep, successes, sampled, lengths, self.allocator.seed, self.global_steps)
         trained = kept
-        if self.settings.drop_zero_advantage:
-            zero = self._zero_advantage(record, sampled, rewards, kept)
+        if settings.drop_zero_advantage:
+            zero = outcomes.zero_advantage(record, settings, self._estimates, rewards, kept)
             trained = selection.keep_enough(kept & ~zero, kept, sampled.groups, rows, self._least_rows())
-        self._count(record, sampled, lengths, kept, trained, metrics)
+        outcomes.count(record, lengths, kept, trained, metrics)
 
         figures = {
             "rows": int(rows[kept].sum()),
@@ -257,92 +206,10 @@ class CeroTrainer(PPOTrainerSync):
             tq.kv_clear(keys=gone, partition_id=batch.partition_id)
         return batch, figures
 
-    @staticmethod
-    def _count(record, sampled, lengths, kept, trained, metrics):
-        """Say how many were sampled, `kept` by the rule and are `trained` on: bool arrays, shape (s,)."""
-        rows = sampled.per_session(np.ones(sampled.session_of_row.size))
-        record.counts = {
-            "sampled": int(record.rollouts.sum()),
-            "kept": int(kept.sum()),
-            "trained": int(trained.sum()),
-        }
-        metrics.update({f"cero/rollouts/{key}": value for key, value in record.counts.items()})
-        metrics["cero/tokens/trained"] = float(lengths[trained].sum())
-        metrics["cero/rows/dropped_by_selection"] = float(rows[~kept].sum())
-        metrics["cero/rows/dropped_as_zero"] = float(rows[kept & ~trained].sum())
-
-    def _fetch(self, keys, partition_id):
-        """(rewards, the agent loop's dicts or None, tokens that the loss counts) of each row; the arrays are float."""
-        fields = ["rm_scores"]
-        fields += ["extra_fields"] if self.settings.success.key else []
-        fields += ["loss_mask"] if self.settings.drop_zero_advantage else []
-        data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=fields)
-        rewards = data["rm_scores"].sum(dim=1).double().numpy()
-        extra_fields = _plain(data["extra_fields"]) if self.settings.success.key else None
-        tokens = np.zeros(len(keys))
-        if self.settings.drop_zero_advantage:
-            tokens = data["loss_mask"].sum(dim=1).double().numpy()
-        return rewards, extra_fields, tokens
-
-    def _zero_advantage(self, record, sampled, rewards, kept):
-        """Sessions whose advantage will be zero, if only those `kept` count: bool array, shape (s,)."""
-        zero = np.zeros(kept.size, bool)
-        groups = sampled.groups[kept]
-        if not self._estimates:
-            zero[kept] = selection.groups_all_equal(rewards[kept], groups)
-            return zero
-        uids = np.array(record.uids, dtype=object)[groups]
-        keys = [f"{sampled.names[session]}_0" for session in np.flatnonzero(kept)]
-        set_context(lambda rewards: self._context(record, keys))
-        try:
-            scores = torch.as_tensor(rewards[kept], dtype=torch.float64).unsqueeze(1)
-            advantages, _ = compute_cero_advantage(scores, torch.ones_like(scores), index=uids)
-        finally:
-            set_context(None)
-        zero[kept] = selection.groups_all_zero(advantages.squeeze(1).numpy(), groups)
-        return zero
-
-    def _context(self, record, keys):
-        """The estimator's context for rows with these keys, of what was observed."""
-        uids = record.uids
-        history_mean = np.concatenate([dispatch.history_mean for dispatch in record.dispatches]).tolist()
-        sampled = zip(record.trials.tolist(), record.won.tolist(), strict=True)
-        return StepContext(
-            history_mean=dict(zip(uids, history_mean, strict=True)),
-            keys=list(keys),
-            to_success=self.settings.to_success,
-            rollouts_per_prompt=self.settings.rollouts_per_prompt,
-            options=self.settings.estimator,
-            sampled=dict(zip(uids, sampled, strict=True)),
-            known=record.known,
-            baselines=record.baselines,
-        )
-
-    def _optimal_baselines(self, record, keys, scores, metrics):
-        """Baseline of each session that is trained on: dict of "<uid>_<session>" -> float; and learn from them.
-
-        keys, scores : of the rows trained on and of padding
-        """
-        trained, successes, keys_of_rows = record.sampled, record.successes, record.keys
-        if self._selects:  # not all of what was sampled
-            prompts = {uid: i for i, uid in enumerate(record.uids)}
-            real = np.array([row for row, key in enumerate(keys) if key.rsplit("_", 2)[0] in prompts])
-            keys_of_rows = [keys[row] for row in real]
-            trained = selection.Rollouts.of_keys(keys_of_rows, prompts)
-            successes = self.settings.success.of_rewards(scores[real][trained.rows])
-        weight_of = record.weights.result()
-        weights = trained.per_session([weight_of[key] for key in keys_of_rows])
-        rounds = None
-        if self.allocator.sequential:
-            rounds = record.dispatches[0].step.round_of(trained.groups, trained.numbers)
-        baselines = self.baseline.of_step(record.ids, trained.groups, successes, weights, rounds)
-        metrics["cero/baseline/mean"] = float(baselines.mean())
-        return dict(zip(trained.names, baselines.tolist(), strict=True))
-
     def _take_dispatches(self):
         """A record of all prompts dispatched since the last step, whose sampling is over."""
-        record, self._dispatches = StepRecord(self._dispatches), []
-        if self.allocator.sequential:
+        record, self._dispatches = StepRecord(self._dispatches, self.allocator.sequential), []
+        if record.sequential:
             (dispatch,) = record.dispatches
             dispatch.step = self.agent_loop_manager.end()
         return record
@@ -380,7 +247,7 @@ class CeroTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch, metrics):
         batch = super()._compute_old_log_prob(batch, metrics)
         if self.baseline is not None:
-            self._record.weights = self._background.submit(_fetch_weights, list(batch.keys), batch.partition_id)
+            self._record.weights = self._background.submit(outcomes.fetch_weights, list(batch.keys), batch.partition_id)
         return batch
 
     def _compute_advantage(self, batch, metrics):
@@ -391,15 +258,17 @@ class CeroTrainer(PPOTrainerSync):
             with self._timed("observe"):
                 if record.won is None:
                     of_key = dict(zip(keys, scores.tolist(), strict=True))
-                    self._observe(record, np.array([of_key[key] for key in record.keys]), None, metrics)
+                    self._observe_all(record, np.array([of_key[key] for key in record.keys]), None, metrics)
                 if self.baseline is not None:
-                    record.baselines = self._optimal_baselines(record, keys, scores, metrics)
-                return self._context(record, keys)
+                    record.baselines = outcomes.optimal_baselines(
+                        record, self.settings, self.baseline, keys, scores, metrics
+                    )
+                return outcomes.estimator_context(record, self.settings, keys)
 
         if record.outcomes is not None:
             with self._timed("observe"):
                 rewards, extra_fields, _ = record.outcomes.result()
-                self._observe(record, rewards, extra_fields, metrics)
+                self._observe_all(record, rewards, extra_fields, metrics)
         set_context(context)
         try:
             batch = super()._compute_advantage(batch, metrics)
@@ -420,19 +289,6 @@ class CeroTrainer(PPOTrainerSync):
             return super()._update_actor(batch, metrics)
 
     # ---- records ----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _group_metrics(won, trials, low, high):
-        drawn = trials > 0
-        share = lambda kind: float((kind & drawn).sum() / max(drawn.sum(), 1))  # noqa: E731
-        return {
-            "cero/group/signal": share(low < high),
-            "cero/group/all_right": share((low == high) & (low == 1)),
-            "cero/group/all_wrong": share((low == high) & (low == 0)),
-            "cero/group/count": float(drawn.sum()),
-            "cero/score/prompt_mean": float((won[drawn] / trials[drawn]).mean()) if drawn.any() else 0.0,
-            "cero/rollouts/observed": float(trials.sum()),
-        }
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)

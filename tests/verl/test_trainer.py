@@ -18,6 +18,7 @@ from verl.utils.dataset.rl_dataset import collate_fn
 
 from cero.baseline import OptimalBaseline
 from cero.sampling.step import play
+from cero.verl import outcomes
 from cero.verl import trainer as module
 from cero.verl.identity import IDS, CollateWithIds, batch_prompt_ids
 from cero.verl.settings import read_settings
@@ -108,6 +109,7 @@ def step(composed, monkeypatch):
         trainer.agent_loop_manager = Manager()
         monkeypatch.setattr(PPOTrainerSync, "_submit_batch_to_rollout", lambda self, batch: len(batch))
         monkeypatch.setattr(module, "tq", queue)
+        monkeypatch.setattr(outcomes, "tq", queue)
         monkeypatch.setattr(trainer_base, "tq", queue)
 
         def balance(self, batch, metrics):
@@ -208,7 +210,7 @@ def test_selection_takes_rows_out_but_nothing_from_what_is_learned(step):
     assert trainer.allocator.ledger.spent == metrics["cero/rollouts/observed"] == 32
     assert metrics["cero/tokens/sampled"] == 2 * metrics["cero/tokens/trained"] * 7 / 6
     sums = [sum(won(i, s) for s in range(4)) for i in range(PROMPTS)]
-    context = trainer._context(trainer._record, batch.keys)
+    context = outcomes.estimator_context(trainer._record, trainer.settings, batch.keys)
     assert context.sampled == {f"u{i}": (4, sums[i]) for i in range(PROMPTS)}
 
 
