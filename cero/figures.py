@@ -23,10 +23,11 @@ def figure(path, rows, columns, size):
 
 
 def colours(count):
-    """Colours of `count` lines, a list: told apart by hue up to twenty, from dark to light beyond."""
+    """Colours of `count` lines, a list, grey not among them: apart in hue up to 18, from dark to light beyond."""
     from matplotlib import colormaps
 
-    if count <= 20:
-        pairs = colormaps["tab20"].colors  # each strong colour is followed by its light one
-        return [*pairs[::2], *pairs[1::2]][:count]
+    pairs = colormaps["tab20"].colors  # each strong colour is followed by its light one
+    hues = [colour for colour in [*pairs[::2], *pairs[1::2]] if len(set(colour)) > 1]
+    if count <= len(hues):
+        return hues[:count]
     return [colormaps["viridis"](0.95 * i / (count - 1)) for i in range(count)]

@@ -162,8 +162,8 @@ def plot(contenders, path, title, colour_of):
         for axis, (by, unit, label) in zip(axes.flat, AXES, strict=False):
             _curves(axis, contenders, by, unit, colour_of)
             axis.set(xlabel=label, ylabel="held-out accuracy")
-        axes[0, 0].legend(fontsize=8)
         _gains(axes[1, 1], contenders, colour_of)
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=8, fontsize=8)
         fig.suptitle(title)
 
 
