@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import uuid
+from concurrent.futures import wait
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +41,7 @@ FIGURES, PAGE = ROOT / "docs" / "benchmarks" / "step_cost.json", ROOT / "docs" /
 BEGIN, END = "<!-- a training step: written by scripts/step_cost.py -->\n", "<!-- end of a training step -->\n"
 WARM_UP = 2  # turns at the start that don't count
 PLAIN = "verl"
+PARTS = ("allocate", "observe", "log")  # of the scheduler's time in verl's thread
 NAMES = {
     PLAIN: "verl's `PPOTrainerSync`, GRPO",
     "uniform": "ours, `allocator=uniform`, GRPO",
@@ -176,7 +178,7 @@ def of(part, arm, key):
 
 def scheduler(part, arm):
     """Seconds in the scheduler: float array, shape (turns,)."""
-    return sum(of(part, arm, key) for key in ("allocate", "observe", "log"))
+    return sum(of(part, arm, key) for key in PARTS)
 
 
 def ratio(ours, theirs):
@@ -204,7 +206,8 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
     """Seconds in the scheduler, medians over `steps` steps with `known` prompts in its table; figures as one dict.
 
     Our trainer's own methods and timers, on batches as verl makes them, with verl's parts of the step left out, and the
-    queue: of the log-probs that the optimal baseline reads, there are 4 a rollout, at hand.
+    queue: rewards are at hand, and so are the log-probs that the optimal baseline reads, 4 a rollout. verl's thread has
+    nothing to do but wait while ours observes.
     """
     from transfer_queue import KVBatchMeta
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -229,9 +232,12 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
     trainer.run_log = RunLog(Path(folder) / "allocations.jsonl")
     trainer.train_dataloader = SimpleNamespace(collate_fn=CollateWithIds(collate_fn))
 
+    def fetch(keys, partition_id, settings):
+        return np.array([reward_of[key] for key in keys]), None, np.zeros(len(keys))
+
     def advantage(trainer, batch, metrics):
         rewards = np.zeros((len(batch), 4), np.float32)
-        rewards[:, -1] = rng.random(len(batch)) < 0.5
+        rewards[:, -1] = [reward_of[key] for key in batch.keys]
         uids = np.array([key.split("_")[0] for key in batch.keys], dtype=object)
         compute_cero_advantage(torch.from_numpy(rewards), torch.ones(rewards.shape), index=uids)
         return batch
@@ -240,15 +246,20 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
         log_probs = np.log(rng.random((len(keys), 4), np.float32) + 1e-6)
         return dict(zip(keys, score_weights(log_probs, np.ones_like(log_probs)).tolist(), strict=True))
 
+    def waited(trainer, batch, metrics):
+        wait([trainer._record.observed])
+        return batch
+
     verl = {
         "_submit_batch_to_rollout": lambda trainer, batch: len(batch),
         "_balance_batch": lambda trainer, batch, metrics: batch,
-        "_compute_old_log_prob": lambda trainer, batch, metrics: batch,
+        "_compute_old_log_prob": waited,
         "_compute_advantage": advantage,
         "_compute_metrics": lambda *arguments: None,
     }
     found = []
-    with patch.multiple(PPOTrainerSync, **verl), patch.object(outcomes, "fetch_weights", fetch_weights):
+    queue = patch.multiple(outcomes, fetch=fetch, fetch_weights=fetch_weights)
+    with patch.multiple(PPOTrainerSync, **verl), queue:
         for step in range(steps + 1):
             batch = trainer.train_dataloader.collate_fn(problems(prompts, rng))
             batch["uid"] = np.array([str(uuid.uuid4()) for _ in range(prompts)], dtype=object)
@@ -260,12 +271,13 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
                 for session in range(n)
             ]
             rng.shuffle(keys)
+            reward_of = dict(zip(keys, (rng.random(len(keys)) < 0.5).astype(np.float64).tolist(), strict=True))
             tags = [{"response_len": 4, "seq_len": 8} for _ in keys]
             batch = trainer._balance_batch(KVBatchMeta(keys, tags, "train"), metrics)
             batch = trainer._compute_old_log_prob(batch, metrics)
             trainer._compute_advantage(batch, metrics)
             trainer._compute_metrics(batch, metrics, {}, step, 0)
-            found.append({key: metrics.get(f"cero/time/{key}", 0.0) for key in ("allocate", "observe", "log")})
+            found.append({key: metrics.get(f"cero/time/{key}", 0.0) for key in (*PARTS, "background")})
     parts = {key: float(np.median([step[key] for step in found[1:]])) for key in found[0]}
     return {"prompts": prompts, "rollouts": rollouts, "known": known, "steps": steps, **parts}
 
@@ -316,13 +328,13 @@ def scale_table(part):
     """The scheduler's parts at several sizes of the step."""
     cells = []
     for r in part["rows"]:
-        total = r["allocate"] + r["observe"] + r["log"]
+        total = sum(r[key] for key in PARTS)
         cells.append(
             [f"{r['prompts']:,} x {r['rollouts']}", f"{r['known']:,}"]
-            + [f"{r[key] * 1e3:.1f} ms" for key in ("allocate", "observe", "log")]
-            + [f"{total * 1e3:.1f} ms", f"{total / 60:.3%}"]
+            + [f"{r[key] * 1e3:.1f} ms" for key in PARTS]
+            + [f"{total * 1e3:.1f} ms", f"{total / 60:.3%}", f"{r['background'] * 1e3:.1f} ms"]
         )
-    header = ("prompts x rollouts", "prompts known", "allocate", "observe", "log", "all", "of a step of 60 s")
+    header = ("prompts x rollouts", "prompts known", *PARTS, "all", "of a step of 60 s", "beside it")
     return table(header, cells)
 
 

@@ -1,5 +1,7 @@
 """What did a step's rollouts earn? Got from the queue, told to the allocator, handed on to the estimator."""
 
+import time
+
 import numpy as np
 import torch
 import transfer_queue as tq
@@ -72,6 +74,16 @@ def observe(record, settings, allocator, rewards, extra_fields, metrics):
         metrics["cero/budget/refunded"] = float(record.cap - record.rollouts.sum())
     metrics.update({f"cero/{key}": value for key, value in allocator.metrics().items()})
     return lengths, rewards
+
+
+def observe_all(record, partition_id, settings, allocator):
+    """Fetch and observe what was sampled, where all of it is trained on. Returns the step's metrics of it."""
+    rewards, extra_fields, _ = fetch(record.keys, partition_id, settings)
+    started, metrics = time.perf_counter(), {}
+    lengths, _ = observe(record, settings, allocator, rewards, extra_fields, metrics)
+    everything = np.ones(lengths.size, bool)
+    count(record, lengths, everything, everything, metrics)
+    return metrics | {"cero/time/background": time.perf_counter() - started}
 
 
 def count(record, lengths, kept, trained, metrics):

@@ -25,7 +25,7 @@ class StepRecord:
     dispatches : of the step, one unless verl's filter_groups refills it
     sequential : whether it was sampled in rounds, in which case there is one dispatch
     keys, tags : of the rows that came back
-    outcomes : what `cero.verl.outcomes.fetch` returns, on its way; None where verl will have fetched it
+    observed : what `cero.verl.outcomes.observe_all` returns, on its way; None where rows may be left out
     won, trials : successes and rollouts that came back; None until observed
     sampled, successes : `Rollouts` that came back, and of each its success; None until observed
     known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
@@ -40,7 +40,7 @@ class StepRecord:
     sequential: bool = False
     keys: list = field(default_factory=list)
     tags: list = field(default_factory=list)
-    outcomes: Future | None = None
+    observed: Future | None = None
     won: np.ndarray = None
     trials: np.ndarray = None
     sampled: Rollouts = None

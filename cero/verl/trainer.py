@@ -1,10 +1,9 @@
 """verl's synchronous trainer with a rollout scheduler: allocate, observe, select, save.
 
 The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`, where each gets its number of rollouts (verl's
-`__rollout_n__`), or the most that it may get where an allocator decides while it samples. The outcomes are observed in
-`_compute_advantage`, from the rewards that verl fetches there for our estimator; for one of verl's they are fetched
-while the old log-probs are computed. Where rows are left out of training, that is decided on the rewards, so they are
-fetched and observed in `_balance_batch`, right after sampling. The state goes into verl's checkpoint.
+`__rollout_n__`), or the most that it may get where an allocator decides while it samples. The outcomes are fetched and
+observed by a thread of ours, while verl's waits for the old log-probs. Where rows are left out of training, that is
+decided on the rewards, so it is done in `_balance_batch`, right after sampling. The state goes into verl's checkpoint.
 """
 
 import math
@@ -139,9 +138,9 @@ class CeroTrainer(PPOTrainerSync):
             metrics["cero/padded_rows"] = int(is_padding.sum())
             if record.steps is not None and record.steps > 1 and is_padding.any():
                 batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
-            if not self.settings.selects and not self._estimates:
-                record.outcomes = self._background.submit(
-                    outcomes.fetch, record.keys, batch.partition_id, self.settings
+            if not self.settings.selects:
+                record.observed = self._background.submit(
+                    outcomes.observe_all, record, batch.partition_id, self.settings, self.allocator
                 )
             if self.settings.drop_zero_advantage:
                 rows_before = selection.round_up(before["rows"], self._row_multiple(before["rows"]))
@@ -162,7 +161,7 @@ class CeroTrainer(PPOTrainerSync):
 
     @cached_property
     def _background(self):
-        """A thread that fetches from the queue while verl's own part of the step goes on."""
+        """A thread that works while verl's waits for its workers: one thing at a time, in the order they came."""
         return ThreadPoolExecutor(1, thread_name_prefix="cero")
 
     @cached_property
@@ -173,12 +172,6 @@ class CeroTrainer(PPOTrainerSync):
     def _nominal_rows(self):
         """So many rows verl foresees."""
         return self.config.data.train_batch_size * self.settings.rollouts_per_prompt
-
-    def _observe_all(self, record, rewards, extra_fields, metrics):
-        """Observe what was sampled, where all of it is trained on."""
-        lengths, _ = outcomes.observe(record, self.settings, self.allocator, rewards, extra_fields, metrics)
-        everything = np.ones(lengths.size, bool)
-        outcomes.count(record, lengths, everything, everything, metrics)
 
     def _observe_and_select(self, record, batch, metrics):
         """Observe what was sampled; take out what is not trained on. Returns (batch, figures before zeros went)."""
@@ -253,22 +246,18 @@ class CeroTrainer(PPOTrainerSync):
     def _compute_advantage(self, batch, metrics):
         record, keys = self._record, list(batch.keys)
 
-        def context(scores=None):
+        def context(scores):
             """What the estimator goes by; scores: the rewards that verl fetched for it, of the rows `keys`."""
             with self._timed("observe"):
-                if record.won is None:
-                    of_key = dict(zip(keys, scores.tolist(), strict=True))
-                    self._observe_all(record, np.array([of_key[key] for key in record.keys]), None, metrics)
                 if self.baseline is not None:
                     record.baselines = outcomes.optimal_baselines(
                         record, self.settings, self.baseline, keys, scores, metrics
                     )
                 return outcomes.estimator_context(record, self.settings, keys)
 
-        if record.outcomes is not None:
+        if record.observed is not None:
             with self._timed("observe"):
-                rewards, extra_fields, _ = record.outcomes.result()
-                self._observe_all(record, rewards, extra_fields, metrics)
+                metrics.update(record.observed.result())
         set_context(context)
         try:
             batch = super()._compute_advantage(batch, metrics)

@@ -281,29 +281,29 @@ SELECTING = ("cero.keep.rule=gfpo_length", "cero.keep.count=4")  # of four, in t
 @pytest.mark.parametrize(
     "overrides, fetched",
     [
-        # The estimator is given the rewards that verl fetches for it.
-        (("allocator=cero", "algorithm.cero.baseline=mean"), []),
-        (("allocator=cero",), [WEIGHTS]),
-        (("allocator=aero", "cero.keep.rule=all"), []),
+        (("allocator=cero", "algorithm.cero.baseline=mean"), [["rm_scores"]]),
+        (("allocator=cero",), [["rm_scores"], WEIGHTS]),
+        (("allocator=aero", "cero.keep.rule=all"), [["rm_scores"]]),
         (("allocator=uniform",), [["rm_scores"]]),
         (("allocator=uniform", *SELECTING), [["rm_scores"]]),
         (("allocator=cero", "cero.drop_zero_advantage=true"), [["rm_scores", "loss_mask"], WEIGHTS]),
     ],
 )
-def test_rewards_are_fetched_once_at_most(step, overrides, fetched):
+def test_rewards_are_fetched_once(step, overrides, fetched):
     trainer, batch, queue, metrics = step(*overrides)
     assert [fields for fields in queue.fetched if fields != ["advantages"]] == fetched
     assert metrics["cero/time/allocate"] > 0 and metrics["cero/time/observe"] > 0 and not trainer._scheduler_seconds
+    assert ("cero/time/background" in metrics) != trainer.settings.selects  # rows to leave out can't wait
 
 
 @pytest.mark.parametrize("allocator", ["cero", "uniform", "reinforce_ada_seq", "cero_seq"])
 @pytest.mark.parametrize("outputs, lost", [(1, ()), (2, {(2, 1), (5, 0), (5, 1)})])
 def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost):
-    """Observed with the advantages, some rows being padding, or before, where rows might be left out."""
+    """Observed while the old log-probs are computed or, where rows might be left out, before."""
     overrides = (f"allocator={allocator}", "allocator.n_max=4", "algorithm.adv_estimator=cero")
     late, early = (step(*overrides, *more, outputs=outputs, lost=lost) for more in (("cero.keep.rule=all",), SELECTING))
     weights = [WEIGHTS] if late[0].settings.baseline == "optimal" else []
-    assert late[2].fetched == weights and early[2].fetched == [["rm_scores"], *weights]
+    assert late[2].fetched == early[2].fetched == [["rm_scores"], *weights]
     states = [result[0].allocator.state_dict() for result in (late, early)]
     tables = [state.pop("table") for state in states]
     for key, column in tables[0].items():
