@@ -206,8 +206,8 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
     """Seconds in the scheduler, medians over `steps` steps with `known` prompts in its table; figures as one dict.
 
     Our trainer's own methods and timers, on batches as verl makes them, with verl's parts of the step left out, and the
-    queue: rewards are at hand, and so are the log-probs that the optimal baseline reads, 4 a rollout. verl's thread has
-    nothing to do but wait while ours observes.
+    queue: rewards are at hand, and so are the log-probs that the optimal baseline reads, 4 a rollout. While our thread
+    works, verl's waits.
     """
     from transfer_queue import KVBatchMeta
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -236,6 +236,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
         return np.array([reward_of[key] for key in keys]), None, np.zeros(len(keys))
 
     def advantage(trainer, batch, metrics):
+        wait([trainer._record.baselines])
         rewards = np.zeros((len(batch), 4), np.float32)
         rewards[:, -1] = [reward_of[key] for key in batch.keys]
         uids = np.array([key.split("_")[0] for key in batch.keys], dtype=object)
@@ -246,14 +247,14 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
         log_probs = np.log(rng.random((len(keys), 4), np.float32) + 1e-6)
         return dict(zip(keys, score_weights(log_probs, np.ones_like(log_probs)).tolist(), strict=True))
 
-    def waited(trainer, batch, metrics):
+    def old_log_prob(trainer, batch, metrics):
         wait([trainer._record.observed])
         return batch
 
     verl = {
         "_submit_batch_to_rollout": lambda trainer, batch: len(batch),
         "_balance_batch": lambda trainer, batch, metrics: batch,
-        "_compute_old_log_prob": waited,
+        "_compute_old_log_prob": old_log_prob,
         "_compute_advantage": advantage,
         "_compute_metrics": lambda *arguments: None,
     }

@@ -40,8 +40,7 @@ _context_of = None
 def set_context(context_of):
     """Say where the next calls, in this process, get their context from (None: there is none).
 
-    context_of : callable, the rows' rewards (float array) -> StepContext. verl fetches rewards for its estimator only,
-        so that a scheduler that learns from them here need not fetch them once more.
+    context_of : callable, () -> StepContext; called when verl has fetched what it needs itself
     """
     global _context_of
     _context_of = context_of
@@ -82,7 +81,7 @@ def compute_cero_advantage(token_level_rewards, response_mask, index=None, confi
         Without the scheduler (it holds the posteriors), or if a reward is outside cero.success.range.
     """
     scores = token_level_rewards.sum(dim=-1).double().cpu().numpy()
-    context = None if _context_of is None else _context_of(scores)
+    context = None if _context_of is None else _context_of()
     if context is None or len(context.keys) != len(index):
         raise ValueError(
             "algorithm.adv_estimator=cero needs the posteriors that the scheduler keeps; start with +recipe=cero"

@@ -1,7 +1,5 @@
 """What did a step's rollouts earn? Got from the queue, told to the allocator, handed on to the estimator."""
 
-import time
-
 import numpy as np
 import torch
 import transfer_queue as tq
@@ -48,15 +46,14 @@ def observe(record, settings, allocator, rewards, extra_fields, metrics):
     -------
     (lengths, rewards) : response tokens and reward of each of `record.sampled`, float arrays
     """
-    uids = record.uids
-    sampled = selection.Rollouts.of_keys(record.keys, {uid: i for i, uid in enumerate(uids)})
+    sampled = selection.Rollouts.of_keys(record.keys, record.place)
     rewards = rewards[sampled.rows]
     if settings.success.key is None:
         successes = settings.success.of_rewards(rewards)
     else:
         pairs = zip(rewards, sampled.rows, strict=True)
         successes = np.array([settings.success.of(reward, extra_fields[row]) for reward, row in pairs])
-    won, trials, low, high = group_outcomes(successes, sampled.groups, len(uids))
+    won, trials, low, high = group_outcomes(successes, sampled.groups, len(record.uids))
     record.won, record.trials, record.sampled, record.successes = won, trials, sampled, successes
     start = 0
     for dispatch in record.dispatches:
@@ -79,11 +76,11 @@ def observe(record, settings, allocator, rewards, extra_fields, metrics):
 def observe_all(record, partition_id, settings, allocator):
     """Fetch and observe what was sampled, where all of it is trained on. Returns the step's metrics of it."""
     rewards, extra_fields, _ = fetch(record.keys, partition_id, settings)
-    started, metrics = time.perf_counter(), {}
+    metrics = {}
     lengths, _ = observe(record, settings, allocator, rewards, extra_fields, metrics)
     everything = np.ones(lengths.size, bool)
     count(record, lengths, everything, everything, metrics)
-    return metrics | {"cero/time/background": time.perf_counter() - started}
+    return metrics
 
 
 def count(record, lengths, kept, trained, metrics):
@@ -101,7 +98,7 @@ def count(record, lengths, kept, trained, metrics):
     metrics["cero/rows/dropped_as_zero"] = float(rows[kept & ~trained].sum())
 
 
-def estimator_context(record, settings, keys):
+def estimator_context(record, settings, keys, baselines=None):
     """The estimator's context for rows with these keys, of what was observed."""
     uids = record.uids
     history_mean = np.concatenate([dispatch.history_mean for dispatch in record.dispatches]).tolist()
@@ -114,7 +111,7 @@ def estimator_context(record, settings, keys):
         options=settings.estimator,
         sampled=dict(zip(uids, sampled, strict=True)),
         known=record.known,
-        baselines=record.baselines,
+        baselines=baselines,
     )
 
 
@@ -130,7 +127,7 @@ def zero_advantage(record, settings, estimator_is_ours, rewards, kept):
         return zero
     uids = np.array(record.uids, dtype=object)[groups]
     keys = [f"{sampled.names[session]}_0" for session in np.flatnonzero(kept)]
-    set_context(lambda rewards: estimator_context(record, settings, keys))
+    set_context(lambda: estimator_context(record, settings, keys))
     try:
         scores = torch.as_tensor(rewards[kept], dtype=torch.float64).unsqueeze(1)
         advantages, _ = compute_cero_advantage(scores, torch.ones_like(scores), index=uids)
@@ -140,23 +137,22 @@ def zero_advantage(record, settings, estimator_is_ours, rewards, kept):
     return zero
 
 
-def optimal_baselines(record, settings, baseline, keys, scores, metrics):
-    """Baseline of each session that is trained on: dict of "<uid>_<session>" -> float; and learn from them.
+def optimal_baselines(record, settings, baseline, keys, partition_id):
+    """Baseline of each session that is trained on, and learn from them.
 
-    keys, scores : of the rows trained on and of padding
+    keys : of the rows trained on and of padding, whose old log-probs are in the queue
+    Returns (dict of "<uid>_<session>" -> float, their mean).
     """
+    weight_of = fetch_weights(keys, partition_id)
     trained, successes, keys_of_rows = record.sampled, record.successes, record.keys
     if settings.selects:  # not all of what was sampled
-        prompts = {uid: i for i, uid in enumerate(record.uids)}
-        real = np.array([row for row, key in enumerate(keys) if key.rsplit("_", 2)[0] in prompts])
-        keys_of_rows = [keys[row] for row in real]
-        trained = selection.Rollouts.of_keys(keys_of_rows, prompts)
-        successes = settings.success.of_rewards(scores[real][trained.rows])
-    weight_of = record.weights.result()
+        keys_of_rows = [key for key in keys if key.rsplit("_", 2)[0] in record.place]
+        trained = selection.Rollouts.of_keys(keys_of_rows, record.place)
+        success_of = dict(zip(record.sampled.names, successes.tolist(), strict=True))
+        successes = np.array([success_of[name] for name in trained.names])
     weights = trained.per_session([weight_of[key] for key in keys_of_rows])
     baselines = baseline.of_step(record.ids, trained.groups, successes, weights, record.round_of(trained))
-    metrics["cero/baseline/mean"] = float(baselines.mean())
-    return dict(zip(trained.names, baselines.tolist(), strict=True))
+    return dict(zip(trained.names, baselines.tolist(), strict=True)), float(baselines.mean())
 
 
 def _group_metrics(won, trials, low, high):

@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -29,8 +30,7 @@ class StepRecord:
     won, trials : successes and rollouts that came back; None until observed
     sampled, successes : `Rollouts` that came back, and of each its success; None until observed
     known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
-    weights : dict of key -> `cero.baseline.score_weights` of that row, on its way; None: not asked for
-    baselines : dict of "<uid>_<session>" -> optimal baseline; None: not asked for
+    baselines : what `cero.verl.outcomes.optimal_baselines` returns, on its way; None: not asked for
     counts : rollouts sampled, kept by the rule, trained on
     steps : optimizer steps; None: those that verl makes of the number of rows it foresaw
     scale : factor on the advantages
@@ -46,15 +46,19 @@ class StepRecord:
     sampled: Rollouts = None
     successes: np.ndarray = None
     known: dict = field(default_factory=dict)
-    weights: Future | None = None
-    baselines: dict | None = None
+    baselines: Future | None = None
     counts: dict = field(default_factory=dict)
     steps: int | None = None
     scale: float = 1.0
 
-    @property
+    @cached_property
     def uids(self):
         return [uid for dispatch in self.dispatches for uid in dispatch.uids]
+
+    @cached_property
+    def place(self):
+        """Dict of uid -> place of the prompt in the step."""
+        return {uid: i for i, uid in enumerate(self.uids)}
 
     @property
     def ids(self):

@@ -100,6 +100,18 @@ class CeroTrainer(PPOTrainerSync):
             spent = self._scheduler_seconds.get(what, 0.0)
             self._scheduler_seconds[what] = spent + time.perf_counter() - started
 
+    def _beside(self, function, *arguments):
+        """Have our thread call `function`, in its turn; returns a future. Counted is its CPU time: it waits a lot."""
+
+        def call():
+            started = time.thread_time()
+            result = function(*arguments)
+            spent = self._scheduler_seconds.get("background", 0.0)
+            self._scheduler_seconds["background"] = spent + time.thread_time() - started
+            return result
+
+        return self._background.submit(call)
+
     def _submit_batch_to_rollout(self, batch):
         with self._timed("allocate"):
             self._allocate(batch)
@@ -139,7 +151,7 @@ class CeroTrainer(PPOTrainerSync):
             if record.steps is not None and record.steps > 1 and is_padding.any():
                 batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
             if not self.settings.selects:
-                record.observed = self._background.submit(
+                record.observed = self._beside(
                     outcomes.observe_all, record, batch.partition_id, self.settings, self.allocator
                 )
             if self.settings.drop_zero_advantage:
@@ -239,21 +251,23 @@ class CeroTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch, metrics):
         batch = super()._compute_old_log_prob(batch, metrics)
+        record = self._record
         if self.baseline is not None:
-            self._record.weights = self._background.submit(outcomes.fetch_weights, list(batch.keys), batch.partition_id)
+            record.baselines = self._beside(
+                outcomes.optimal_baselines, record, self.settings, self.baseline, list(batch.keys), batch.partition_id
+            )
         return batch
 
     def _compute_advantage(self, batch, metrics):
         record, keys = self._record, list(batch.keys)
 
-        def context(scores):
-            """What the estimator goes by; scores: the rewards that verl fetched for it, of the rows `keys`."""
+        def context():
+            """What the estimator goes by, for the rows `keys`."""
+            baselines = None
             with self._timed("observe"):
-                if self.baseline is not None:
-                    record.baselines = outcomes.optimal_baselines(
-                        record, self.settings, self.baseline, keys, scores, metrics
-                    )
-                return outcomes.estimator_context(record, self.settings, keys)
+                if record.baselines is not None:
+                    baselines, metrics["cero/baseline/mean"] = record.baselines.result()
+                return outcomes.estimator_context(record, self.settings, keys, baselines)
 
         if record.observed is not None:
             with self._timed("observe"):

@@ -53,7 +53,7 @@ def advantages(data, keys, estimator="cero", mean=0.5, **options):
         sampled=sampled,
         known=known,
     )
-    set_context(lambda scores: context)
+    set_context(lambda: context)
     try:
         out = compute_advantage_for_multi_trajectories(data, keys, estimator, config={}).batch
     finally:
