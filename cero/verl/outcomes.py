@@ -57,7 +57,7 @@ def observe(record, settings, allocator, rewards, extra_fields, metrics):
     record.won, record.trials, record.sampled, record.successes = won, trials, sampled, successes
     start = 0
     for dispatch in record.dispatches:
-        part = slice(start, start := start + len(dispatch.uids))
+        part = slice(start, start := start + dispatch.history_mean.size)
         allocator.settle(dispatch.step, won[part], trials[part])
     known = (values.tolist() for values in known_so_far(successes, sampled.groups, record.round_of(sampled)))
     record.known = dict(zip(sampled.names, zip(*known, strict=True), strict=True))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from tensordict import NonTensorStack
 
 from cero.sampling.step import Step
 from cero.verl.selection import Rollouts
@@ -12,9 +13,9 @@ from cero.verl.selection import Rollouts
 
 @dataclass
 class Dispatch:
-    """Prompts on their way: uids as dispatched, their step, E[p] of each before it; all of one length."""
+    """Prompts on their way: verl's column of their uids, their step, E[p] of each before it; all of one length."""
 
-    uids: list
+    uids: NonTensorStack
     step: Step
     history_mean: np.ndarray
 
@@ -53,7 +54,7 @@ class StepRecord:
 
     @cached_property
     def uids(self):
-        return [uid for dispatch in self.dispatches for uid in dispatch.uids]
+        return [str(uid) for dispatch in self.dispatches for uid in dispatch.uids.tolist()]
 
     @cached_property
     def place(self):

@@ -121,7 +121,7 @@ class CeroTrainer(PPOTrainerSync):
         return super()._submit_batch_to_rollout(batch)
 
     def _allocate(self, batch):
-        ids, uids = batch.pop(IDS).numpy().view(np.uint64), [str(uid) for uid in batch["uid"]]
+        ids = batch.pop(IDS).numpy().view(np.uint64)
         column, strength = self.settings.pass_rates
         if column is not None:  # counts for prompts not visited yet
             self.allocator.set_pass_rates(ids, _numbers(batch[column]), strength)
@@ -129,12 +129,13 @@ class CeroTrainer(PPOTrainerSync):
         step = self.allocator.begin(ids, budget=len(batch) * self.settings.rollouts_per_prompt)
         if self.allocator.sequential:
             rollouts = np.full(len(batch), min(step.n_max, step.cap))
-            self.agent_loop_manager.begin(uids, step)
+            self.agent_loop_manager.begin(list(batch["uid"]), step)
         else:
             rollouts = step.start()
         # A tensor: verl takes each prompt's number out of it, and a non-tensor column takes a hundred times as long.
         batch["__rollout_n__"] = torch.as_tensor(rollouts, dtype=torch.int64)
-        self._dispatches.append(Dispatch(uids, step, history_mean))
+        # The column, not its list: that takes a tenth of all this, and is made when nobody waits.
+        self._dispatches.append(Dispatch(batch.get("uid"), step, history_mean))
 
     def _balance_batch(self, batch, metrics, *args, **kwargs):
         with self._timed("observe"):
@@ -144,11 +145,12 @@ class CeroTrainer(PPOTrainerSync):
                 batch, before = self._observe_and_select(record, batch, metrics)
             record.steps = self._optimizer_steps(len(batch))
 
+        rows = len(batch)
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         with self._timed("observe"):
-            is_padding = np.array([bool(tag.get("is_padding", False)) for tag in batch.tags])
-            metrics["cero/padded_rows"] = int(is_padding.sum())
-            if record.steps is not None and record.steps > 1 and is_padding.any():
+            metrics["cero/padded_rows"] = padded = len(batch) - rows
+            if record.steps is not None and record.steps > 1 and padded:
+                is_padding = np.array([bool(tag.get("is_padding", False)) for tag in batch.tags])
                 batch.reorder(selection.deal_padding(is_padding, self._dp_size, record.steps).tolist())
             if not self.settings.selects:
                 record.observed = self._beside(
