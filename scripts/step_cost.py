@@ -3,13 +3,15 @@
     python examples/arithmetic/prepare.py --out data/arithmetic
     python scripts/step_cost.py run --task data/arithmetic [--turns 60] [--out runs/step_cost]
     python scripts/step_cost.py scale
+    python scripts/speed/qwen_shape.py data/qwen_shape && python scripts/step_cost.py gpu --task data/qwen_shape
 
 `run` trains with 48 prompts x 8 rollouts a step, and three trainers take turns, step by step, in random order
 (`cero.verl.cpu.turns`): verl's PPOTrainerSync with GRPO, in which not a line of ours is run; our trainer with
 allocator=uniform, which is GRPO too; and with allocator=cero. So they share the processes, the data and the machine's
 load at that time. The learning rate is next to nothing, so that all sample from one policy. A step's seconds are those
 between two lines of verl's file logger: all of it, data loading and logging included; its CPU seconds are those of all
-processes of the run. `scale` has the scheduler's own time on larger steps, by our trainer's timers. Each writes its
+processes of the run. `gpu` does the same on one GPU, with vLLM and FSDP2 as they run there and a model of 1.5 billion
+parameters. `scale` has the scheduler's own time on larger steps, by our trainer's timers. Each writes its
 part of docs/benchmarks/step_cost.json and the tables of docs/speed.md.
 """
 
@@ -25,6 +27,7 @@ import time
 import uuid
 from concurrent.futures import wait
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -40,6 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FIGURES, PAGE = ROOT / "docs" / "benchmarks" / "step_cost.json", ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- a training step: written by scripts/step_cost.py -->\n", "<!-- end of a training step -->\n"
 WARM_UP = 2  # turns at the start that don't count
+RESPONSE = 512  # tokens a response on a GPU
+PHASES = ("gen", "old_log_prob", "update_actor", "update_weights")  # of a step, as verl's timing_s/ names them
 PLAIN = "verl"
 PARTS = ("allocate", "observe", "log")  # of the scheduler's time in verl's thread
 NAMES = {
@@ -50,9 +55,60 @@ NAMES = {
 
 
 def overrides(task, out, steps):
-    """Overrides of verl's config."""
+    """Overrides of verl's config, for the CPU."""
     return [
         "+recipe=cero_cpu",
+        "data.max_prompt_length=32",
+        "data.max_response_length=8",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=48",
+        f"reward.custom_reward_function.path={ROOT}/examples/arithmetic/reward.py",
+        *common(task, out, steps),
+    ]
+
+
+def gpu_overrides(task, out, steps):
+    """Overrides of verl's config for one GPU of 80 GB: as scripts/lib/qwen2.5-math.sh, where one GPU can have it so."""
+    lean = not find_spec("flash_attn")
+    return [
+        "+recipe=cero",
+        "data.max_prompt_length=128",
+        f"data.max_response_length={RESPONSE}",
+        "data.dataloader_num_workers=0",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=24",
+        f"reward.custom_reward_function.path={ROOT}/scripts/speed/qwen_shape.py",
+        "trainer.n_gpus_per_node=1",
+        # flash-attention is not on PyPI as a wheel; PyTorch's own attention does. All rows are of nearly one length.
+        *(
+            [
+                "actor_rollout_ref.model.use_remove_padding=false",
+                "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+            ]
+            if lean
+            else []
+        ),
+        "actor_rollout_ref.model.enable_gradient_checkpointing=true",
+        "actor_rollout_ref.actor.strategy=fsdp2",
+        "actor_rollout_ref.actor.use_dynamic_bsz=true",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384",
+        "actor_rollout_ref.actor.use_torch_compile=false",
+        "actor_rollout_ref.actor.fsdp_config.use_torch_compile=false",
+        "actor_rollout_ref.rollout.name=vllm",
+        "actor_rollout_ref.rollout.gpu_memory_utilization=0.5",
+        "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+        # CUDA graphs without compilation: as fast to decode, and it starts a minute earlier.
+        """+actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config='{"mode":0,"cudagraph_mode":"FULL_DECODE_ONLY"}'""",
+        # Fewer processes to start than verl's 8 of each.
+        "actor_rollout_ref.rollout.agent.num_workers=2",
+        "reward.num_workers=1",
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units=2",
+        "+ray_kwargs.ray_init.include_dashboard=false",
+        *common(task, out, steps),
+    ]
+
+
+def common(task, out, steps):
+    """What both have."""
+    return [
         "allocator=cero",
         "trainer.v1.trainer_mode=turns",
         "~hydra.callbacks.cero",  # which would refuse another trainer than ours
@@ -60,13 +116,9 @@ def overrides(task, out, steps):
         f"data.val_files={task}/test.parquet",
         "data.train_batch_size=48",
         "data.seed=0",
-        "data.max_prompt_length=32",
-        "data.max_response_length=8",
         f"actor_rollout_ref.model.path={task}/model",
         "actor_rollout_ref.rollout.n=8",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=48",
         "actor_rollout_ref.actor.optim.lr=1e-9",
-        f"reward.custom_reward_function.path={ROOT}/examples/arithmetic/reward.py",
         "trainer.total_epochs=1000",
         f"trainer.total_training_steps={steps}",
         "trainer.val_before_train=false",
@@ -108,8 +160,11 @@ def lines(process, pipe):
             yield now, json.loads(line)
 
 
-def train(task, out, turns):
-    """The run's figures: for each turn that counts, for each arm, seconds, CPU seconds, seconds in the scheduler."""
+def train(task, out, turns, overrides=overrides, limit=float("inf"), further=()):
+    """The run's figures: for each turn that counts, for each arm, seconds, CPU seconds, seconds in the scheduler.
+
+    `limit`: seconds after which the run ends, with the turns that it has by then.
+    """
     out.mkdir(parents=True, exist_ok=True)
     fifo = out / "metrics.pipe"
     fifo.unlink(missing_ok=True)
@@ -120,8 +175,8 @@ def train(task, out, turns):
         "VERL_USE_EXTERNAL_MODULES": "cero.verl.cpu.turns",
     }
     steps = len(ARMS) * (WARM_UP + turns)
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(task, out, steps)]
-    found, load = [], [round(os.getloadavg()[0], 1)]
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(task, out, steps), *further]
+    found, load, began = [], [round(os.getloadavg()[0], 1)], time.monotonic()
     with open(out / "train.log", "w") as log, open(out / "steps.jsonl", "w") as raw:  # raw: what a cut leaves
         process = subprocess.Popen(
             command,
@@ -139,7 +194,9 @@ def train(task, out, turns):
                 found.append(figures_of(line) | {"seconds": now - then, "cpu": cpu})
                 print(json.dumps(found[-1]), file=raw, flush=True)
                 then, spent_then = now, spent
-            code = process.wait()
+                if now - began > limit:
+                    break
+            code = 0 if time.monotonic() - began > limit else process.wait()
         finally:
             os.close(pipe)
             fifo.unlink()
@@ -147,7 +204,8 @@ def train(task, out, turns):
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-    if code or len(found) < steps:
+    found = found[: len(found) // len(ARMS) * len(ARMS)]
+    if code or len(found) < (steps if limit == float("inf") else len(ARMS) * (WARM_UP + 1)):
         raise SystemExit(f"exit code {code} after {len(found)} steps; see {out / 'train.log'}")
     load.append(round(os.getloadavg()[0], 1))
     return {"machine": machine(), "load": load, "steps": found[len(ARMS) * WARM_UP :]}
@@ -159,16 +217,27 @@ def figures_of(line):
     parts = {key.rpartition("/")[2]: value for key, value in data.items() if key.startswith("cero/time/")}
     # An arm of ours logs and has nothing of the other's; verl's has nothing of ours at all.
     assert bool(parts) == (arm != PLAIN) == any(key.startswith("cero/") for key in data), line
-    return {"step": line["step"], "arm": arm, "verl": data["timing_s/step"], **parts}
+    phases = {key: data[f"timing_s/{key}"] for key in PHASES}
+    sizes = {
+        "tokens": data["perf/total_num_tokens"],
+        "response": data["response_length/mean"],
+        "memory_gb": data["actor/perf/max_memory_allocated_gb"],
+    }
+    return {"step": line["step"], "arm": arm, "verl": data["timing_s/step"], **parts, **phases, **sizes}
 
 
 def machine():
     """What matters of the machine; nothing that names it."""
-    return {
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "python": sys.version.split()[0],
-    } | {name: version(name) for name in ("verl", "torch", "numpy", "scipy")}
+    gpu = {"gpu": torch.cuda.get_device_name(), "vllm": version("vllm")} if torch.cuda.is_available() else {}
+    return (
+        {
+            "cores": os.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30),
+            "python": sys.version.split()[0],
+        }
+        | {name: version(name) for name in ("verl", "torch", "numpy", "scipy")}
+        | gpu
+    )
 
 
 def of(part, arm, key):
@@ -320,9 +389,22 @@ def step_table(part):
         spent = None if arm == PLAIN else scheduler(part, arm)
         row.append("" if spent is None else f"{np.median(spent) * 1e3:.1f} ms")
         row.append("" if spent is None else f"{np.median(spent / of(part, arm, 'seconds')):.3%}")
+        row.append("" if spent is None else f"{np.median(of(part, arm, 'background')) * 1e3:.1f} ms")
         rows.append([*row, of(part, arm, "seconds").size])
-    header = ("", "step", "times verl's", "CPU time", "times verl's", "scheduler", "of the step", "steps")
+    header = ("", "step", "times verl's", "CPU time", "times verl's", "scheduler", "of the step", "beside it", "steps")
     return table(header, rows)
+
+
+def gpu_table(part):
+    """As step_table, and the phases of a step."""
+    rows = []
+    for arm in ARMS:
+        cells = [f"{np.mean(of(part, arm, key)):.1f} s" for key in PHASES]
+        tokens, response = np.mean(of(part, arm, "tokens")), np.mean(of(part, arm, "response"))
+        memory = np.max(of(part, arm, "memory_gb"))
+        rows.append([NAMES[arm], *cells, f"{tokens / 1e3:.0f} k", f"{response:.0f}", f"{memory:.0f} GB"])
+    header = ("", *(f"`{key}`" for key in PHASES), "tokens a step", "a response", "actor's peak")
+    return step_table(part) + table(header, rows)
 
 
 def scale_table(part):
@@ -342,11 +424,13 @@ def scale_table(part):
 def page(figures):
     """The section's tables, as Markdown."""
     text = ""
-    for key, make in (("run", step_table), ("scale", scale_table)):
+    for key, make in (("run", step_table), ("gpu", gpu_table), ("scale", scale_table)):
         if key in figures:
             part = figures[key]
             m, load = part["machine"], part["load"]
             versions = f"Python {m['python']}, verl {m['verl']}, PyTorch {m['torch']}, NumPy {m['numpy']}"
+            if "gpu" in m:
+                versions += f", vLLM {m['vllm']}, one {m['gpu']}"
             text += f"\n{m['cores']} cores, {m['memory_gib']} GiB, {versions}; "
             text += f"load average {load[0]} before, {load[1]} after.\n\n"
             text += make(part)
@@ -363,14 +447,19 @@ def scale():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("part", choices=("run", "scale"))
+    parser.add_argument("part", choices=("run", "gpu", "scale"))
     parser.add_argument("--task", type=Path, default=ROOT / "data" / "arithmetic")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "step_cost")
     parser.add_argument("--turns", type=int, default=60, help="steps of each trainer that count")
-    arguments = parser.parse_args()
+    parser.add_argument("further", nargs="*", help="run, gpu: further Hydra overrides")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="gpu: end after so many seconds")
+    arguments = parser.parse_intermixed_args()
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    task, out = arguments.task.resolve(), arguments.out.resolve()
     if arguments.part == "run":
-        figures["run"] = train(arguments.task.resolve(), arguments.out.resolve(), arguments.turns)
+        figures["run"] = train(task, out, arguments.turns, further=arguments.further)
+    elif arguments.part == "gpu":
+        figures["gpu"] = train(task, out, arguments.turns, gpu_overrides, arguments.limit, arguments.further)
     else:
         figures["scale"] = scale()
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")

@@ -1,19 +1,29 @@
 """scripts/step_cost.py: that it compares like with like, and says what it measured."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cero.verl.cpu.turns import ARMS, arm_of
 from cero.verl.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "scripts" / "speed")]
+import qwen_shape  # noqa: E402
 import step_cost  # noqa: E402
+
+OF_VERL = {f"timing_s/{phase}": 0.5 for phase in step_cost.PHASES} | {
+    "timing_s/step": 1.0,
+    "perf/total_num_tokens": 9000,
+    "response_length/mean": 8.0,
+    "actor/perf/max_memory_allocated_gb": 2.0,
+}
 
 TAKE_TURNS = """
 from types import SimpleNamespace
@@ -67,6 +77,39 @@ def test_config(composed):
     assert read_settings(config).allocator == "cero"
 
 
+def test_config_for_a_gpu(composed):
+    config = composed(*step_cost.gpu_overrides("/task", "/out", 6))
+    assert config.trainer.device == "cuda" and config.actor_rollout_ref.rollout.tensor_model_parallel_size == 1
+    assert config.data.train_batch_size * config.actor_rollout_ref.rollout.n == 384
+    graphs = json.loads(config.actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config)
+    assert graphs == {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
+    config.trainer.v1.trainer_mode = "cero"
+    assert read_settings(config).allocator == "cero"
+
+
+def test_a_model_for_it(tmp_path):
+    """verl loads it and its chat template; every token has a text of its own, and a letter is a token."""
+    from transformers import AutoConfig, AutoTokenizer
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 4}
+    qwen_shape.main(tmp_path, qwen_shape.SHAPE | small | {"vocab_size": 500}, "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    create_continuous_token_builder(tokenizer, hf_model_type=config.model_type)
+    prompts = pd.read_parquet(tmp_path / "train.parquet")
+    tokens = tokenizer.apply_chat_template(prompts["prompt"][0], tokenize=True, add_generation_prompt=True)
+    assert (
+        len(tokens["input_ids"]) == 1 + qwen_shape.PROMPT_TOKENS and tokenizer.unk_token_id not in tokens["input_ids"]
+    )
+    assert len({tokenizer.decode(token) for token in range(500)}) == 500 and len(tokenizer) == 500
+    easy, hard = (
+        np.mean([qwen_shape.compute_score("", f"a text {number}", share) for number in range(2000)])
+        for share in ("0.9", "0.1")
+    )
+    assert easy == pytest.approx(0.9, abs=0.03) and hard == pytest.approx(0.1, abs=0.03)
+
+
 def test_ratio():
     rng = np.random.default_rng(0)
     theirs = rng.normal(3, 1, 60)
@@ -83,19 +126,24 @@ def test_the_scheduler_by_itself_and_the_page(composed, tmp_path):
     steps = []
     for step in range(1, 31):
         arm, load = arm_of(step), 1 + (step - 1) // len(ARMS)  # a load that grows changes no ratio
-        data = {"timing_s/step": 1.0}
+        data = dict(OF_VERL)
         if arm != "verl":
             data |= {f"cero/time/{key}": 0.001 for key in ("allocate", "observe", "log")} | {"cero/n/mean": 8.0}
+            data["cero/time/background"] = 0.007
         figures = step_cost.figures_of({"step": step, "data": data})
         steps.append(figures | {"seconds": seconds[arm] * load, "cpu": 2 * load})
     circumstances = {"machine": step_cost.machine(), "load": [1.0, 2.0]}
     run, scale = circumstances | {"steps": steps}, circumstances | {"rows": rows}
     text = step_cost.page({"run": run, "scale": scale})
     assert text.count("| 1.050 [1.050, 1.050] |") == 1 and text.count("| 1.000 [1.000, 1.000] |") == 3
-    assert text.count("| 3.0 ms |") == 2 and "8 x 4" in text
+    assert text.count("| 3.0 ms |") == 2 and text.count("| 7.0 ms |") == 2 and "8 x 4" in text
+    gpu = run | {"machine": run["machine"] | {"gpu": "a GPU", "vllm": "1.0"}}
+    assert "one a GPU" in step_cost.page({"gpu": gpu}) and "| 0.5 s | 0.5 s | 0.5 s | 0.5 s | 9 k |" in step_cost.page(
+        {"gpu": gpu}
+    )
 
 
 def test_a_step_of_verls_has_nothing_of_ours():
     step = next(step for step in range(1, 4) if arm_of(step) == "verl")
     with pytest.raises(AssertionError):
-        step_cost.figures_of({"step": step, "data": {"timing_s/step": 1.0, "cero/n/mean": 8.0}})
+        step_cost.figures_of({"step": step, "data": OF_VERL | {"cero/n/mean": 8.0}})

@@ -1,0 +1,113 @@
+"""A model of Qwen2.5-Math-1.5B's shape, its weights random, and prompts for it: what a step costs, not what is learned.
+
+    python scripts/speed/qwen_shape.py FOLDER     writes model/, train.parquet, test.parquet
+
+Where no hub can be reached. A random model samples nearly uniformly from its 151,936 tokens, so it never ends a
+response: each is as long as allowed. The reward (this file again, as `reward.custom_reward_function.path`) is a coin
+whose bias is the prompt's, from .02 to .98 over the prompts, drawn by the response's text; so allocators have something
+to tell apart.
+"""
+
+import string
+import sys
+import zlib
+from pathlib import Path
+
+PROMPTS, PROMPT_TOKENS, SEED = 480, 100, 0
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
+# As in the hub's Qwen/Qwen2.5-Math-1.5B/config.json. A Llama, so without biases in its attention: for a Qwen2,
+# transformers and verl both insist on Qwen's own tokenizer.
+SHAPE = {
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    """verl's reward function: 1.0 in a share `ground_truth` (a number, as text) of all texts, else 0.0."""
+    return float(zlib.crc32(str(solution_str).encode()) / 2**32 < float(ground_truth))
+
+
+def write_tokenizer(folder, size):
+    """Letters are tokens, and so many further ones that each of the model's has a text."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = [*SPECIAL, *string.ascii_lowercase, " "]
+    words += [f" w{number}" for number in range(len(words), size)]
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    pad, bos, eos, unknown = SPECIAL
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unknown,
+        padding_side="left",
+        model_max_length=SHAPE["max_position_embeddings"],
+    )
+    fast.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    fast.save_pretrained(folder)
+
+
+def write_model(folder, shape, device):
+    """Random weights in bfloat16, 3.1 GB for SHAPE."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(SEED)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=torch.bfloat16)
+    model.generation_config.pad_token_id = shape["pad_token_id"]
+    model.save_pretrained(folder)
+    return sum(weights.numel() for weights in model.parameters())
+
+
+def write_prompts(path, count):
+    """Rows in the columns that verl's data set reads."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(SEED)
+    texts = ["".join(row) for row in rng.choice(list(string.ascii_lowercase), (count, PROMPT_TOKENS))]
+    shares = rng.permutation(np.linspace(0.02, 0.98, count))
+    rows = [
+        {
+            "data_source": "qwen_shape",
+            "prompt": [{"role": "user", "content": text}],
+            "reward_model": {"style": "rule", "ground_truth": f"{share:.3f}"},
+            "extra_info": {"index": place},
+        }
+        for place, (text, share) in enumerate(zip(texts, shares, strict=True))
+    ]
+    pd.DataFrame(rows).to_parquet(path)
+
+
+def main(folder, shape=None, device=None):
+    import torch
+
+    shape = shape or SHAPE
+    folder = Path(folder)
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    write_tokenizer(folder / "model", shape["vocab_size"])
+    count = write_model(folder / "model", shape, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    write_prompts(folder / "train.parquet", PROMPTS)
+    write_prompts(folder / "test.parquet", 16)
+    print(f"{count / 1e9:.2f} billion parameters in {folder}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
