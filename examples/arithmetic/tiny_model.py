@@ -29,9 +29,9 @@ def make_tokenizer(pieces: tuple[str, ...]) -> PreTrainedTokenizerFast:
     The pieces of several characters may hold letters, spaces and "=" only.
     """
     vocabulary = {token: i for i, token in enumerate((*SPECIAL, *pieces))}
-    words = "|".join(piece for piece in pieces if len(piece) > 1)
+    splits = [*(piece for piece in pieces if len(piece) > 1), r"[\s\S]"]
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(words + r"|[\s\S]"), behavior="isolated")
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(splits)), behavior="isolated")
     core.decoder = decoders.Fuse()  # joins without the spaces that a word-level decoder would insert
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,

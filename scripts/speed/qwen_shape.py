@@ -14,9 +14,9 @@ import zlib
 from pathlib import Path
 
 PROMPTS, PROMPT_TOKENS, SEED = 480, 100, 0
-SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
+sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "arithmetic"))  # its tokenizer, larger
 # As in the hub's Qwen/Qwen2.5-Math-1.5B/config.json. A Llama, so without biases in its attention: for a Qwen2,
-# transformers and verl both insist on Qwen's own tokenizer.
+# transformers and verl both insist on Qwen's own tokenizer. The special tokens are tiny_model's first.
 SHAPE = {
     "hidden_size": 1536,
     "intermediate_size": 8960,
@@ -40,27 +40,15 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 
 
 def write_tokenizer(folder, size):
-    """Letters are tokens, and so many further ones that each of the model's has a text."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    """A letter is a token, and each further one of the model's is a character of its own, beyond U+10000."""
+    from tiny_model import SPECIAL, make_tokenizer
 
-    words = [*SPECIAL, *string.ascii_lowercase, " "]
-    words += [f" w{number}" for number in range(len(words), size)]
-    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    pad, bos, eos, unknown = SPECIAL
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=pad,
-        bos_token=bos,
-        eos_token=eos,
-        unk_token=unknown,
-        padding_side="left",
-        model_max_length=SHAPE["max_position_embeddings"],
-    )
-    fast.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    fast.save_pretrained(folder)
+    letters = [*string.ascii_lowercase, " "]
+    others = (chr(0x10000 + number) for number in range(size - len(SPECIAL) - len(letters)))
+    tokenizer = make_tokenizer((*letters, *others))
+    tokenizer.model_max_length = SHAPE["max_position_embeddings"]
+    tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
 
 
 def write_model(folder, shape, device):
