@@ -24,18 +24,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from concurrent.futures import wait
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
 import psutil
 import torch
 from scipy.stats import bootstrap
+from speed.scheduler import PARTS, at_scale, compose
 
 from cero.verl.cpu.turns import ARMS, arm_of
 
@@ -46,7 +43,6 @@ WARM_UP = 2  # turns at the start that don't count
 RESPONSE = 512  # tokens a response on a GPU
 PHASES = ("gen", "old_log_prob", "update_actor", "update_weights")  # of a step, as verl's timing_s/ names them
 PLAIN = "verl"
-PARTS = ("allocate", "observe", "log")  # of the scheduler's time in verl's thread
 NAMES = {
     PLAIN: "verl's `PPOTrainerSync`, GRPO",
     "uniform": "ours, `allocator=uniform`, GRPO",
@@ -68,7 +64,11 @@ def overrides(task, out, steps):
 
 def gpu_overrides(task, out, steps):
     """Overrides of verl's config for one GPU of 80 GB: as scripts/lib/qwen2.5-math.sh, where one GPU can have it so."""
-    lean = not find_spec("flash_attn")
+    # flash-attention is not on PyPI as a wheel; PyTorch's own attention does. All rows are of nearly one length.
+    without_flash = [
+        "actor_rollout_ref.model.use_remove_padding=false",
+        "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+    ]
     return [
         "+recipe=cero",
         "data.max_prompt_length=128",
@@ -77,15 +77,7 @@ def gpu_overrides(task, out, steps):
         "actor_rollout_ref.actor.ppo_mini_batch_size=24",
         f"reward.custom_reward_function.path={ROOT}/scripts/speed/qwen_shape.py",
         "trainer.n_gpus_per_node=1",
-        # flash-attention is not on PyPI as a wheel; PyTorch's own attention does. All rows are of nearly one length.
-        *(
-            [
-                "actor_rollout_ref.model.use_remove_padding=false",
-                "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
-            ]
-            if lean
-            else []
-        ),
+        *([] if find_spec("flash_attn") else without_flash),
         "actor_rollout_ref.model.enable_gradient_checkpointing=true",
         "actor_rollout_ref.actor.strategy=fsdp2",
         "actor_rollout_ref.actor.use_dynamic_bsz=true",
@@ -195,8 +187,10 @@ def train(task, out, turns, overrides=overrides, limit=float("inf"), further=())
                 print(json.dumps(found[-1]), file=raw, flush=True)
                 then, spent_then = now, spent
                 if now - began > limit:
+                    code, steps = 0, len(ARMS) * (WARM_UP + 1)  # so many are enough
                     break
-            code = 0 if time.monotonic() - began > limit else process.wait()
+            else:
+                code = process.wait()
         finally:
             os.close(pipe)
             fifo.unlink()
@@ -205,7 +199,7 @@ def train(task, out, turns, overrides=overrides, limit=float("inf"), further=())
             except ProcessLookupError:
                 pass
     found = found[: len(found) // len(ARMS) * len(ARMS)]
-    if code or len(found) < (steps if limit == float("inf") else len(ARMS) * (WARM_UP + 1)):
+    if code or len(found) < steps:
         raise SystemExit(f"exit code {code} after {len(found)} steps; see {out / 'train.log'}")
     load.append(round(os.getloadavg()[0], 1))
     return {"machine": machine(), "load": load, "steps": found[len(ARMS) * WARM_UP :]}
@@ -260,111 +254,6 @@ def ratio(ours, theirs):
     return float(statistic(ours, theirs)), tuple(map(float, result.confidence_interval))
 
 
-# ---- the scheduler by itself --------------------------------------------------------------------------------------
-
-
-def compose(*overrides):
-    """verl's config with these overrides."""
-    import hydra
-
-    with hydra.initialize_config_module("verl.trainer.config", version_base=None):
-        return hydra.compose("ppo_trainer", overrides=list(overrides))
-
-
-def at_scale(compose, prompts, rollouts, known, steps, folder):
-    """Seconds in the scheduler, medians over `steps` steps with `known` prompts in its table; figures as one dict.
-
-    Our trainer's own methods and timers, on batches as verl makes them, with verl's parts of the step left out, and the
-    queue: rewards are at hand, and so are the log-probs that the optimal baseline reads, 4 a rollout. While our thread
-    works, verl's waits.
-    """
-    from transfer_queue import KVBatchMeta
-    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-    from verl.utils import tensordict_utils as tu
-    from verl.utils.dataset.rl_dataset import collate_fn
-
-    from cero.baseline import score_weights
-    from cero.runlog import RunLog
-    from cero.verl import outcomes
-    from cero.verl.estimators import compute_cero_advantage
-    from cero.verl.identity import CollateWithIds
-    from cero.verl.settings import read_settings
-    from cero.verl.trainer import CeroTrainer
-
-    config = compose("+recipe=cero_cpu", f"data.train_batch_size={prompts}", f"actor_rollout_ref.rollout.n={rollouts}")
-    trainer, rng = CeroTrainer.__new__(CeroTrainer), np.random.default_rng(0)
-    trainer.config, trainer.settings = config, read_settings(config)
-    trainer.allocator = trainer.settings.make_allocator(epochs=10)
-    trainer.allocator.table.reserve(known + (steps + 1) * prompts)
-    trainer.allocator.table.add(rng.integers(0, 2**64, known, dtype=np.uint64))
-    trainer.use_critic, trainer._dispatches, trainer._scheduler_seconds = False, [], {}
-    trainer.run_log = RunLog(Path(folder) / "allocations.jsonl")
-    trainer.train_dataloader = SimpleNamespace(collate_fn=CollateWithIds(collate_fn))
-
-    def fetch(keys, partition_id, settings):
-        return np.array([reward_of[key] for key in keys]), None, np.zeros(len(keys))
-
-    def advantage(trainer, batch, metrics):
-        wait([trainer._record.baselines])
-        rewards = np.zeros((len(batch), 4), np.float32)
-        rewards[:, -1] = [reward_of[key] for key in batch.keys]
-        uids = np.array([key.split("_")[0] for key in batch.keys], dtype=object)
-        compute_cero_advantage(torch.from_numpy(rewards), torch.ones(rewards.shape), index=uids)
-        return batch
-
-    def fetch_weights(keys, partition_id):
-        log_probs = np.log(rng.random((len(keys), 4), np.float32) + 1e-6)
-        return dict(zip(keys, score_weights(log_probs, np.ones_like(log_probs)).tolist(), strict=True))
-
-    def old_log_prob(trainer, batch, metrics):
-        wait([trainer._record.observed])
-        return batch
-
-    verl = {
-        "_submit_batch_to_rollout": lambda trainer, batch: len(batch),
-        "_balance_batch": lambda trainer, batch, metrics: batch,
-        "_compute_old_log_prob": old_log_prob,
-        "_compute_advantage": advantage,
-        "_compute_metrics": lambda *arguments: None,
-    }
-    found = []
-    queue = patch.multiple(outcomes, fetch=fetch, fetch_weights=fetch_weights)
-    with patch.multiple(PPOTrainerSync, **verl), queue:
-        for step in range(steps + 1):
-            batch = trainer.train_dataloader.collate_fn(problems(prompts, rng))
-            batch["uid"] = np.array([str(uuid.uuid4()) for _ in range(prompts)], dtype=object)
-            batch, metrics = tu.get_tensordict(batch), {f"timing_s/{i}": 0.123456789 for i in range(8)}
-            trainer._submit_batch_to_rollout(batch)
-            keys = [
-                f"{uid}_{session}_0"
-                for uid, n in zip(batch["uid"], batch["__rollout_n__"], strict=True)
-                for session in range(n)
-            ]
-            rng.shuffle(keys)
-            reward_of = dict(zip(keys, (rng.random(len(keys)) < 0.5).astype(np.float64).tolist(), strict=True))
-            tags = [{"response_len": 4, "seq_len": 8} for _ in keys]
-            batch = trainer._balance_batch(KVBatchMeta(keys, tags, "train"), metrics)
-            batch = trainer._compute_old_log_prob(batch, metrics)
-            trainer._compute_advantage(batch, metrics)
-            trainer._compute_metrics(batch, metrics, {}, step, 0)
-            found.append({key: metrics.get(f"cero/time/{key}", 0.0) for key in (*PARTS, "background")})
-    parts = {key: float(np.median([step[key] for step in found[1:]])) for key in found[0]}
-    return {"prompts": prompts, "rollouts": rollouts, "known": known, "steps": steps, **parts}
-
-
-def problems(prompts, rng):
-    """Rows as verl's data set gives them: messages as long as a problem in words."""
-    text = "A question of some length, as problems in words are, which is put to a model. " * 5
-    return [
-        {
-            "raw_prompt": [{"role": "user", "content": f"{text}{n}?"}],
-            "reward_model": {"style": "rule", "ground_truth": str(n)},
-            "data_source": "problems",
-        }
-        for n in rng.integers(0, 2**62, prompts)
-    ]
-
-
 # ---- the page -------------------------------------------------------------------------------------------------------
 
 
@@ -386,10 +275,13 @@ def step_table(part):
         for key, unit in (("seconds", "s"), ("cpu", "s")):
             row.append(f"{np.mean(of(part, arm, key)):.2f} {unit}")
             row.append("1" if arm == PLAIN else times(*ratio(of(part, arm, key), of(part, PLAIN, key))))
-        spent = None if arm == PLAIN else scheduler(part, arm)
-        row.append("" if spent is None else f"{np.median(spent) * 1e3:.1f} ms")
-        row.append("" if spent is None else f"{np.median(spent / of(part, arm, 'seconds')):.3%}")
-        row.append("" if spent is None else f"{np.median(of(part, arm, 'background')) * 1e3:.1f} ms")
+        if arm == PLAIN:
+            row += [""] * 3
+        else:
+            spent, beside = scheduler(part, arm), of(part, arm, "background")
+            row.append(f"{np.median(spent) * 1e3:.1f} ms")
+            row.append(f"{np.median(spent / of(part, arm, 'seconds')):.3%}")
+            row.append(f"{np.median(beside) * 1e3:.1f} ms")
         rows.append([*row, of(part, arm, "seconds").size])
     header = ("", "step", "times verl's", "CPU time", "times verl's", "scheduler", "of the step", "beside it", "steps")
     return table(header, rows)
