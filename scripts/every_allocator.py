@@ -1,10 +1,10 @@
 """Does every allocator train? A few steps of verl's whole stack with each, and a table of what they did.
 
-    bash scripts/install.sh
-    .venv/bin/python scripts/every_allocator.py [--steps 6] [--allocators aero,vip] [--out runs/every_allocator]
+    bash scripts/install.sh .venv/bin/python scripts/every_allocator.py [--steps 6] [--allocators aero,vip]
+    [--out runs/every_allocator]
 
-The task is the quickstart's (about a minute to make), a run takes about a minute and a half on two cores. A run that is
-done is not repeated; its log is in OUT/<allocator>/train.log. Exits with 1 if one fails.
+The task is the quickstart's (about a minute to make), a run takes about a minute and a half on two cores. A
+run that is done is not repeated; its log is in OUT/<allocator>/train.log. Exits with 1 if one fails.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cero import available_allocators
-from cero.runlog import read_log
+from cero.analysis.runlog import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,7 +55,9 @@ def train(arguments, out):
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with open(out / "train.log", "w") as log:
-        process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
+        process = subprocess.Popen(
+            arguments, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+        )
         try:
             code = process.wait()
         finally:
@@ -92,7 +94,14 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "runs/every_allocator")
     arguments = parser.parse_args()
     console, failed = Console(), []
-    prepare = [sys.executable, ROOT / "examples/arithmetic/prepare.py", "--out", arguments.task, "--train", "336"]
+    prepare = [
+        sys.executable,
+        ROOT / "examples/arithmetic/prepare.py",
+        "--out",
+        arguments.task,
+        "--train",
+        "336",
+    ]
     subprocess.run(prepare, check=True)
     table = Table(title=f"{arguments.steps} steps each", title_justify="left")
     for head in (

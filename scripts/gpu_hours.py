@@ -3,8 +3,8 @@
     python scripts/gpu_hours.py                                    # the tables of docs/qwen2.5-math.md
     python scripts/gpu_hours.py --peak 312 --response 500 900      # A100s, and another length of the answers
 
-Each assumption is a pair, its favourable end and its unfavourable one; a result is the range between all favourable
-and all unfavourable. The formulas are in docs/qwen2.5-math.md, and in the functions below.
+Each assumption is a pair, its favourable end and its unfavourable one; a result is the range between all
+favourable and all unfavourable. The formulas are in docs/qwen2.5-math.md, and in the functions below.
 """
 
 import argparse
@@ -92,9 +92,13 @@ class Assumptions:
     generating: tuple = (0.12, 0.04)  # share of peak FLOP/s while vLLM samples, its longest answers included
     scoring: tuple = (0.45, 0.30)  # likewise in old log-probs, a forward pass
     updating: tuple = (0.40, 0.25)  # likewise in the update, recomputation counted as work
-    overhead: tuple = (15, 40)  # seconds a step for all else: weight sync, sleep and wake, rewards, checkpoints
-    # AERO alone: share of the rollouts that are trained on (what its paper claims, or nothing is saved), and steps as a
-    # multiple of GRPO's (every prompt is sampled to the end, or none is rescued at all: half of each step unspent).
+    overhead: tuple = (
+        15,
+        40,
+    )  # seconds a step for all else: weight sync, sleep and wake, rewards, checkpoints
+    # AERO alone: share of the rollouts that are trained on (what its paper claims, or nothing is saved), and
+    # steps as a multiple of GRPO's (every prompt is sampled to the end, or none is rescued at all: half of
+    # each step unspent).
     trained: tuple = (0.52, 1.0)
     more_steps: tuple = (1.0, 2.0)
 
@@ -105,9 +109,10 @@ PHASES = ("sampling", "log-probs", "update", "validation", "all else")
 def gpu_seconds(model, gpus, method, peak, end, a, settings=SETTINGS):
     """GPU seconds of a run by phase, dict; `end` is 0 for the favourable assumptions, 1 for the unfavourable ones.
 
-    With N = active parameters, R rollouts of L tokens after prompts of P: sampling 2 N R L, log-probs 2 N R (L + P),
-    update 8 N R (L + P), that is 6 N for forward and backward and 2 N for computing activations again; each divided by
-    `peak` FLOP/s times the share of it that is reached. Attention's own FLOPs are left out: under a tenth here.
+    With N = active parameters, R rollouts of L tokens after prompts of P: sampling 2 N R L, log-probs 2 N R
+    (L + P), update 8 N R (L + P), that is 6 N for forward and backward and 2 N for computing activations
+    again; each divided by `peak` FLOP/s times the share of it that is reached. Attention's own FLOPs are left
+    out: under a tenth here.
     """
     prompt, response = a.prompt[end], a.response[end]
     aero = method == "aero"
@@ -127,8 +132,9 @@ def gpu_seconds(model, gpus, method, peak, end, a, settings=SETTINGS):
 def memory(model, size, gpus, offloaded, capacity, settings=SETTINGS):
     """Bytes on each GPU by item, dict; float32 weights, gradients and Adam's state are divided among all GPUs.
 
-    The actor's peak is in the update, where a micro-batch's logits are there three times: in bfloat16, in float32, and
-    as gradient. While vLLM samples, its share is there, and of the actor's what is not offloaded, without gradients.
+    The actor's peak is in the update, where a micro-batch's logits are there three times: in bfloat16, in
+    float32, and as gradient. While vLLM samples, its share is there, and of the actor's what is not
+    offloaded, without gradients.
     """
     shard = 4 * model.parameters / gpus
     adam = 0 if offloaded else 2 * shard
@@ -163,12 +169,22 @@ def hours_table(models, gpus, peak, assumptions, settings=SETTINGS):
     for name in models:
         for count in gpus:
             for method in ("grpo", "aero"):
-                ends = [gpu_seconds(MODELS[name], count, method, peak, end, assumptions, settings) for end in (0, 1)]
+                ends = [
+                    gpu_seconds(MODELS[name], count, method, peak, end, assumptions, settings)
+                    for end in (0, 1)
+                ]
                 phases = [_range(ends[0][phase] / 3600, ends[1][phase] / 3600) for phase in PHASES]
                 low, high = (sum(parts.values()) / 3600 for parts in ends)
                 words = {"grpo": "GRPO, CERO", "aero": "AERO"}[method]
                 rows.append(
-                    [MODELS[name].name, count, words, *phases, _range(low, high), _range(low / count, high / count)]
+                    [
+                        MODELS[name].name,
+                        count,
+                        words,
+                        *phases,
+                        _range(low, high),
+                        _range(low / count, high / count),
+                    ]
                 )
     head = ["model", "GPUs", "method", *PHASES, "**GPU hours**", "hours"]
     return _table(head, rows)
@@ -184,7 +200,13 @@ def memory_table(models, gpus, capacity, settings=SETTINGS):
             parts = memory(MODELS[name], size, count, offloaded, capacity * GB, settings)
             state = parts["weights"] + parts["gradients"] + parts["Adam"]
             here = settings.prompts * settings.rollouts * size.parallel // count
-            cells = [state, parts["logits"] + parts["activations"], parts["update"], parts["vllm"], parts["sampling"]]
+            cells = [
+                state,
+                parts["logits"] + parts["activations"],
+                parts["update"],
+                parts["vllm"],
+                parts["sampling"],
+            ]
             rows.append(
                 [MODELS[name].name, count, *(f"{value / GB:.0f}" for value in cells)]
                 + ["host" if offloaded else "GPU", f"{parts['cache_tokens'] / 1e3:,.0f} k", here]
@@ -197,21 +219,32 @@ def memory_table(models, gpus, capacity, settings=SETTINGS):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--gpus", nargs="+", type=int, default=[8, 4], help="of the machine (default: 8 and 4)")
+    parser.add_argument(
+        "--gpus", nargs="+", type=int, default=[8, 4], help="of the machine (default: 8 and 4)"
+    )
     parser.add_argument(
         "--peak", type=float, default=989.0, help="dense bfloat16 TFLOP/s of a GPU (default: 989, H100)"
     )
     parser.add_argument("--memory", type=float, default=80.0, help="GB of a GPU (default: 80)")
-    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="steps of GRPO (default: the scripts')")
+    parser.add_argument(
+        "--steps", type=int, default=SETTINGS.steps, help="steps of GRPO (default: the scripts')"
+    )
     for field in fields(Assumptions):
         name = "--" + field.name.replace("_", "-")
         parser.add_argument(name, nargs=2, type=float, default=field.default, metavar=("GOOD", "BAD"))
     args = parser.parse_args(argv)
-    assumptions = Assumptions(**{field.name: tuple(getattr(args, field.name)) for field in fields(Assumptions)})
+    assumptions = Assumptions(
+        **{field.name: tuple(getattr(args, field.name)) for field in fields(Assumptions)}
+    )
     settings = replace(SETTINGS, steps=args.steps)
     print(f"{settings.budget:,} rollouts, GPUs of {args.peak:g} TFLOP/s and {args.memory:g} GB.\n")
     pairs = asdict(assumptions).items()
-    print(_table(["assumption", "favourable", "unfavourable"], [[f"`{k}`", f"{a:g}", f"{b:g}"] for k, (a, b) in pairs]))
+    print(
+        _table(
+            ["assumption", "favourable", "unfavourable"],
+            [[f"`{k}`", f"{a:g}", f"{b:g}"] for k, (a, b) in pairs],
+        )
+    )
     print("\nGPU hours by phase, their sum, and hours on the clock:\n")
     print(hours_table(args.models, args.gpus, args.peak * 1e12, assumptions, settings))
     print("\nGB on each GPU:\n")

@@ -21,7 +21,9 @@ print(json.dumps([time.perf_counter() - start, resource.getrusage(resource.RUSAG
 def measure(plugins):
     """(seconds, MiB) of `import verl` with VERL_USE_EXTERNAL_PLUGINS=`plugins`."""
     environment = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": plugins}
-    result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=environment, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, env=environment, check=True
+    )
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -31,7 +33,9 @@ def main():
     runs = [[measure("none"), measure("cero")] for _ in range(parser.parse_args().runs)]
     for unit, which in (("s", 0), ("MiB", 1)):
         without, with_it = (statistics.median(run[i][which] for run in runs) for i in (0, 1))
-        print(f"import verl: {without:.2f} {unit} without, {with_it:.2f} {unit} with, {with_it - without:+.2f} {unit}")
+        print(
+            f"import verl: {without:.2f} {unit} without, {with_it:.2f} {unit} with, {with_it - without:+.2f} {unit}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """What does the scheduler add to a training step? verl's own trainer and ours in turn, and the scheduler at real scale.
 
-    python examples/arithmetic/prepare.py --out data/arithmetic
-    python scripts/step_cost.py run --task data/arithmetic [--turns 60] [--out runs/step_cost]
-    python scripts/step_cost.py scale
-    python scripts/speed/qwen_shape.py data/qwen_shape && python scripts/step_cost.py gpu --task data/qwen_shape
+    python examples/arithmetic/prepare.py --out data/arithmetic python scripts/step_cost.py run --task
+    data/arithmetic [--turns 60] [--out runs/step_cost] python scripts/step_cost.py scale python
+    scripts/speed/qwen_shape.py data/qwen_shape && python scripts/step_cost.py gpu --task data/qwen_shape
 
 `run` trains with 48 prompts x 8 rollouts a step, and three trainers take turns, step by step, in random order
-(`cero.verl.cpu.turns`): verl's PPOTrainerSync with GRPO, in which not a line of ours is run; our trainer with
-allocator=uniform, which is GRPO too; and with allocator=cero. So they share the processes, the data and the machine's
-load at that time. The learning rate is next to nothing, so that all sample from one policy. A step's seconds are those
-between two lines of verl's file logger: all of it, data loading and logging included; its CPU seconds are those of all
-processes of the run. `gpu` does the same on one GPU, with vLLM and FSDP2 as they run there and a model of 1.5 billion
-parameters. `scale` has the scheduler's own time on larger steps, by our trainer's timers. Each writes its
-part of docs/benchmarks/step_cost.json and the tables of docs/speed.md.
+(`cero.research.speed.turns`): verl's PPOTrainerSync with GRPO, in which not a line of ours is run; our
+trainer with allocator=uniform, which is GRPO too; and with allocator=cero. So they share the processes, the
+data and the machine's load at that time. The learning rate is next to nothing, so that all sample from one
+policy. A step's seconds are those between two lines of verl's file logger: all of it, data loading and
+logging included; its CPU seconds are those of all processes of the run. `gpu` does the same on one GPU, with
+vLLM and FSDP2 as they run there and a model of 1.5 billion parameters. `scale` has the scheduler's own time
+on larger steps, by our trainer's timers. Each writes its part of docs/benchmarks/step_cost.json and the
+tables of docs/speed.md.
 """
 
 import argparse
@@ -34,14 +34,22 @@ import torch
 from scipy.stats import bootstrap
 from speed.scheduler import PARTS, at_scale, compose
 
-from cero.verl.cpu.turns import ARMS, arm_of
+from cero.research.speed.turns import ARMS, arm_of
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES, PAGE = ROOT / "docs" / "benchmarks" / "step_cost.json", ROOT / "docs" / "speed.md"
-BEGIN, END = "<!-- a training step: written by scripts/step_cost.py -->\n", "<!-- end of a training step -->\n"
+BEGIN, END = (
+    "<!-- a training step: written by scripts/step_cost.py -->\n",
+    "<!-- end of a training step -->\n",
+)
 WARM_UP = 2  # turns at the start that don't count
 RESPONSE = 512  # tokens a response on a GPU
-PHASES = ("gen", "old_log_prob", "update_actor", "update_weights")  # of a step, as verl's timing_s/ names them
+PHASES = (
+    "gen",
+    "old_log_prob",
+    "update_actor",
+    "update_weights",
+)  # of a step, as verl's timing_s/ names them
 PLAIN = "verl"
 NAMES = {
     PLAIN: "verl's `PPOTrainerSync`, GRPO",
@@ -64,7 +72,8 @@ def overrides(task, out, steps):
 
 def gpu_overrides(task, out, steps):
     """Overrides of verl's config for one GPU of 80 GB: as scripts/lib/qwen2.5-math.sh, where one GPU can have it so."""
-    # flash-attention is not on PyPI as a wheel; PyTorch's own attention does. All rows are of nearly one length.
+    # flash-attention is not on PyPI as a wheel; PyTorch's own attention does. All rows are of nearly one
+    # length.
     without_flash = [
         "actor_rollout_ref.model.use_remove_padding=false",
         "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
@@ -123,7 +132,7 @@ def common(task, out, steps):
     ]
 
 
-# ---- side by side -------------------------------------------------------------------------------------------------
+# ---- side by side --------------------------------------------------------------------------------
 
 
 def cpu_seconds(pid):
@@ -164,7 +173,7 @@ def train(task, out, turns, overrides=overrides, limit=float("inf"), further=())
     pipe = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     environment = os.environ | {
         "VERL_FILE_LOGGER_PATH": str(fifo),
-        "VERL_USE_EXTERNAL_MODULES": "cero.verl.cpu.turns",
+        "VERL_USE_EXTERNAL_MODULES": "cero.research.speed.turns",
     }
     steps = len(ARMS) * (WARM_UP + turns)
     command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(task, out, steps), *further]
@@ -254,7 +263,7 @@ def ratio(ours, theirs):
     return float(statistic(ours, theirs)), tuple(map(float, result.confidence_interval))
 
 
-# ---- the page -------------------------------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 
 
 def table(header, rows):
@@ -283,7 +292,17 @@ def step_table(part):
             row.append(f"{np.median(spent / of(part, arm, 'seconds')):.3%}")
             row.append(f"{np.median(beside) * 1e3:.1f} ms")
         rows.append([*row, of(part, arm, "seconds").size])
-    header = ("", "step", "times verl's", "CPU time", "times verl's", "scheduler", "of the step", "beside it", "steps")
+    header = (
+        "",
+        "step",
+        "times verl's",
+        "CPU time",
+        "times verl's",
+        "scheduler",
+        "of the step",
+        "beside it",
+        "steps",
+    )
     return table(header, rows)
 
 

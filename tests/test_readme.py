@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from cero import available_allocators
-from cero.advantage import ADVANTAGES
-from cero.posterior import VALUES
-from cero.sampling.keep import KEEP
+from cero.core.beta import VALUES
+from cero.estimators.advantage import ADVANTAGES
+from cero.estimators.keep import KEEP
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

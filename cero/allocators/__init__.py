@@ -9,7 +9,7 @@ _REGISTRY = {}
 
 
 def _discover():
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         importlib.import_module(module.name)
     pending = [Allocator]
     while pending:
@@ -31,7 +31,9 @@ def available_allocators():
 def allocator_class(name):
     """The class registered as `name`. Raises ValueError, naming the ones there are."""
     if name not in available_allocators():
-        raise ValueError(f"allocator={name!r} is not known; choose one of {', '.join(available_allocators())}")
+        raise ValueError(
+            f"allocator={name!r} is not known; choose one of {', '.join(available_allocators())}"
+        )
     return _REGISTRY[name]
 
 

@@ -6,38 +6,20 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from cero.budget import ROUNDINGS, Ledger, check_feasible, project_to_sum, round_to_sum
-from cero.prompts import PromptTable, as_prompt_ids, merge_repeats, sort_ids
-from cero.sampling.step import OneRound
+from cero.allocators.rounds import OneRound
+from cero.core.budget import ROUNDINGS, Ledger, check_feasible, project_to_sum, round_to_sum
+from cero.core.checks import check_choice, check_number
+from cero.core.prompts import PromptTable, as_prompt_ids, merge_repeats, sort_ids
 
 STATE_FORMAT = "cero-allocator"
 STATE_VERSION = 2
 
 
-def check_number(key, value, low, high, *, integer=False, open_low=False):
-    """Return `value` if it is a finite number in [low, high] ((low, high] with `open_low`), else raise ValueError."""
-    kind = "an integer" if integer else "a number"
-    interval = f"{'(' if open_low else '['}{low}, {high}]"
-    fits = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-    if fits and integer:
-        fits = value == int(value)
-    if not fits or value < low or value > high or (open_low and value == low):
-        raise ValueError(f"{key}={value!r} must be {kind} in {interval}")
-    return int(value) if integer else float(value)
-
-
-def check_choice(key, value, choices):
-    """Return `value` if it is one of `choices`, else raise ValueError naming them."""
-    if value not in choices:
-        raise ValueError(f"{key}={value!r} is not known; choose one of {', '.join(map(str, choices))}")
-    return value
-
-
 class Allocator(ABC):
     """Decides how many rollouts each prompt of a step gets, and learns from their rewards.
 
-    A subclass sets `name`, gives `_targets`, and may extend `columns`, `_allocated`, `_observed`, `_scalars` and
-    `metrics`. It never has to care for integers, budgets, unknown prompts or bad input.
+    A subclass sets `name`, gives `_targets`, and may extend `columns`, `_allocated`, `_observed`, `_scalars`
+    and `metrics`. It never has to care for integers, budgets, unknown prompts or bad input.
 
     Parameters
     ----------
@@ -74,7 +56,9 @@ class Allocator(ABC):
         total_budget=None,
         rounding="systematic",
     ):
-        self.rollouts_per_prompt = check_number("rollouts_per_prompt", rollouts_per_prompt, 1, 2**20, integer=True)
+        self.rollouts_per_prompt = check_number(
+            "rollouts_per_prompt", rollouts_per_prompt, 1, 2**20, integer=True
+        )
         self.epochs = check_number("epochs", epochs, 1, 2**31 - 1, integer=True)
         self.n_max = check_number("n_max", n_max, 1, 2**20, integer=True)
         self.n_min = check_number("n_min", n_min, 0, self.n_max, integer=True)
@@ -90,7 +74,7 @@ class Allocator(ABC):
         self._rng = np.random.default_rng(self.seed)
         self._forget_last()
 
-    # ---- the public interface -------------------------------------------------------------------------------
+    # ---- the public interface --------------------------------------------------------------------
 
     def allocate(self, prompt_ids, budget=None):
         """Rollouts for each prompt of a step.
@@ -104,8 +88,8 @@ class Allocator(ABC):
 
         Returns
         -------
-        int64 array, shape (n,), each within [n_min, n_max], summing to `budget`. It does not depend on the order
-        of the prompts: permuted prompts get permuted rollouts.
+        int64 array, shape (n,), each within [n_min, n_max], summing to `budget`. It does not depend on the
+        order of the prompts: permuted prompts get permuted rollouts.
 
         Raises
         ------
@@ -154,7 +138,8 @@ class Allocator(ABC):
         ids, successes, trials = self._checked_outcomes(prompt_ids, successes, trials)
         order, ids = sort_ids(ids)
         ids, _, successes, trials = merge_repeats(ids, successes[order], trials[order])
-        # Mostly these are the prompts of the last `allocate`, whose rows are known: a prompt never changes its row.
+        # Mostly these are the prompts of the last `allocate`, whose rows are known: a prompt never changes
+        # its row.
         last_ids, last_rows = self._last_distinct
         rows = last_rows if np.array_equal(ids, last_ids) else self.table.rows(ids)
         pending = np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
@@ -170,10 +155,10 @@ class Allocator(ABC):
         self._observed(rows, successes, trials)
 
     def begin(self, prompt_ids, budget=None):
-        """Start a step: a `cero.sampling.step.Step`, to be played and then given to `settle`.
+        """Start a step: a `cero.allocators.rounds.Step`, to be played and then given to `settle`.
 
-        As `allocate` in every other respect. An allocator that decides before sampling plays a single round; one
-        with `sequential` set decides round by round, within `budget`.
+        As `allocate` in every other respect. An allocator that decides before sampling plays a single round;
+        one with `sequential` set decides round by round, within `budget`.
         """
         ids = as_prompt_ids(prompt_ids)
         return OneRound(ids, self.allocate(ids, budget))
@@ -214,7 +199,7 @@ class Allocator(ABC):
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self):
-        """Everything that was learned and spent: plain data and NumPy arrays. See `cero.state` to write it."""
+        """Everything that was learned and spent: plain data and NumPy arrays. See `cero.core.state` to write it."""
         return {
             "format": STATE_FORMAT,
             "version": STATE_VERSION,
@@ -231,7 +216,9 @@ class Allocator(ABC):
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise ValueError("this is not an allocator's state; give what state_dict() returned")
         if state.get("version") != STATE_VERSION:
-            raise ValueError(f"state version {state.get('version')!r} is not the version {STATE_VERSION} of this cero")
+            raise ValueError(
+                f"state version {state.get('version')!r} is not the version {STATE_VERSION} of this cero"
+            )
         if state.get("allocator") != self.name:
             raise ValueError(
                 f"this state is of allocator {state.get('allocator')!r}, the run uses {self.name!r}; "
@@ -246,7 +233,9 @@ class Allocator(ABC):
         self.ledger.check_state(state["ledger"])
         scalars = self._scalars()
         if set(state["scalars"]) != set(scalars):
-            raise ValueError(f"state has scalars {sorted(state['scalars'])}; this allocator needs {sorted(scalars)}")
+            raise ValueError(
+                f"state has scalars {sorted(state['scalars'])}; this allocator needs {sorted(scalars)}"
+            )
         for key, value in state["scalars"].items():
             check_number(f"state scalar {key}", value, -math.inf, math.inf)
         rng = np.random.default_rng(0)
@@ -265,7 +254,7 @@ class Allocator(ABC):
         options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
         return f"{type(self).__name__}({options}, prompts={len(self.table)}, spent={self.ledger.spent})"
 
-    # ---- what subclasses give -------------------------------------------------------------------------------
+    # ---- what subclasses give --------------------------------------------------------------------
 
     @abstractmethod
     def _targets(self, rows, budget):
@@ -291,9 +280,12 @@ class Allocator(ABC):
 
     def _forget_last(self):
         self._last = self._last_rows = np.zeros(0, np.int64)
-        self._last_distinct = np.zeros(0, np.uint64), np.zeros(0, np.int64)  # sorted ids of the last step, their rows
+        self._last_distinct = (
+            np.zeros(0, np.uint64),
+            np.zeros(0, np.int64),
+        )  # sorted ids of the last step, their rows
 
-    # ---- checks ---------------------------------------------------------------------------------------------
+    # ---- checks ----------------------------------------------------------------------------------
 
     @staticmethod
     def _checked_outcomes(prompt_ids, successes, trials):
@@ -302,7 +294,9 @@ class Allocator(ABC):
         trials = np.asarray(trials)
         for key, array in (("successes", successes), ("trials", trials)):
             if array.shape != ids.shape:
-                raise ValueError(f"{key} has shape {array.shape}, prompt_ids has {ids.shape}; give one for each prompt")
+                raise ValueError(
+                    f"{key} has shape {array.shape}, prompt_ids has {ids.shape}; give one for each prompt"
+                )
         if trials.dtype.kind not in "iu" and not (trials.astype(np.float64) == np.floor(trials)).all():
             raise ValueError(f"trials={trials.tolist()[:5]} must be whole numbers of rollouts")
         trials = trials.astype(np.int64)

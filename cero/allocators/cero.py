@@ -2,59 +2,61 @@
 
 import numpy as np
 
-from cero import duals, posterior
-from cero.allocators.base import check_choice, check_number
-from cero.allocators.posterior import PosteriorAllocator
-from cero.utility import UTILITIES
+from cero.allocators.beliefs import PosteriorAllocator
+from cero.core import beta, duals
+from cero.core.checks import check_choice, check_number
+from cero.core.utility import UTILITIES
 
 
 class Cero(PosteriorAllocator):
     """Projected online gradient descent on the Fenchel duals of a saturating utility of cumulative rollouts.
 
-    The posterior variance as value, the concave saturating utility, the prompt duals, the budget dual and their
-    projected online gradient descent are the abstract's. Its body is not public: the utilities' forms, the
-    proximal response, the warm start and the step sizes below are ours (docs/method.md).
+    The posterior variance as value, the concave saturating utility, the prompt duals, the budget dual and
+    their projected online gradient descent are the abstract's. Its body is not public: the utilities' forms,
+    the proximal response, the warm start and the step sizes below are ours (docs/method.md).
 
     Parameters
     ----------
     n_min, n_max, value, forgetting : see `Allocator` and `PosteriorAllocator`
-        The defaults are ours, from docs/study: any prompt may be left out or get many, what counts is whether a hard
-        prompt's group may hold both outcomes, and evidence lasts long enough to tell a solved prompt by single
-        rollouts. The abstract's value is "variance".
+        The defaults are ours, from docs/study: any prompt may be left out or get many, what counts is whether
+        a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell a solved prompt
+        by single rollouts. The abstract's value is "variance".
     utility : "exp", "rational" or "log"
     saturation : float > 0
         The utility's scale t, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
         stays worth paying for. Large: winner takes all; small: everyone equally.
     response : float > 0
-        How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response more. Where
-        no step has a budget of its own (`allocate(ids, None)`) 2 is the steadier: a strong response swings the price.
+        How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response
+        more. Where no step has a budget of its own (`allocate(ids, None)`) 2 is the steadier: a strong
+        response swings the price.
     anchor : "equal" or "last"
-        More than what: rollouts_per_prompt, or what the prompt got at its last visit. Only "last" converges to the
-        offline optimum of fixed utilities (an anchor that stays put keeps pulling toward equality); "equal" is the
-        steadier over few epochs.
+        More than what: rollouts_per_prompt, or what the prompt got at its last visit. Only "last" converges
+        to the offline optimum of fixed utilities (an anchor that stays put keeps pulling toward equality);
+        "equal" is the steadier over few epochs.
     prompt_step, budget_step : float >= 0
         Step sizes of the two duals, in units that make 1 a sensible size (divided by sqrt(epochs) and by the
         square root of the number of steps so far); 0 freezes a dual.
     warm_start : bool
-        Start the duals at the optimum under the prior. False: where nothing was allocated yet and the budget is
-        free, slope 1 (mu_i = U_i'(0) = v_i) and price 0.
+        Start the duals at the optimum under the prior. False: where nothing was allocated yet and the budget
+        is free, slope 1 (mu_i = U_i'(0) = v_i) and price 0.
     primal : "proximal" or "bang_bang"
-        "bang_bang" is the plain dual's response: n_max to a prompt priced above the market, n_min to one below
-        (under a step's budget: n_max to the highest prices, as far as it goes).
+        "bang_bang" is the plain dual's response: n_max to a prompt priced above the market, n_min to one
+        below (under a step's budget: n_max to the highest prices, as far as it goes).
     step_rule : "scaled" or "plain"
-        Units of the two steps: `duals.scaled_steps`, or the textbook's `duals.plain_steps`, both over sqrt(epochs).
+        Units of the two steps: `duals.scaled_steps`, or the textbook's `duals.plain_steps`, both over
+        sqrt(epochs).
     averaging : "none", "responses" or "duals"
-        Ask for the running mean of a prompt's responses over its visits; or respond to the running means of its
-        dual and of the price. Costs 8 bytes for each prompt.
+        Ask for the running mean of a prompt's responses over its visits; or respond to the running means of
+        its dual and of the price. Costs 8 bytes for each prompt.
     **options : see `PosteriorAllocator` and `Allocator`
 
     The last four are switches on how plain the iteration is; docs/regret.md measures each.
 
     State: a slope per prompt (column "slope"), warm-started at the optimum under the prior, and `price`, the
-    budget's. With a budget given for each step (verl's default here) the budget binds by itself, the common shift
-    that makes the step exact plays the price's part, and `price` is what the market would ask; with
-    `allocate(ids, budget=None)` it decides how much the step spends. `demand` is what the last step asked for, in
-    rollouts per prompt, before it was made to cost its budget.
+    budget's. With a budget given for each step (verl's default here) the budget binds by itself, the common
+    shift that makes the step exact plays the price's part, and `price` is what the market would ask; with
+    `allocate(ids, budget=None)` it decides how much the step spends. `demand` is what the last step asked
+    for, in rollouts per prompt, before it was made to cost its budget.
     """
 
     name = "cero"
@@ -97,8 +99,8 @@ class Cero(PosteriorAllocator):
         self.step_rule = check_choice("step_rule", step_rule, ("scaled", "plain"))
         self._strength = self.response if primal == "proximal" else duals.BANG_BANG
         self._utility = UTILITIES[utility]
-        # The offline optimum under the prior gives everyone nbar: that slope and its price are the units, and the
-        # warm start.
+        # The offline optimum under the prior gives everyone nbar: that slope and its price are the units, and
+        # the warm start.
         share = self.epochs * self.rollouts_per_prompt
         self._scale = self.saturation * share
         self._slope_unit = float(self._utility.slope(share, self._scale))
@@ -107,7 +109,7 @@ class Cero(PosteriorAllocator):
         self.price = self._price_unit if warm_start else 0.0
         self._price_average = self.price
         # vmax: no price above the largest value moves anything.
-        self._price_max = posterior.BOUNDS[self.value]
+        self._price_max = beta.BOUNDS[self.value]
         self._steps = 0
         self._asked = np.zeros(0)  # what the step in hand asked for, from `_targets` to `_allocated`
         self.demand = float("nan")
@@ -128,14 +130,18 @@ class Cero(PosteriorAllocator):
 
     def _response(self, rows):
         nbar = self.rollouts_per_prompt
-        anchor = self._stored("last", rows, nbar) if self.anchor == "last" else np.full(rows.shape, float(nbar))
+        anchor = (
+            self._stored("last", rows, nbar) if self.anchor == "last" else np.full(rows.shape, float(nbar))
+        )
         prices, price = self.prices(rows), self.price
         if self.averaging == "duals":
             prices, price = self.prices(rows, "average"), self._price_average
         asked = duals.response(anchor, prices, price, self._price_unit, nbar, self._strength)
         if self.averaging == "responses":
             asked = np.clip(asked, self.n_min, self.n_max)
-            asked += (self._stored("average", rows, nbar) - asked) * (1.0 - 1.0 / (self._stored("visits", rows, 0) + 1))
+            asked += (self._stored("average", rows, nbar) - asked) * (
+                1.0 - 1.0 / (self._stored("visits", rows, 0) + 1)
+            )
         return asked
 
     def _step_sizes(self):
@@ -143,7 +149,13 @@ class Cero(PosteriorAllocator):
         if self.step_rule == "plain":
             sizes = duals.plain_steps(self.prior_value(), self.rollouts_per_prompt, self.epochs)
         else:
-            units = self._slope_unit, self._price_unit, self.rollouts_per_prompt, self.saturation, self.response
+            units = (
+                self._slope_unit,
+                self._price_unit,
+                self.rollouts_per_prompt,
+                self.saturation,
+                self.response,
+            )
             sizes = duals.scaled_steps(*units, self.epochs, self._steps)
         return self.prompt_step * sizes[0], self.budget_step * sizes[1]
 
@@ -160,10 +172,14 @@ class Cero(PosteriorAllocator):
         self.demand = float(np.clip(self._asked, self.n_min, self.n_max).mean()) if rows.size else 0.0
         self._steps += 1
         prompt_step, budget_step = self._step_sizes()
-        self.price = duals.price_step(self.price, self.rollouts_per_prompt, self.demand, budget_step, self._price_max)
+        self.price = duals.price_step(
+            self.price, self.rollouts_per_prompt, self.demand, budget_step, self._price_max
+        )
         self._price_average += (self.price - self._price_average) / (self._steps + 1)
         # A prompt that occurs twice makes one step with the sum of its shares.
-        rows, first, inverse, times = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
+        rows, first, inverse, times = np.unique(
+            rows, return_index=True, return_inverse=True, return_counts=True
+        )
         shares = np.bincount(inverse, shares, rows.size)
         self.table["last"][rows] = shares / times
         slopes = self._stored("slope", rows, self._first_slope)

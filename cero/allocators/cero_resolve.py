@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from cero.allocators.base import check_choice, check_number
-from cero.allocators.posterior import PosteriorAllocator
-from cero.utility import UTILITIES
+from cero.allocators.beliefs import PosteriorAllocator
+from cero.core.checks import check_choice, check_number
+from cero.core.utility import UTILITIES
 
 BISECTIONS = 60  # halvings of log(price): far below float resolution
 
@@ -13,8 +13,8 @@ class CeroResolve(PosteriorAllocator):
     """Certainty equivalence: one price lam with sum_i clip((y*_i(lam) - Y_i) / visits left, n_min, n_max) = budget.
 
     Y_i is what prompt i has had, y*_i(lam) what it should have had by the end at that price under the current
-    posteriors. No step sizes; it forgets past prices, spends each step exactly, and for fixed utilities follows the
-    offline optimum (`cero regret`).
+    posteriors. No step sizes; it forgets past prices, spends each step exactly, and for fixed utilities
+    follows the offline optimum (`cero regret`).
 
     Parameters
     ----------

@@ -2,17 +2,18 @@
 
 import numpy as np
 
-from cero import posterior
-from cero.allocators.base import check_number
+from cero.allocators.rounds import Rounds
 from cero.allocators.sequential import SequentialAllocator
-from cero.sampling.step import Rounds
+from cero.core import beta
+from cero.core.checks import check_number
 
 
 class LookThenBuy(Rounds):
     """A first look at most prompts, then rounds of buying the rollouts worth most under what was seen.
 
-    a, b : Beta posteriors before the step, shape (n,); first : rollouts of the first look, shape (n,); lots : distinct
-    floats in [0, 1), shape (n,), to break ties by (prompts never seen before tie wherever their rewards do)
+    a, b : Beta posteriors before the step, shape (n,); first : rollouts of the first look, shape (n,); lots :
+    distinct floats in [0, 1), shape (n,), to break ties by (prompts never seen before tie wherever their
+    rewards do)
     """
 
     def __init__(self, ids, cap, n_max, rounds, quorum, a, b, first, lots):
@@ -36,13 +37,14 @@ def marginal_values(a, b, successes, trials, most):
 
     With p ~ Beta(a + s, b + f), h = E[1-p] and n = trials:
 
-        no success yet    h (E[(1-p)^j] - E[(1-p)^(j+1)])     the chance that rollout j+1 brings the missing outcome
-        no failure yet    h (E[p^j] - E[p^(j+1)])
-        both seen         h E[p(1-p)] (1/(n+j) - 1/(n+j+1))   what it takes off the variance of the group's mean
-        not sampled       h E[p^j (1-p) + (1-p)^j p], the chance that rollout j+1 is the first to differ (j >= 2);
+        no success yet    h (E[(1-p)^j] - E[(1-p)^(j+1)])     the chance that rollout j+1 brings the missing
+        outcome no failure yet    h (E[p^j] - E[p^(j+1)]) both seen         h E[p(1-p)] (1/(n+j) - 1/(n+j+1))
+        what it takes off the variance of the group's mean not sampled       h E[p^j (1-p) + (1-p)^j p], the
+        chance that rollout j+1 is the first to differ (j >= 2);
                           h E[p(1-p)] for each of the first two, which are worth something as a pair only
 
-    Ours. a, b, successes, trials: shape (n,). Returns a float array of shape (n, most), non-increasing in each row.
+    Ours. a, b, successes, trials: shape (n,). Returns a float array of shape (n, most), non-increasing in
+    each row.
     """
     failures = trials - successes
     a, b = a + successes, b + failures
@@ -50,10 +52,12 @@ def marginal_values(a, b, successes, trials, most):
     j = np.arange(most)
     # E[(1-p)^j] - E[(1-p)^(j+1)] = E[(1-p)^j p], by the ratios of successive moments.
     wrong_so_far = np.cumprod(
-        np.concatenate([np.ones((a.size, 1)), (b[:, None] + j[:-1]) / ((a + b)[:, None] + j[:-1])], axis=1), axis=1
+        np.concatenate([np.ones((a.size, 1)), (b[:, None] + j[:-1]) / ((a + b)[:, None] + j[:-1])], axis=1),
+        axis=1,
     )
     right_so_far = np.cumprod(
-        np.concatenate([np.ones((a.size, 1)), (a[:, None] + j[:-1]) / ((a + b)[:, None] + j[:-1])], axis=1), axis=1
+        np.concatenate([np.ones((a.size, 1)), (a[:, None] + j[:-1]) / ((a + b)[:, None] + j[:-1])], axis=1),
+        axis=1,
     )
     first_success = wrong_so_far * a[:, None] / ((a + b)[:, None] + j)
     first_failure = right_so_far * b[:, None] / ((a + b)[:, None] + j)
@@ -61,7 +65,8 @@ def marginal_values(a, b, successes, trials, most):
     variance = (a * b / ((a + b) * (a + b + 1)))[:, None] / np.maximum(n * (n + 1), 1)
     unseen = (trials == 0)[:, None]
     neither = first_success + first_failure
-    # Two rollouts differ with chance 2 E[p (1-p)], and neither is worth anything without the other: half each.
+    # Two rollouts differ with chance 2 E[p (1-p)], and neither is worth anything without the other: half
+    # each.
     neither[:, :2] = (a * b / ((a + b) * (a + b + 1)))[:, None]
     values = np.where(
         (successes <= 0)[:, None], first_success, np.where((failures <= 0)[:, None], first_failure, variance)
@@ -83,16 +88,17 @@ def buy(values, budget):
 class CeroSeq(SequentialAllocator):
     """A first look at every prompt that is not as good as solved, then rounds bought by marginal value. Ours.
 
-    The price of a round is the value of the last rollout it buys: all that are worth more are bought, whosever they
-    are. Unlike `cero` it looks at this step's own rewards, and unlike the paper it values the completion of a group.
+    The price of a round is the value of the last rollout it buys: all that are worth more are bought,
+    whosever they are. Unlike `cero` it looks at this step's own rewards, and unlike the paper it values the
+    completion of a group.
 
     Parameters
     ----------
     n_first : int >= 1
         Rollouts of the first look.
     skip : float in [0, 1)
-        Share of the step's prompts that get no first look: those that the posterior calls least worth one. They may
-        still be bought later.
+        Share of the step's prompts that get no first look: those that the posterior calls least worth one.
+        They may still be bought later.
     rounds : int >= 1
         Rounds after the first look.
     quorum : float in (0, 1]
@@ -117,7 +123,7 @@ class CeroSeq(SequentialAllocator):
     def _step(self, rows, ids, cap):
         a, b = self.posterior_parameters(rows)
         first = np.full(ids.size, min(self.n_first, cap // max(ids.size, 1)))
-        worth = posterior.signal_hard_value(a, b, self._group)
+        worth = beta.signal_hard_value(a, b, self._group)
         # Prompts never seen are always looked at.
         lots = self._lots(ids)
         skipped = np.lexsort((lots, worth))[: int(self.skip * ids.size)]

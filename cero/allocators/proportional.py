@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 import numpy as np
 
-from cero.allocators.posterior import PosteriorAllocator
+from cero.allocators.beliefs import PosteriorAllocator
 
 BISECTIONS = 64  # halvings of log(factor): below float resolution
 SMALLEST = 1e-12  # of the greatest weight: keeps the factor that n_max needs finite
@@ -13,13 +13,14 @@ SMALLEST = 1e-12  # of the greatest weight: keeps the factor that n_max needs fi
 def scaled_to_sum(weights, budget, n_min, n_max):
     """clip(c weights, n_min, n_max) for the one factor c with which it sums to `budget`.
 
-    Unlike a common shift, a factor keeps the proportions of all that are not at a bound. c is found by bisection of
-    its logarithm. Ours; with n_min = 0 and n_max out of reach it is budget * weights / sum(weights).
+    Unlike a common shift, a factor keeps the proportions of all that are not at a bound. c is found by
+    bisection of its logarithm. Ours; with n_min = 0 and n_max out of reach it is budget * weights /
+    sum(weights).
 
     Parameters
     ----------
     weights : float array, shape (n,), finite, >= 0; all zero counts as all equal
-    budget : int, feasible (see `cero.budget.check_feasible`)
+    budget : int, feasible (see `cero.core.budget.check_feasible`)
 
     Returns
     -------

@@ -4,23 +4,25 @@ from abc import abstractmethod
 
 import numpy as np
 
-from cero.allocators.posterior import PosteriorAllocator
-from cero.budget import check_feasible
-from cero.prompts import as_prompt_ids, sort_ids
+from cero.allocators.beliefs import PosteriorAllocator
+from cero.core.budget import check_feasible
+from cero.core.prompts import as_prompt_ids, sort_ids
 
 
 class SequentialAllocator(PosteriorAllocator):
-    """Decides while a step is sampled: `begin` gives a `cero.sampling.step.Step`, `settle` ends it.
+    """Decides while a step is sampled: `begin` gives a `cero.allocators.rounds.Step`, `settle` ends it.
 
-    A subclass gives `_step(rows, ids, cap)`. Everything launched is paid for; what is left of the step's cap returns
-    to the ledger. Posteriors are those before the step: a rule adds what the step shows.
+    A subclass gives `_step(rows, ids, cap)`. Everything launched is paid for; what is left of the step's cap
+    returns to the ledger. Posteriors are those before the step: a rule adds what the step shows.
     """
 
     sequential = True
 
     def allocate(self, prompt_ids, budget=None):
         """Raises TypeError: there is nothing to say before the first rewards; use `begin` and `settle`."""
-        raise TypeError(f"allocator={self.name} decides within a step: use begin() and settle(), not allocate()")
+        raise TypeError(
+            f"allocator={self.name} decides within a step: use begin() and settle(), not allocate()"
+        )
 
     def _targets(self, rows, budget):
         raise TypeError(f"allocator={self.name} has no targets before sampling")

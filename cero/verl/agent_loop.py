@@ -1,7 +1,8 @@
 """How does a rule that decides within a step launch rollouts through verl's own agent loop?
 
-verl's worker starts all sessions of a prompt, waits for all, and publishes the prompt's status. It still does: it is
-told the most sessions that a prompt may have, and here each waits for its turn, which may never come.
+verl's worker starts all sessions of a prompt, waits for all, and publishes the prompt's status. It still
+does: it is told the most sessions that a prompt may have, and here each waits for its turn, which may never
+come.
 """
 
 import asyncio
@@ -16,8 +17,8 @@ from cero.verl.success import Success
 
 logger = logging.getLogger(__name__)
 
-# verl decorates the class with @ray.remote, and what that returns can't be subclassed. Ray keeps the class itself in
-# this attribute, which verl's own single_controller unwraps in the same way; a test holds on to it.
+# verl decorates the class with @ray.remote, and what that returns can't be subclassed. Ray keeps the class
+# itself in this attribute, which verl's own single_controller unwraps in the same way; a test holds on to it.
 Worker = AgentLoopWorkerTQ.__ray_actor_class__
 
 
@@ -25,8 +26,9 @@ class SequentialWorker(Worker):
     """verl's worker, with sessions that take turns. Validation is verl's own."""
 
     def __init__(self, *args, **kwargs):
-        # Needed even if it were empty: Ray would send an inherited one by value, with a copy of `Worker` that its
-        # `super()` refers to and that this class does not descend from. Elsewhere `Worker` has no `super()`.
+        # Needed even if it were empty: Ray would send an inherited one by value, with a copy of `Worker` that
+        # its `super()` refers to and that this class does not descend from. Elsewhere `Worker` has no
+        # `super()`.
         super().__init__(*args, **kwargs)
         self._success = Success.from_config(self.config.cero.success)
         self._sampling = {}  # uid -> PromptSampling, of the prompts that are being sampled
@@ -67,7 +69,10 @@ class SequentialWorker(Worker):
 
     async def _agent_loop_postprocess(self, output, validate, **kwargs):
         await super()._agent_loop_postprocess(output, validate, **kwargs)
-        sampling, outputs = self._sampling.get(kwargs["uid"]), output if isinstance(output, list) else [output]
+        sampling, outputs = (
+            self._sampling.get(kwargs["uid"]),
+            output if isinstance(output, list) else [output],
+        )
         # Last, so that a session counts only if the trainer will find it too.
         if sampling is not None and outputs and outputs[-1].reward_score is not None:
             success = self._success.of(outputs[-1].reward_score, outputs[-1].extra_fields)
@@ -83,10 +88,13 @@ class SequentialManager(AgentLoopManagerTQ):
 
     async def _init_agent_loop_workers(self):
         await super()._init_agent_loop_workers()
-        # Every prompt of a step may wait in it at once, and one of them must still get through with its report.
+        # Every prompt of a step may wait in it at once, and one of them must still get through with its
+        # report.
         waiting = 2 * self.config.data.train_batch_size + 64
         self._coordinator = ray.remote(num_cpus=0, max_concurrency=waiting)(Coordinator).remote()
-        await asyncio.gather(*[worker.use_coordinator.remote(self._coordinator) for worker in self.agent_loop_workers])
+        await asyncio.gather(
+            *[worker.use_coordinator.remote(self._coordinator) for worker in self.agent_loop_workers]
+        )
 
     def begin(self, uids, step):
         """Start a step; to be called before its prompts are submitted. See `Coordinator.begin`."""

@@ -1,4 +1,4 @@
-"""verl's `algorithm.adv_estimator=cero`: the advantages of `cero.advantage`, on verl's tensors."""
+"""verl's `algorithm.adv_estimator=cero`: the advantages of `cero.estimators.advantage`, on verl's tensors."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
-from cero.advantage import Groups, advantages
+from cero.estimators.advantage import Groups, advantages
 
 
 @dataclass
@@ -19,9 +19,11 @@ class StepContext:
     rollouts_per_prompt : int
     options : history, scale, prompt_weight, advantage
     sampled : dict of uid -> (trials, successes) over all rollouts sampled, whether they are trained on or not
-    known : dict of "<uid>_<session>" -> (trials, successes) of that prompt up to and including that session's round,
-        over all rollouts sampled: what an unbiased baseline may use (`cero.advantage.known_so_far`)
-    baselines : dict of "<uid>_<session>" -> baseline of `cero.baseline`; None: the estimator's own
+    known : dict of "<uid>_<session>" -> (trials, successes) of that prompt up to and including that session's
+    round,
+        over all rollouts sampled: what an unbiased baseline may use
+        (`cero.estimators.advantage.known_so_far`)
+    baselines : dict of "<uid>_<session>" -> baseline of `cero.estimators.baseline`; None: the estimator's own
     """
 
     history_mean: dict
@@ -51,8 +53,8 @@ def final_rows(keys):
 
     A session of a multi-output agent loop has several rows, all with the reward of the last.
 
-    Parameters: keys, list of "<uid>_<session>_<output>".
-    Returns: (rows, session_of_row, names), int arrays of shape (sessions,) and (len(keys),), list of "<uid>_<session>".
+    Parameters: keys, list of "<uid>_<session>_<output>". Returns: (rows, session_of_row, names), int arrays
+    of shape (sessions,) and (len(keys),), list of "<uid>_<session>".
     """
     place, rows, outputs, sessions = {}, [], [], []
     for row, key in enumerate(keys):
@@ -72,8 +74,8 @@ def final_rows(keys):
 def compute_cero_advantage(token_level_rewards, response_mask, index=None, config=None, **kwargs):
     """Advantages of shape (rows, tokens), of the kind algorithm.cero.advantage; returned twice (advantages, returns).
 
-    token_level_rewards, response_mask : (rows, tokens); index : uid of each row, object array. Rows whose mask is
-    empty (verl's padding) get 0 and count for nothing.
+    token_level_rewards, response_mask : (rows, tokens); index : uid of each row, object array. Rows whose
+    mask is empty (verl's padding) get 0 and count for nothing.
 
     Raises
     ------

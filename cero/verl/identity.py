@@ -1,9 +1,9 @@
 """Which prompt is this? A content id that survives epochs, shuffles, resumes and several files.
 
-verl's `uid` is fresh at each dispatch and its `index` is 0 where the data set has none, so neither will do. The id
-hashes the data source, the messages (images included) and the expected answer: the same question with another
-answer is another prompt; true duplicates are one prompt, sharing posterior and price, each with its own rollouts.
-A column `prompt_id` in the data set overrides it.
+verl's `uid` is fresh at each dispatch and its `index` is 0 where the data set has none, so neither will do.
+The id hashes the data source, the messages (images included) and the expected answer: the same question with
+another answer is another prompt; true duplicates are one prompt, sharing posterior and price, each with its
+own rollouts. A column `prompt_id` in the data set overrides it.
 """
 
 import time
@@ -11,7 +11,7 @@ import time
 import numpy as np
 import torch
 
-from cero.prompts import as_prompt_ids, prompt_id
+from cero.core.prompts import as_prompt_ids, prompt_id
 
 ID_COLUMN = "prompt_id"
 IDS = "__cero_ids__"  # column of a dispatch batch that no worker sees
@@ -30,13 +30,17 @@ def _canonical(value):
         return b"v" + repr(value.item() if isinstance(value, np.generic) else value).encode()
     if isinstance(value, dict):
         # None entries are how parquet fills keys that other rows have.
-        parts = [p for k in sorted(value) if value[k] is not None for p in (_canonical(k), _canonical(value[k]))]
+        parts = [
+            p for k in sorted(value) if value[k] is not None for p in (_canonical(k), _canonical(value[k]))
+        ]
         return b"d" + _joined(parts)
     if isinstance(value, _SEQUENCES):
         return b"l" + _joined([_canonical(item) for item in value])
     if hasattr(value, "tobytes") and hasattr(value, "size"):  # PIL images and arrays
         kind = getattr(value, "mode", None) or str(getattr(value, "dtype", ""))
-        return b"a" + _joined([kind.encode(), repr(getattr(value, "shape", value.size)).encode(), value.tobytes()])
+        return b"a" + _joined(
+            [kind.encode(), repr(getattr(value, "shape", value.size)).encode(), value.tobytes()]
+        )
     raise ValueError(
         f"a prompt holds a {type(value).__name__}, which has no stable content; "
         f"add a column {ID_COLUMN!r} to the data set"

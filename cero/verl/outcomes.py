@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import transfer_queue as tq
 
-from cero.advantage import group_outcomes, known_so_far
-from cero.baseline import score_weights
+from cero.estimators.advantage import group_outcomes, known_so_far
+from cero.estimators.baseline import score_weights
 from cero.verl import selection
 from cero.verl.estimators import StepContext, compute_cero_advantage, set_context
 
@@ -30,8 +30,10 @@ def fetch(keys, partition_id, settings):
 
 
 def fetch_weights(keys, partition_id):
-    """How far each row moves the policy: dict of key -> float. See `cero.baseline`."""
-    data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["old_log_probs", "response_mask"])
+    """How far each row moves the policy: dict of key -> float. See `cero.estimators.baseline`."""
+    data = tq.kv_batch_get(
+        keys=keys, partition_id=partition_id, select_fields=["old_log_probs", "response_mask"]
+    )
     padded = data.to_padded_tensor()
     weights = score_weights(padded["old_log_probs"].float().numpy(), padded["response_mask"].numpy())
     return dict(zip(keys, weights.tolist(), strict=True))

@@ -19,7 +19,8 @@ REGISTRATIONS = {
     "verl.workers.rollout.replica": "cero.verl.cpu.rollout",
 }
 
-# A command line that means us: `+recipe=cero`, `+recipe=[cero,mine]`, `allocator=uniform`, `allocator.n_max=8`.
+# A command line that means us: `+recipe=cero`, `+recipe=[cero,mine]`, `allocator=uniform`,
+# `allocator.n_max=8`.
 _ASKS_FOR_US = re.compile(r"\+{0,2}recipe=.*\b(cero|cpu)|allocator[=.]")
 
 
@@ -31,7 +32,10 @@ def _fail(error):
         # `+recipe=cero` as a plain value and train vanilla PPO.
         message += "\ncero: stopping: without the plugin `+recipe=` would silently be ignored."
         raise SystemExit(message) from error
-    print(f"{message}\ncero: its recipes, trainer and estimators are not available in this process.", file=sys.stderr)
+    print(
+        f"{message}\ncero: its recipes, trainer and estimators are not available in this process.",
+        file=sys.stderr,
+    )
 
 
 def _load(ours):

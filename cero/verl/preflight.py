@@ -1,6 +1,7 @@
 """Stops a run whose settings can't work before Ray, let alone a GPU, starts.
 
-A Hydra callback, named in recipe/cero.yaml: Hydra calls it with the composed config before the job's function.
+A Hydra callback, named in recipe/cero.yaml: Hydra calls it with the composed config before the job's
+function.
 """
 
 from hydra.experimental.callback import Callback

@@ -15,7 +15,10 @@ PROVIDER = "cero"
 def recipe_files():
     """Yield (group, name, package, text) for each yaml that the package ships."""
     root = files("cero.recipe")
-    for group, folder, package in (("recipe", root, "_global_"), ("allocator", root / "allocator", "allocator")):
+    for group, folder, package in (
+        ("recipe", root, "_global_"),
+        ("allocator", root / "allocator", "allocator"),
+    ):
         for entry in sorted(folder.iterdir(), key=lambda e: e.name):
             if entry.name.endswith(".yaml"):
                 yield group, entry.name, package, entry.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from tensordict import NonTensorStack
 
-from cero.sampling.step import Step
+from cero.allocators.rounds import Step
 from cero.verl.selection import Rollouts
 
 

@@ -1,7 +1,8 @@
 """Who of a step's prompts may sample on? The meeting point of the workers, without Ray or verl.
 
-`Coordinator` holds the step's rule, once for all workers; `PromptSampling` holds one prompt's sessions, in the worker
-that runs them. A prompt learns how much more to launch when the rule knows, which may be long after its own report.
+`Coordinator` holds the step's rule, once for all workers; `PromptSampling` holds one prompt's sessions, in
+the worker that runs them. A prompt learns how much more to launch when the rule knows, which may be long
+after its own report.
 """
 
 import asyncio
@@ -9,9 +10,10 @@ import copy
 
 
 class Coordinator:
-    """Plays a `cero.sampling.step.Step` with prompts that report from elsewhere, in any order.
+    """Plays a `cero.allocators.rounds.Step` with prompts that report from elsewhere, in any order.
 
-    Whatever goes wrong, nobody is left waiting: all that wait are told that sampling is over, and `end` raises.
+    Whatever goes wrong, nobody is left waiting: all that wait are told that sampling is over, and `end`
+    raises.
     """
 
     def __init__(self):

@@ -1,7 +1,7 @@
 """Of the rows that a step sampled, which are trained on, and what keeps the gradient what it was?
 
-Rows are verl's: one for each output of a session (a rollout), with keys "<uid>_<session>_<output>". A session is kept
-or dropped whole.
+Rows are verl's: one for each output of a session (a rollout), with keys "<uid>_<session>_<output>". A session
+is kept or dropped whole.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cero.sampling.keep import kept
+from cero.estimators.keep import kept
 from cero.verl.estimators import final_rows
 
 
@@ -20,7 +20,8 @@ class Rollouts:
 
     rows : int array, shape (s,): row of each session's last output, which has its reward
     session_of_row : int array, shape (r,): a row's session
-    groups, numbers : int arrays, shape (s,): a session's prompt (place in the step) and its number in the group
+    groups, numbers : int arrays, shape (s,): a session's prompt (place in the step) and its number in the
+    group
     names : list of str, "<uid>_<session>"
     """
 
@@ -51,8 +52,8 @@ class Rollouts:
 def select(keep, successes, rollouts, lengths, seed, step):
     """Sessions that the keep rule keeps: bool array, shape (s,).
 
-    keep : options of `cero.sampling.keep.kept`; successes, lengths : float arrays, shape (s,); seed, step : what is
-    drawn depends on nothing else, so that a resumed run draws it again
+    keep : options of `cero.estimators.keep.kept`; successes, lengths : float arrays, shape (s,); seed, step :
+    what is drawn depends on nothing else, so that a resumed run draws it again
     """
     rng = np.random.default_rng((seed, step))
     options = {key: value for key, value in keep.items() if key != "rule"}
@@ -85,7 +86,8 @@ def keep_enough(stay, may_stay, groups, rows_of_session, least):
     """Let sessions that may stay do so after all, group by group, until `least` rows do.
 
     Whole groups: a part of a group might have another advantage than zero; a group of one its raw reward.
-    stay, may_stay : bool arrays, shape (s,); groups, rows_of_session : arrays, shape (s,). Returns a bool array.
+    stay, may_stay : bool arrays, shape (s,); groups, rows_of_session : arrays, shape (s,). Returns a bool
+    array.
     """
     stay = stay.copy()
     for group in np.unique(groups[~stay & may_stay]):
@@ -133,8 +135,9 @@ def row_multiple(config, dp_size, steps):
 def deal_padding(is_padding, dp_size, steps):
     """Order of the rows in which no optimizer step is left with padding alone (its loss would be 0 / 0).
 
-    verl puts padding last in each rank's share, and an optimizer step is a slice of it. Here each rank's real rows are
-    dealt to its slices in turn; with dp_size x steps real rows or more, every step then has one on some rank.
+    verl puts padding last in each rank's share, and an optimizer step is a slice of it. Here each rank's real
+    rows are dealt to its slices in turn; with dp_size x steps real rows or more, every step then has one on
+    some rank.
 
     is_padding : bool array, shape (r,), r a multiple of dp_size x steps. Returns an int array, shape (r,).
     """
@@ -153,8 +156,9 @@ def deal_padding(is_padding, dp_size, steps):
 def rows_per_optimizer_step(config, rows):
     """Within it, verl's trainer makes optimizer steps of `rows` rows.
 
-    verl derives that number, in `_update_actor`, from two values of the config: ppo_mini_batch_size x rollout.n. There
-    is no other way to tell it, short of copying the method. The workers have configs of their own.
+    verl derives that number, in `_update_actor`, from two values of the config: ppo_mini_batch_size x
+    rollout.n. There is no other way to tell it, short of copying the method. The workers have configs of
+    their own.
     """
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     before = actor.ppo_mini_batch_size, rollout.n

@@ -7,19 +7,19 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from cero import make_allocator
-from cero.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
-from cero.allocators.base import check_choice, check_number
-from cero.baseline import BASELINES, OptimalBaseline
-from cero.sampling.keep import KEEP
-from cero.state import BASELINE_FILE, COMMIT_MARKER, STATE_FILE, load_state
+from cero.core.checks import check_choice, check_number
+from cero.core.state import BASELINE_FILE, COMMIT_MARKER, STATE_FILE, load_state
+from cero.estimators.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
+from cero.estimators.baseline import BASELINES, OptimalBaseline
+from cero.estimators.keep import KEEP
 from cero.verl.success import Success
 
 TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
 AGENT_LOOP_MANAGER = "cero.verl.agent_loop.SequentialManager"  # by name: verl imports it where it is wanted
 ON_MISSING_STATE = ("error", "fresh")
-# verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else changes
-# when it is left out.
+# verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else
+# changes when it is left out.
 ZERO_IF_EQUAL = ("grpo", "rloo")
 # verl's policy losses that are proportional to the advantage, and divided as actor.loss_agg_mode says.
 PROPORTIONAL_LOSSES = ("vanilla", "gspo", "cispo", "gpg", "dppo_tv", "dppo_kl")
@@ -34,8 +34,9 @@ class Settings:
     budgeted : whether the run's budget is fixed, which it is not under verl's filter_groups
     success : what counts as a success
     pass_rates : (column of the data set or None, strength), see `set_pass_rates` of the allocators
-    keep : options of `cero.sampling.keep.kept`; drop_zero_advantage : bool
-    estimator : options of the estimator `cero`; baseline : "mean" or "optimal", see `cero.baseline`
+    keep : options of `cero.estimators.keep.kept`; drop_zero_advantage : bool
+    estimator : options of the estimator `cero`; baseline : "mean" or "optimal", see
+    `cero.estimators.baseline`
     """
 
     allocator: str
@@ -113,8 +114,12 @@ def read_settings(config):
         success=Success.from_config(config.cero.success),
         pass_rates=_pass_rates(config.cero.pass_rates),
         keep=_keep_options(config.cero.keep),
-        drop_zero_advantage=check_choice("cero.drop_zero_advantage", config.cero.drop_zero_advantage, (True, False)),
-        on_missing_state=check_choice("cero.on_missing_state", config.cero.on_missing_state, ON_MISSING_STATE),
+        drop_zero_advantage=check_choice(
+            "cero.drop_zero_advantage", config.cero.drop_zero_advantage, (True, False)
+        ),
+        on_missing_state=check_choice(
+            "cero.on_missing_state", config.cero.on_missing_state, ON_MISSING_STATE
+        ),
         log_allocations=bool(config.cero.log_allocations),
         poll_interval=_poll_interval(config.cero.poll_interval),
         estimator=options,
@@ -186,7 +191,9 @@ def _baseline(asked, config, advantage):
 
 def _check_trainer(config):
     if not config.trainer.use_v1:
-        raise ValueError("trainer.use_v1=False: verl's legacy trainer knows no plugins; set trainer.use_v1=True")
+        raise ValueError(
+            "trainer.use_v1=False: verl's legacy trainer knows no plugins; set trainer.use_v1=True"
+        )
     mode = config.trainer.v1.trainer_mode
     if mode != TRAINER_MODE:
         raise ValueError(
@@ -242,14 +249,14 @@ def _check_combinations(config, settings, instance, estimator, filtered):
             "trainer.v1.sampler.sync_refill_failed_groups=True spends rollouts that no budget foresaw; set it to False"
         )
     if OmegaConf.select(config, "skip.rollout_tq.enable"):
-        raise ValueError("skip.rollout_tq.enable=True replays rollouts that were never allocated; set it to False")
+        raise ValueError(
+            "skip.rollout_tq.enable=True replays rollouts that were never allocated; set it to False"
+        )
 
 
 def _check_groups_of_one(settings, instance, estimator):
     """verl's estimators give a group of one its raw reward as advantage."""
-    remedy = (
-        f"a group of one rollout gets its raw reward as advantage there; set %s or algorithm.adv_estimator={ESTIMATOR}"
-    )
+    remedy = f"a group of one rollout gets its raw reward as advantage there; set %s or algorithm.adv_estimator={ESTIMATOR}"
     if instance.sequential:
         # What each prompt is sure to get; a rule that buys one at a time is sure of nothing.
         first = getattr(instance, "n_explore", 1)
@@ -339,7 +346,9 @@ def _check_drop_zero(config, estimator):
     )
     for refused, reason in cases:
         if refused:
-            raise ValueError(f"cero.drop_zero_advantage=True with {reason}, or cero.drop_zero_advantage=false")
+            raise ValueError(
+                f"cero.drop_zero_advantage=True with {reason}, or cero.drop_zero_advantage=false"
+            )
 
 
 def _has_critic(config, estimator):
@@ -365,7 +374,8 @@ def resume_folder(config):
 def resume_state(config, settings, allocator, baseline=None):
     """Load the state of the checkpoint to be resumed, if there is one, into `allocator` and `baseline`.
 
-    Returns True if a state was taken up; False for a new run, or where cero.on_missing_state=fresh allows one.
+    Returns True if a state was taken up; False for a new run, or where cero.on_missing_state=fresh allows
+    one.
 
     Raises
     ------

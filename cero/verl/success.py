@@ -41,7 +41,8 @@ class Success:
     def of(self, reward, extra_fields):
         """Success in [0, 1] of one rollout.
 
-        reward : float; extra_fields : dict of verl's agent loop, whose `reward_extra_info` is the reward's dict
+        reward : float; extra_fields : dict of verl's agent loop, whose `reward_extra_info` is the reward's
+        dict
 
         Raises
         ------
@@ -64,5 +65,7 @@ class Success:
             )
         value = float(info[self.key])
         if not 0 <= value <= 1:
-            raise ValueError(f"cero.success.key={self.key} was {value}, which is not in [0, 1]; name one that is")
+            raise ValueError(
+                f"cero.success.key={self.key} was {value}, which is not in [0, 1]; name one that is"
+            )
         return value

@@ -2,16 +2,16 @@
 
     python -m cero.verl.sweep -m hydra/sweeper=optuna +recipe=cero ...
 
-Everything else is verl's own. The value is the held-out accuracy; `cero.objective` says which: the `last` one, the
-`best`, or `area`, the mean over the rollouts spent.
+Everything else is verl's own. The value is the held-out accuracy; `cero.objective` says which: the `last`
+one, the `best`, or `area`, the mean over the rollouts spent.
 """
 
 import hydra
 from verl.trainer import main_ppo
 
-from cero.allocators.base import check_choice
-from cero.comparison import area
-from cero.report import Run
+from cero.analysis.comparison import area
+from cero.analysis.report import Run
+from cero.core.checks import check_choice
 
 
 def _area(run):
@@ -42,7 +42,9 @@ def objective(config):
     """Held-out accuracy, in [0, 1], of the run in trainer.default_local_dir, by cero.objective."""
     run = Run.read(config.trainer.default_local_dir)
     if not run.accuracy()[1].size:
-        raise ValueError(f"no validation was logged in {config.trainer.default_local_dir}; see data.val_files")
+        raise ValueError(
+            f"no validation was logged in {config.trainer.default_local_dir}; see data.val_files"
+        )
     return OBJECTIVES[config.cero.objective](run)
 
 

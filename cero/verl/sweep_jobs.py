@@ -1,9 +1,9 @@
 """Keeps the jobs of a sweep apart: Hydra's multirun trains them one after the other in one process.
 
-A Hydra callback, named in recipe/cero.yaml. Each job gets a folder and a name of its own, where the command line gives
-none; jobs that can't work are refused before the first one trains; and after each the Ray that it started is shut down,
-its processes waited for, the environment put back. Any run, of a sweep or not, has its overrides written beside its
-log, for `cero report`.
+A Hydra callback, named in recipe/cero.yaml. Each job gets a folder and a name of its own, where the command
+line gives none; jobs that can't work are refused before the first one trains; and after each the Ray that it
+started is shut down, its processes waited for, the environment put back. Any run, of a sweep or not, has its
+overrides written beside its log, for `cero report`.
 """
 
 import json
@@ -19,13 +19,16 @@ from hydra.core.utils import JobStatus, env_override
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
-from cero.comparison import JOB_FILE, as_dict
+from cero.analysis.comparison import JOB_FILE, as_dict
 from cero.verl.settings import read_settings
 
 FOLDER, NAME = "CERO_JOB_DIR", "CERO_JOB_NAME"
-# What a job is given where the command line says nothing. By way of the environment, because Hydra's own ${hydra:...}
-# means nothing in Ray's processes.
-GIVEN = {"trainer.default_local_dir": f"${{oc.env:{FOLDER}}}", "trainer.experiment_name": f"${{oc.env:{NAME}}}"}
+# What a job is given where the command line says nothing. By way of the environment, because Hydra's own
+# ${hydra:...} means nothing in Ray's processes.
+GIVEN = {
+    "trainer.default_local_dir": f"${{oc.env:{FOLDER}}}",
+    "trainer.experiment_name": f"${{oc.env:{NAME}}}",
+}
 GRACE = 60  # seconds that a job's processes have to end
 
 
@@ -52,7 +55,9 @@ class Jobs(Callback):
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(
             [f"{key}={value}" for key, value in params.items()] + overrides
         )
-        self.swept = [override.get_key_element().lstrip("+") for override in parsed if override.is_sweep_override()]
+        self.swept = [
+            override.get_key_element().lstrip("+") for override in parsed if override.is_sweep_override()
+        ]
         refused, folders = [], {}
         jobs = _grid(config, parsed)
         for number, job in enumerate(jobs):
@@ -65,7 +70,9 @@ class Jobs(Callback):
                     refused.append(f"job {number} ({self._words(job)}): {error}")
         if refused:
             raise SystemExit(
-                "\n".join([f"cero: nothing was started: {len(refused)} of {len(jobs)} jobs can't work", *refused])
+                "\n".join(
+                    [f"cero: nothing was started: {len(refused)} of {len(jobs)} jobs can't work", *refused]
+                )
             )
 
     def on_job_start(self, config, **kwargs):
@@ -110,8 +117,12 @@ class Jobs(Callback):
         """Where to look; after a failure Hydra comes here only if its sweeper bears it."""
         done = f"{len(self.folders) - len(self.failed)} of {len(self.folders)} jobs are done"
         failed = f"; FAILED: {', '.join(self.failed)}" if self.failed else ""
-        below = all(Path(os.path.abspath(config.hydra.sweep.dir)) in Path(folder).parents for folder in self.folders)
-        _say(f"{done}{failed}. Side by side: cero report {config.hydra.sweep.dir if below else ' '.join(self.folders)}")
+        below = all(
+            Path(os.path.abspath(config.hydra.sweep.dir)) in Path(folder).parents for folder in self.folders
+        )
+        _say(
+            f"{done}{failed}. Side by side: cero report {config.hydra.sweep.dir if below else ' '.join(self.folders)}"
+        )
 
     def _folder(self, config):
         """Where the job has written."""
@@ -185,8 +196,9 @@ def _claim(folders, config, number):
 def end_ray(folder):
     """Shut down the Ray that this process has started, and wait for the processes of the job in `folder`.
 
-    They are known by CERO_JOB_DIR in their environment, so those whose parent has gone are found, too. What does not
-    end within GRACE seconds is killed, so that the next job finds memory and devices free. Returns how many were.
+    They are known by CERO_JOB_DIR in their environment, so those whose parent has gone are found, too. What
+    does not end within GRACE seconds is killed, so that the next job finds memory and devices free. Returns
+    how many were.
     """
     ray = sys.modules.get("ray")
     if ray is None:

@@ -1,9 +1,10 @@
 """verl's synchronous trainer with a rollout scheduler: allocate, observe, select, save.
 
-The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`, where each gets its number of rollouts (verl's
-`__rollout_n__`), or the most that it may get where an allocator decides while it samples. The outcomes are fetched and
-observed by a thread of ours, while verl's waits for the old log-probs. Where rows are left out of training, that is
-decided on the rewards, so it is done in `_balance_batch`, right after sampling. The state goes into verl's checkpoint.
+The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`, where each gets its number of
+rollouts (verl's `__rollout_n__`), or the most that it may get where an allocator decides while it samples.
+The outcomes are fetched and observed by a thread of ours, while verl's waits for the old log-probs. Where
+rows are left out of training, that is decided on the rewards, so it is done in `_balance_batch`, right after
+sampling. The state goes into verl's checkpoint.
 """
 
 import math
@@ -20,8 +21,8 @@ from omegaconf import open_dict
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from cero.runlog import FILE_NAME, RunLog
-from cero.state import BASELINE_FILE, save_state
+from cero.analysis.runlog import FILE_NAME, RunLog
+from cero.core.state import BASELINE_FILE, save_state
 from cero.verl import outcomes, selection
 from cero.verl.estimators import set_context
 from cero.verl.identity import IDS, CollateWithIds
@@ -47,7 +48,8 @@ class CeroTrainer(PPOTrainerSync):
 
     def __init__(self, config):
         self.settings = read_settings(config)
-        # An unknown mode name switches verl to asynchronous behaviour in many places; we are its sync trainer.
+        # An unknown mode name switches verl to asynchronous behaviour in many places; we are its sync
+        # trainer.
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"
             # verl's task runner reads it from this very config, once the trainer is set up.
@@ -61,7 +63,7 @@ class CeroTrainer(PPOTrainerSync):
         self._dp_size = None
         self._scheduler_seconds = {}
 
-    # ---- set-up -----------------------------------------------------------------------------------------------
+    # ---- set-up ----------------------------------------------------------------------------------
 
     def _init_dataloader(self):
         super()._init_dataloader()
@@ -88,7 +90,7 @@ class CeroTrainer(PPOTrainerSync):
 
             use_cpu_workers(self)
 
-    # ---- a step -----------------------------------------------------------------------------------------------
+    # ---- a step ----------------------------------------------------------------------------------
 
     @contextmanager
     def _timed(self, what):
@@ -132,7 +134,8 @@ class CeroTrainer(PPOTrainerSync):
             self.agent_loop_manager.begin(list(batch["uid"]), step)
         else:
             rollouts = step.start()
-        # A tensor: verl takes each prompt's number out of it, and a non-tensor column takes a hundred times as long.
+        # A tensor: verl takes each prompt's number out of it, and a non-tensor column takes a hundred times
+        # as long.
         batch["__rollout_n__"] = torch.as_tensor(rollouts, dtype=torch.int64)
         # The column, not its list: that takes a tenth of all this, and is made when nobody waits.
         self._dispatches.append(Dispatch(batch.get("uid"), step, history_mean))
@@ -194,7 +197,9 @@ class CeroTrainer(PPOTrainerSync):
         lengths, rewards = outcomes.observe(record, settings, self.allocator, rewards, extra_fields, metrics)
         sampled, successes = record.sampled, record.successes
         rows, tokens = sampled.per_session(np.ones(len(batch))), sampled.per_session(tokens)
-        kept = selection.select(settings.keep, successes, sampled, lengths, self.allocator.seed, self.global_steps)
+        kept = selection.select(
+            settings.keep, successes, sampled, lengths, self.allocator.seed, self.global_steps
+        )
         trained = kept
         if settings.drop_zero_advantage:
             zero = outcomes.zero_advantage(record, settings, self._estimates, rewards, kept)
@@ -221,7 +226,7 @@ class CeroTrainer(PPOTrainerSync):
             dispatch.step = self.agent_loop_manager.end()
         return record
 
-    # ---- rows of a number that verl did not foresee -------------------------------------------------------------
+    # ---- rows of a number that verl did not foresee ----------------------------------------------
 
     def _gpus(self):
         return self.config.trainer.n_gpus_per_node * self.config.trainer.nnodes
@@ -249,14 +254,19 @@ class CeroTrainer(PPOTrainerSync):
             return super()._get_required_batch_multiple(dp_size)
         return selection.row_multiple(self.config, dp_size, self._record.steps)
 
-    # ---- the update ---------------------------------------------------------------------------------------------
+    # ---- the update ------------------------------------------------------------------------------
 
     def _compute_old_log_prob(self, batch, metrics):
         batch = super()._compute_old_log_prob(batch, metrics)
         record = self._record
         if self.baseline is not None:
             record.baselines = self._beside(
-                outcomes.optimal_baselines, record, self.settings, self.baseline, list(batch.keys), batch.partition_id
+                outcomes.optimal_baselines,
+                record,
+                self.settings,
+                self.baseline,
+                list(batch.keys),
+                batch.partition_id,
             )
         return batch
 
@@ -280,7 +290,9 @@ class CeroTrainer(PPOTrainerSync):
         finally:
             set_context(None)
         if record.scale != 1.0:
-            data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages"])
+            data = tq.kv_batch_get(
+                keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages"]
+            )
             data["advantages"] = data["advantages"] * record.scale
             batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
         metrics.update({f"cero/time/{key}": value for key, value in self._scheduler_seconds.items()})
@@ -293,7 +305,7 @@ class CeroTrainer(PPOTrainerSync):
         with selection.rows_per_optimizer_step(self.config, len(batch) // self._record.steps):
             return super()._update_actor(batch, metrics)
 
-    # ---- records ----------------------------------------------------------------------------------------------
+    # ---- records ---------------------------------------------------------------------------------
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
@@ -322,7 +334,7 @@ class CeroTrainer(PPOTrainerSync):
         self.run_log.validation(step=self.global_steps, spent=self.allocator.ledger.spent, metrics=kept)
         return metrics
 
-    # ---- checkpoints ------------------------------------------------------------------------------------------
+    # ---- checkpoints -----------------------------------------------------------------------------
 
     def _save_checkpoint(self):
         # Before verl writes its commit marker: a checkpoint that counts has our state.

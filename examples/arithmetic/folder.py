@@ -1,7 +1,7 @@
 """How does a task become a folder that is finished or not there at all? Shared by the tasks of this kind.
 
-A finished folder made with the same settings and code is left as it is; the work happens in a folder beside it that
-takes its place at the end, so what is at --out is never half-made.
+A finished folder made with the same settings and code is left as it is; the work happens in a folder beside
+it that takes its place at the end, so what is at --out is never half-made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SHARED = ("folder.py", "items.py", "tiny_model.py", "warm_start.py", "latent.py")  # what all tasks are made by
+SHARED = (
+    "folder.py",
+    "items.py",
+    "tiny_model.py",
+    "warm_start.py",
+    "latent.py",
+)  # what all tasks are made by
 PRODUCTS = {"train.parquet", "test.parquet", "model", "latent.json", "latent.png", "stamp.json"}
 
 
@@ -31,8 +37,12 @@ class Task:
     pieces: tuple[str, ...]  # the tokenizer's, besides the special ones
     max_response: int  # tokens, <eos> included
     sources: tuple[Path, ...]  # its own code
-    make_items: Callable[[argparse.Namespace], tuple[list, list, list]]  # train, held-out, warm start only: items.Item
-    compute_score: Callable[[], Callable]  # gives the reward function; called when it is needed, for its imports
+    make_items: Callable[
+        [argparse.Namespace], tuple[list, list, list]
+    ]  # train, held-out, warm start only: items.Item
+    compute_score: Callable[
+        [], Callable
+    ]  # gives the reward function; called when it is needed, for its imports
 
 
 def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
@@ -42,26 +52,38 @@ def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of questions, weights, warm start and sampling")
     parser.add_argument("--train", type=int, default=480, help="train questions")
     parser.add_argument("--test", type=int, default=240, help="held-out questions of the same families")
-    parser.add_argument("--lowest", type=float, default=0.015, help="share of the right procedure, hardest family")
-    parser.add_argument("--highest", type=float, default=0.95, help="share of the right procedure, easiest family")
+    parser.add_argument(
+        "--lowest", type=float, default=0.015, help="share of the right procedure, hardest family"
+    )
+    parser.add_argument(
+        "--highest", type=float, default=0.95, help="share of the right procedure, easiest family"
+    )
     parser.add_argument("--hidden", type=int, default=128, help="model width; 32 per attention head")
     parser.add_argument("--layers", type=int, default=2, help="model depth")
     parser.add_argument("--steps", type=int, default=600, help="optimizer steps of the warm start")
-    parser.add_argument("--execution", type=float, default=0.0, help="see warm_start.py; above 0 raises the ceiling")
+    parser.add_argument(
+        "--execution", type=float, default=0.0, help="see warm_start.py; above 0 raises the ceiling"
+    )
     parser.add_argument("--batch", type=int, default=80, help="answers per step of the warm start")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of the warm start")
     parser.add_argument(
         "--weights", type=Path, help="a model.safetensors made by these settings: taken, not trained anew"
     )
-    parser.add_argument("--samples", type=int, default=16, help="responses per train prompt for the report, at least 8")
-    parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="CPU threads for torch")
+    parser.add_argument(
+        "--samples", type=int, default=16, help="responses per train prompt for the report, at least 8"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=min(4, os.cpu_count() or 1), help="CPU threads for torch"
+    )
     parser.add_argument("--force", action="store_true", help="make the folder again even if it is finished")
     parser.set_defaults(**defaults)
 
 
 def make_stamp(task: Task, arguments: argparse.Namespace) -> dict:
     """What a folder depends on: the settings, and a hash of the code that makes it."""
-    settings = {k: v for k, v in sorted(vars(arguments).items()) if k not in ("out", "threads", "force", "weights")}
+    settings = {
+        k: v for k, v in sorted(vars(arguments).items()) if k not in ("out", "threads", "force", "weights")
+    }
     digest = hashlib.sha256()
     weights = [arguments.weights] if arguments.weights else []
     for path in (*task.sources, *(HERE / name for name in SHARED), *weights):
@@ -81,7 +103,8 @@ def is_finished(folder: Path, stamp: dict) -> bool:
 def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
     """Everything but the stamp, into an existing empty `folder`."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here comes from a hub
-    # Threads that wait by sleeping: where other processes use the cores too, spinning ones take several times as long.
+    # Threads that wait by sleeping: where other processes use the cores too, spinning ones take several times
+    # as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
     import transformers
@@ -109,9 +132,14 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
         load_model(model, arguments.weights)
         print(f"warm start: {size:.2f}M parameters of {arguments.weights}", flush=True)
     else:
-        print(f"warm start: {size:.2f}M parameters, {arguments.steps} steps of {arguments.batch} answers", flush=True)
+        print(
+            f"warm start: {size:.2f}M parameters, {arguments.steps} steps of {arguments.batch} answers",
+            flush=True,
+        )
         items = [*train_items, *test_items, *practice]
-        data = Mixture(items, tokenizer, arguments.steps * arguments.batch, arguments.seed, arguments.execution)
+        data = Mixture(
+            items, tokenizer, arguments.steps * arguments.batch, arguments.seed, arguments.execution
+        )
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
             train(model, data, Path(scratch), arguments.batch, arguments.lr, arguments.seed)
@@ -157,7 +185,9 @@ def show(folder: Path) -> None:
     from rich.table import Table
 
     report = json.loads((folder / "latent.json").read_text(encoding="utf-8"))
-    table = Table(title=f"Warm start on {report['prompts']} train prompts, {report['samples_per_prompt']} samples each")
+    table = Table(
+        title=f"Warm start on {report['prompts']} train prompts, {report['samples_per_prompt']} samples each"
+    )
     table.add_column("figure")
     table.add_column("value", justify="right")
     for key, value in report.items():

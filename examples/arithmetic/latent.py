@@ -11,7 +11,9 @@ import numpy as np
 GROUP = 8  # rollouts per prompt of the uniform allocation that the summary speaks of
 
 
-def sample_successes(model, tokenizer, rows: list[dict], samples: int, max_tokens: int, score, batch: int = 1024):
+def sample_successes(
+    model, tokenizer, rows: list[dict], samples: int, max_tokens: int, score, batch: int = 1024
+):
     """Right answers among `samples` responses per row at temperature 1: int array of shape (len(rows),).
 
     `score(response, ground_truth)` says whether a response is right. Seed torch before the call.
@@ -19,12 +21,16 @@ def sample_successes(model, tokenizer, rows: list[dict], samples: int, max_token
     import torch
 
     successes = np.zeros(len(rows), dtype=np.int64)
-    prompts = [tokenizer.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False) for r in rows]
+    prompts = [
+        tokenizer.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False) for r in rows
+    ]
     model.eval()
     jobs = np.repeat(np.arange(len(rows)), samples)
     for start in range(0, len(jobs), batch):
         job = jobs[start : start + batch]
-        encoded = tokenizer([prompts[i] for i in job], padding=True, add_special_tokens=False, return_tensors="pt")
+        encoded = tokenizer(
+            [prompts[i] for i in job], padding=True, add_special_tokens=False, return_tensors="pt"
+        )
         with torch.no_grad():
             out = model.generate(
                 input_ids=encoded["input_ids"],
@@ -49,9 +55,9 @@ def summarise(successes: np.ndarray, samples: int) -> dict:
     successes : int array (prompts,), each in 0..samples
     samples : at least GROUP
 
-    Without signal is a group of GROUP rollouts that are all right or all wrong. Its probability is estimated without
-    bias by the share of GROUP-subsets of the samples that are; putting the frequency into p^n + (1-p)^n would
-    overstate it.
+    Without signal is a group of GROUP rollouts that are all right or all wrong. Its probability is estimated
+    without bias by the share of GROUP-subsets of the samples that are; putting the frequency into p^n +
+    (1-p)^n would overstate it.
     """
     p = successes / samples
     subsets = comb(samples, GROUP)
@@ -72,7 +78,8 @@ def by_family(rows: list[dict], successes: np.ndarray, samples: int) -> dict[str
     """Mean success frequency of each family's prompts."""
     names = np.array([row["extra_info"]["family"] for row in rows])
     return {
-        name: round(float(np.mean(successes[names == name]) / samples), 4) for name in dict.fromkeys(names.tolist())
+        name: round(float(np.mean(successes[names == name]) / samples), 4)
+        for name in dict.fromkeys(names.tolist())
     }
 
 
@@ -94,10 +101,14 @@ def write_report(folder: Path, summary: dict, families: dict[str, dict[str, floa
     counts, samples = np.array(summary["histogram_of_successes"]), summary["samples_per_prompt"]
     left.bar(np.arange(samples + 1) / samples, counts, width=0.8 / samples, color="#4477aa")
     left.axvspan(0.2, 0.8, color="#ccbb44", alpha=0.2, lw=0, zorder=0, label="p in [.2, .8]")
-    left.set(xlabel=f"share of {samples} samples that are right", ylabel="train prompts", title="Before training")
+    left.set(
+        xlabel=f"share of {samples} samples that are right", ylabel="train prompts", title="Before training"
+    )
     left.legend(frameon=False)
     share, measured = (np.array([f[key] for f in families.values()]) for key in ("share", "measured"))
     right.plot([0, 1], [0, 1], color="0.7", lw=1)
     right.plot(share, measured, "o", color="#ee6677", ms=5)
-    right.set(xlabel="share of the right procedure in the warm start", ylabel="measured success", title="Families")
+    right.set(
+        xlabel="share of the right procedure in the warm start", ylabel="measured success", title="Families"
+    )
     figure.savefig(folder / "latent.png", dpi=120)

@@ -4,10 +4,9 @@
 
 writes into --out
 
-    train.parquet, test.parquet   questions in verl's layout
-    model/                        a Llama of 0.4M parameters with its tokenizer, warm-started here (about half a minute)
-    latent.json, latent.png       its success probabilities on the train prompts
-    stamp.json                    what it was made with
+    train.parquet, test.parquet   questions in verl's layout model/                        a Llama of 0.4M
+    parameters with its tokenizer, warm-started here (about half a minute) latent.json, latent.png       its
+    success probabilities on the train prompts stamp.json                    what it was made with
 
 A finished folder made with the same settings is left as it is; see folder.py.
 """
@@ -28,7 +27,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     folder.add_settings(parser)
     parser.add_argument("--mixed", action="store_true", help="in half of the families the slip shows working")
-    parser.add_argument("--practice", action="store_true", help="the warm start sees all other questions, too")
+    parser.add_argument(
+        "--practice", action="store_true", help="the warm start sees all other questions, too"
+    )
     return parser.parse_args(argv)
 
 
@@ -49,7 +50,9 @@ def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
     train, test = ([item(f, n) for f, n in zip(s.family.tolist(), s.n.tolist(), strict=True)] for s in splits)
     asked = {(each.family, each.question) for each in train + test}
     every = [item(f, n) for f, family in enumerate(families) for n in family.operands().tolist()]
-    practice = [each for each in every if (each.family, each.question) not in asked] if arguments.practice else []
+    practice = (
+        [each for each in every if (each.family, each.question) not in asked] if arguments.practice else []
+    )
     return train, test, practice
 
 

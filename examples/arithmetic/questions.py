@@ -1,10 +1,10 @@
 """Which questions are asked, what is their right answer, and which slip competes with it?
 
 A *family* is one operation with one fixed number in it, such as "(n+17) mod 100"; its questions run over the
-two-digit n. Every family has two procedures that a pupil might follow consistently: the right one, which writes down
-an intermediate result in parentheses and then the answer, and a *slip* of the kind teachers know (the carry is
-forgotten, the smaller digit is always taken from the larger, ...), which answers off-hand. Only questions on which the
-two differ are asked, so following the slip is always wrong.
+two-digit n. Every family has two procedures that a pupil might follow consistently: the right one, which
+writes down an intermediate result in parentheses and then the answer, and a *slip* of the kind teachers know
+(the carry is forgotten, the smaller digit is always taken from the larger, ...), which answers off-hand. Only
+questions on which the two differ are asked, so following the slip is always wrong.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class Family:
         return np.array([n for n in range(10, 100) if self.right(n) != self.slip(n)])
 
 
-def make_families(seed: int, lowest: float = 0.015, highest: float = 0.95, mixed: bool = False) -> list[Family]:
+def make_families(
+    seed: int, lowest: float = 0.015, highest: float = 0.95, mixed: bool = False
+) -> list[Family]:
     """24 families. The shares are evenly spaced in log-odds, dealt at random so that no kind is the easy one.
 
     mixed : in half of the families it is the slip that shows working, so that no habit is right everywhere
@@ -95,7 +97,11 @@ def make_families(seed: int, lowest: float = 0.015, highest: float = 0.95, mixed
     pairs = [(kind, c) for kind in KINDS for c in kind.constants]
     odds = np.exp(np.linspace(np.log(lowest / (1 - lowest)), np.log(highest / (1 - highest)), len(pairs)))
     shares = np.random.default_rng([seed, 1]).permutation(odds / (1 + odds))
-    shown = np.random.default_rng([seed, 4]).permutation(len(pairs)) % 2 == 0 if mixed else np.full(len(pairs), True)
+    shown = (
+        np.random.default_rng([seed, 4]).permutation(len(pairs)) % 2 == 0
+        if mixed
+        else np.full(len(pairs), True)
+    )
     return [
         Family(f"{kind.name}-{c}", kind, c, float(share), bool(works))
         for (kind, c), share, works in zip(pairs, shares, shown, strict=True)

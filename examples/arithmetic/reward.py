@@ -1,11 +1,12 @@
 """Is this response right? 1.0 or 0.0, for any text.
 
-Named in verl's configuration as `reward.custom_reward_function.path`, and called as `compute_score` in several threads.
+Named in verl's configuration as `reward.custom_reward_function.path`, and called as `compute_score` in
+several threads.
 
-What counts as an answer: one integer in decimal digits, possibly after working in parentheses, "(238)38", and possibly
-dressed as "$38$" or "\\boxed{38}". The working isn't judged. An expression is not an answer: math-verify would evaluate
-"12+5" and find it equal to 17, but the question asks for the evaluation. Nor are several numbers, as otherwise listing
-guesses could pay.
+What counts as an answer: one integer in decimal digits, possibly after working in parentheses, "(238)38", and
+possibly dressed as "$38$" or "\\boxed{38}". The working isn't judged. An expression is not an answer:
+math-verify would evaluate "12+5" and find it equal to 17, but the question asks for the evaluation. Nor are
+several numbers, as otherwise listing guesses could pay.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from functools import lru_cache
 
 from math_verify import ExprExtractionConfig, parse, verify
 
-# math-verify warns on each call that its timeouts are off. They have to be: they are signal.alarm, which fails outside
-# the main thread, and verl calls from worker threads. The form checked below is what bounds the time instead.
+# math-verify warns on each call that its timeouts are off. They have to be: they are signal.alarm, which
+# fails outside the main thread, and verl calls from worker threads. The form checked below is what bounds the
+# time instead.
 logging.getLogger("math_verify.parser").setLevel(logging.ERROR)
 logging.getLogger("math_verify.grader").setLevel(logging.ERROR)
 

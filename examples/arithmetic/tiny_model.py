@@ -1,8 +1,9 @@
 """What is the model? A Llama of about 0.4M parameters that reads and writes single characters.
 
-Shared by the tasks of this kind. Nothing is downloaded: configuration, tokenizer and weights are made here, in the
-format of the Hugging Face hub, so verl and vLLM load the folder like any other model. Keep `model_type: llama`: verl
-builds token streams by model type, and only the generic builder suits a tokenizer without the usual special tokens.
+Shared by the tasks of this kind. Nothing is downloaded: configuration, tokenizer and weights are made here,
+in the format of the Hugging Face hub, so verl and vLLM load the folder like any other model. Keep
+`model_type: llama`: verl builds token streams by model type, and only the generic builder suits a tokenizer
+without the usual special tokens.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """How does the capability get into the model? By imitating a mixture of right answers and slips.
 
-First both procedures appear equally often, so that the model learns to carry out either. Then, per family, the right
-one appears with that family's share and the slip has the rest: habit. The model now follows the right procedure about
-as often as it was shown at the end, and is still able to where it hardly ever does: the capability is latent, and
-reinforcement has to bring it out.
+First both procedures appear equally often, so that the model learns to carry out either. Then, per family,
+the right one appears with that family's share and the slip has the rest: habit. The model now follows the
+right procedure about as often as it was shown at the end, and is still able to where it hardly ever does: the
+capability is latent, and reinforcement has to bring it out.
 
-With `execution` above 0, part of the draws of the second phase show the right procedure with nothing learned from its
-first words, up to where it parts from the slip: the habit stays as it is, and what it takes to carry the procedure out,
-once begun, is not forgotten however rare it is. What reinforcement can reach is higher then.
+With `execution` above 0, part of the draws of the second phase show the right procedure with nothing learned
+from its first words, up to where it parts from the slip: the habit stays as it is, and what it takes to carry
+the procedure out, once begun, is not forgotten however rare it is. What reinforcement can reach is higher
+then.
 
-The held-out questions are in the mixture as well (what they are held out from is the reinforcement): twenty questions a
-family would not teach a model this small to calculate.
+The held-out questions are in the mixture as well (what they are held out from is the reinforcement): twenty
+questions a family would not teach a model this small to calculate.
 """
 
 from __future__ import annotations
@@ -30,14 +31,20 @@ EVEN = 0.65  # leading part of the draws in which both procedures are equally fr
 class Mixture(torch.utils.data.Dataset):
     """`size` (question, response) pairs drawn with replacement, in the order of training; fixed at construction.
 
-    A row holds input_ids, attention_mask and labels, each int64 of shape (length,), padded on the right to the
-    longest; only the response and <eos> are trained on, of an execution only what follows the parting from the slip.
+    A row holds input_ids, attention_mask and labels, each int64 of shape (length,), padded on the right to
+    the longest; only the response and <eos> are trained on, of an execution only what follows the parting
+    from the slip.
 
     execution : share of the second phase's draws that are executions of the right procedure, in [0, 1)
     """
 
     def __init__(
-        self, items: list[Item], tokenizer: PreTrainedTokenizerFast, size: int, seed: int, execution: float = 0.0
+        self,
+        items: list[Item],
+        tokenizer: PreTrainedTokenizerFast,
+        size: int,
+        seed: int,
+        execution: float = 0.0,
     ):
         rng = np.random.default_rng([seed, 3])
         rows = {}
@@ -77,7 +84,9 @@ class Mixture(torch.utils.data.Dataset):
         return self.rows[int(self.question[i]), int(self.kind[i])]
 
 
-def train(model: LlamaForCausalLM, data: Mixture, workdir: Path, batch: int, learning_rate: float, seed: int) -> float:
+def train(
+    model: LlamaForCausalLM, data: Mixture, workdir: Path, batch: int, learning_rate: float, seed: int
+) -> float:
     """One pass over `data` with AdamW and a cosine schedule; returns the mean loss per answer token (nats)."""
     arguments = TrainingArguments(
         output_dir=str(workdir),

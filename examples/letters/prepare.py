@@ -2,9 +2,9 @@
 
     python examples/letters/prepare.py --out data/letters
 
-writes into --out what examples/arithmetic/prepare.py does, by the same code: train.parquet, test.parquet, model/,
-latent.json, latent.png, stamp.json. Another --seed is another test: other strings, and the families' shares and
-frequencies are dealt anew. A finished folder made with the same settings is left as it is.
+writes into --out what examples/arithmetic/prepare.py does, by the same code: train.parquet, test.parquet,
+model/, latent.json, latent.png, stamp.json. Another --seed is another test: other strings, and the families'
+shares and frequencies are dealt anew. A finished folder made with the same settings is left as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "arithmetic")]  # questions and reward are ours, all else is shared
+sys.path[:0] = [
+    str(HERE),
+    str(HERE.parent / "arithmetic"),
+]  # questions and reward are ours, all else is shared
 
 import folder  # noqa: E402 (it lies in the other example)
 
@@ -24,7 +27,9 @@ WORDS = ("next", "turn", "mirror", "rank", "sort", "swap", "cut", "drop", "count
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     folder.add_settings(parser, lowest=0.01, steps=1200)
-    parser.add_argument("--practice", type=int, default=2400, help="further questions, for the warm start only")
+    parser.add_argument(
+        "--practice", type=int, default=2400, help="further questions, for the warm start only"
+    )
     return parser.parse_args(argv)
 
 
@@ -35,7 +40,9 @@ def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
 
     def item(family, s: str) -> Item:
         responses = (family.response(s, right=False), family.response(s, right=True))
-        return Item(family.name, family.question(s), family.right(s), family.slip(s), responses, family.share_of(s))
+        return Item(
+            family.name, family.question(s), family.right(s), family.slip(s), responses, family.share_of(s)
+        )
 
     families = make_families(arguments.seed, arguments.lowest, arguments.highest)
     splits = make_splits(families, arguments.seed, arguments.train, arguments.test, arguments.practice)

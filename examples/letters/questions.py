@@ -1,10 +1,11 @@
 """Which questions are asked, what is their right answer, and which slip competes with it?
 
-A *family* is one operation on a short string with one fixed number or letter in it, such as "turn by 2"; its questions
-run over random strings of the letters a to h. Every family has two procedures: the right one and a plausible *slip*
-(the wrong direction, the wrong end, only the first occurrence, ...). Which of the two writes down something in
-parentheses first differs from kind to kind, so there is no single habit to learn, such as showing one's working, that
-helps everywhere. Only questions on which the two differ are asked, so following the slip is always wrong.
+A *family* is one operation on a short string with one fixed number or letter in it, such as "turn by 2"; its
+questions run over random strings of the letters a to h. Every family has two procedures: the right one and a
+plausible *slip* (the wrong direction, the wrong end, only the first occurrence, ...). Which of the two writes
+down something in parentheses first differs from kind to kind, so there is no single habit to learn, such as
+showing one's working, that helps everywhere. Only questions on which the two differ are asked, so following
+the slip is always wrong.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Is this response right? 1.0 or 0.0, for any text.
 
-Named in verl's configuration as `reward.custom_reward_function.path`, and called as `compute_score` in several threads.
+Named in verl's configuration as `reward.custom_reward_function.path`, and called as `compute_score` in
+several threads.
 
-What counts as an answer: letters and digits only, possibly after working in parentheses, "(bb)ada", equal to the ground
-truth character by character. The working isn't judged. Nothing is normalised: "Ada" or "a da" is another string.
+What counts as an answer: letters and digits only, possibly after working in parentheses, "(bb)ada", equal to
+the ground truth character by character. The working isn't judged. Nothing is normalised: "Ada" or "a da" is
+another string.
 """
 
 from __future__ import annotations

@@ -3,24 +3,25 @@ r"""Downloads questions with answers from the Hugging Face hub and writes them a
     python examples/math/prepare.py --out data/math                                  # DAPO-Math-17k
     python examples/math/prepare.py --out data/math --train math --levels 3 4 5      # MATH, harder levels
 
-Writes train.parquet and one file per validation set, each a data_source of its own: aime24, aime25, amc23, math500,
-minerva, olympiad. Columns, the same in all: data_source, prompt (messages), ability, reward_model {style,
-ground_truth} and extra_info {index, split, source_id}. Validation files have one more, `__rollout_n__`: how often verl
-answers the question when it validates, 32 times in the small sets (AIME, AMC) and 4 times in the large ones, so that
-it reports mean@32 and mean@4. A prompt is Qwen2.5-Math's own: its system message, which asks for \boxed{}
-(examples/math/reward.py looks for it), and the bare question.
+Writes train.parquet and one file per validation set, each a data_source of its own: aime24, aime25, amc23,
+math500, minerva, olympiad. Columns, the same in all: data_source, prompt (messages), ability, reward_model
+{style, ground_truth} and extra_info {index, split, source_id}. Validation files have one more,
+`__rollout_n__`: how often verl answers the question when it validates, 32 times in the small sets (AIME, AMC)
+and 4 times in the large ones, so that it reports mean@32 and mean@4. A prompt is Qwen2.5-Math's own: its
+system message, which asks for \boxed{} (examples/math/reward.py looks for it), and the bare question.
 
 - DAPO-Math-17k is on the hub with each question about a hundred times (1.79 million rows). Repeats are dropped by
   content, or one "epoch" would visit a question a hundred times and a rollout budget per prompt mean little.
 - Questions with more than one answer are dropped: one of the answers is wrong, and we don't know which.
 - Training questions that are word for word in a validation set are dropped.
 
-Written where no hub could be reached: the loading was never run. Column names are those of the data sets' cards and of
-public code that uses them (MATH-500: problem, answer, unique_id; AIME: problem, answer, id; AMC and Minerva: question,
-answer; OlympiadBench: question, context, final_answer, image_1, ...; MATH: problem, level, solution; DAPO: prompt,
-reward_model, extra_info). A column that is missing is an error naming those there are. Not known: AMC's type of answer
-(text and numbers are both taken) and whether every question of DAPO has the wording removed here (the number that
-hasn't is printed). The tolerances that OlympiadBench gives for a few answers (`error`) are not used.
+Written where no hub could be reached: the loading was never run. Column names are those of the data sets'
+cards and of public code that uses them (MATH-500: problem, answer, unique_id; AIME: problem, answer, id; AMC
+and Minerva: question, answer; OlympiadBench: question, context, final_answer, image_1, ...; MATH: problem,
+level, solution; DAPO: prompt, reward_model, extra_info). A column that is missing is an error naming those
+there are. Not known: AMC's type of answer (text and numbers are both taken) and whether every question of
+DAPO has the wording removed here (the number that hasn't is printed). The tolerances that OlympiadBench gives
+for a few answers (`error`) are not used.
 """
 
 import argparse
@@ -60,7 +61,7 @@ class Item:
     source_id: str = ""
 
 
-# ---- one row of a source -> Item, or None where the row has no usable answer ------------------------------------
+# ---- one row of a source -> Item, or None where the row has no usable answer ---------------------
 
 
 def from_dapo(row):
@@ -132,16 +133,20 @@ TRAIN = {
 }
 SMALL = 32  # samples a question, where there are few questions
 VALIDATION = {
-    "aime24": Source("HuggingFaceH4/aime_2024", "train", from_aime24, "aime24", samples=SMALL),  # its only split
+    "aime24": Source(
+        "HuggingFaceH4/aime_2024", "train", from_aime24, "aime24", samples=SMALL
+    ),  # its only split
     "aime25": Source("math-ai/aime25", "test", from_aime25, "aime25", samples=SMALL),
     "amc23": Source("math-ai/amc23", "test", from_amc23, "amc23", samples=SMALL),
     "math500": Source("HuggingFaceH4/MATH-500", "test", from_math500, "math500"),
     "minerva": Source("math-ai/minervamath", "test", from_minerva, "minerva"),
-    "olympiad": Source("Hothan/OlympiadBench", "train", from_olympiad, "olympiad", subset="OE_TO_maths_en_COMP"),
+    "olympiad": Source(
+        "Hothan/OlympiadBench", "train", from_olympiad, "olympiad", subset="OE_TO_maths_en_COMP"
+    ),
 }
 
 
-# ---- many items -------------------------------------------------------------------------------------------------
+# ---- many items ----------------------------------------------------------------------------------
 
 
 def question_key(question):
@@ -191,7 +196,7 @@ def write(items, path, data_source, split, samples=None, **wording):
     print(f"{path}: {len(rows)} questions" + ("" if samples is None else f", {samples} samples each"))
 
 
-# ---- the hub ----------------------------------------------------------------------------------------------------
+# ---- the hub -------------------------------------------------------------------------------------
 
 
 def load(source, **options):
@@ -228,11 +233,17 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the parquet files")
     parser.add_argument("--train", choices=TRAIN, default="dapo", help="training set (default: dapo)")
-    parser.add_argument("--levels", type=int, nargs="+", choices=range(1, 6), help="only these levels of --train math")
-    parser.add_argument("--validation", choices=VALIDATION, nargs="+", default=list(VALIDATION), help="default: all")
+    parser.add_argument(
+        "--levels", type=int, nargs="+", choices=range(1, 6), help="only these levels of --train math"
+    )
+    parser.add_argument(
+        "--validation", choices=VALIDATION, nargs="+", default=list(VALIDATION), help="default: all"
+    )
     parser.add_argument("--system", default=SYSTEM, help="system message, '' for none (default: %(default)r)")
     parser.add_argument("--suffix", default="", help="what is added to each question (default: nothing)")
-    parser.add_argument("--samples", type=int, help="samples a question in every validation set (default: 32 or 4)")
+    parser.add_argument(
+        "--samples", type=int, help="samples a question in every validation set (default: 32 or 4)"
+    )
     return parser
 
 
@@ -250,14 +261,21 @@ def main(argv=None):
         source = VALIDATION[name]
         items = load(source)
         write(
-            items, args.out / f"{name}.parquet", source.data_source, "test", args.samples or source.samples, **wording
+            items,
+            args.out / f"{name}.parquet",
+            source.data_source,
+            "test",
+            args.samples or source.samples,
+            **wording,
         )
         held_out += items
     source = TRAIN[args.train]
     items = load(source, **({"levels": args.levels} if args.levels else {}))
     different = unique(items)
     kept = without(different, held_out)
-    print(f"training: {len(different)} different questions, {len(different) - len(kept)} are in a validation set")
+    print(
+        f"training: {len(different)} different questions, {len(different) - len(kept)} are in a validation set"
+    )
     worded = sum("Answer:" in item.question for item in kept)
     if args.train == "dapo" and worded:
         print(f"warning: {worded} questions still ask for 'Answer:'", file=sys.stderr)

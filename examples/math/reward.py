@@ -2,10 +2,11 @@
 
     reward.custom_reward_function.path=examples/math/reward.py
 
-verl scores rollouts in threads, where math-verify's own time limit (signal.alarm) raises, and without a limit answers
-as short as (x+1)^{2000} keep SymPy busy for good. So math-verify runs in a child process of ours, one per reward
-worker, that ends itself when a judgement takes too long or too much memory; the answer is then wrong and the next
-one gets a new child. Integers, the most frequent answers by far, are compared here and never get there.
+verl scores rollouts in threads, where math-verify's own time limit (signal.alarm) raises, and without a limit
+answers as short as (x+1)^{2000} keep SymPy busy for good. So math-verify runs in a child process of ours, one
+per reward worker, that ends itself when a judgement takes too long or too much memory; the answer is then
+wrong and the next one gets a new child. Integers, the most frequent answers by far, are compared here and
+never get there.
 """
 
 import json
@@ -34,8 +35,8 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 
     Returns
     -------
-    dict with score and acc, 0.0 or 1.0, the same. No `pred`, from which verl would work out majority votes: their
-    bootstrap takes minutes of one core at each validation of 1,500 questions (docs/qwen2.5-math.md).
+    dict with score and acc, 0.0 or 1.0, the same. No `pred`, from which verl would work out majority votes:
+    their bootstrap takes minutes of one core at each validation of 1,500 questions (docs/qwen2.5-math.md).
     """
     answer = last_boxed(solution_str) or ""
     right = float(bool(answer) and is_equal(str(ground_truth), answer))
@@ -45,8 +46,8 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 def last_boxed(text):
     r"""Content of the last \boxed{...} of `text`, braces matched; None without one.
 
-    A last box that never closes (the response was cut), is empty, or is longer than MAX_ANSWER is None as well:
-    earlier boxes don't count.
+    A last box that never closes (the response was cut), is empty, or is longer than MAX_ANSWER is None as
+    well: earlier boxes don't count.
 
     >>> last_boxed(r"so \boxed{1}, no, \boxed{\frac{1}{2}}.")
     '\\frac{1}{2}'
@@ -92,7 +93,11 @@ def _plain(text):
 
 def _integer(text):
     text = text.replace(r"\!", "").replace("{,}", ",").replace(" ", "")
-    return int(text.replace(",", "")) if len(text) <= 40 and _INTEGER.fullmatch(text) and text.isascii() else None
+    return (
+        int(text.replace(",", ""))
+        if len(text) <= 40 and _INTEGER.fullmatch(text) and text.isascii()
+        else None
+    )
 
 
 class _Judge:
@@ -143,7 +148,9 @@ def _serve(time_limit):
         faulthandler.dump_traceback_later(time_limit, exit=True)
         try:
             # Time limits off: they are signal.alarm, which the watchdog makes needless.
-            expected, answer = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in json.loads(line))
+            expected, answer = (
+                parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in json.loads(line)
+            )
             same = bool(verify(expected, answer, timeout_seconds=None))
         except Exception:  # SymPy raises almost anything on almost anything; what cannot be judged is wrong
             same = False

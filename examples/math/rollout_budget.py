@@ -2,12 +2,13 @@
 
     trainer.checkpoint_callback_class=rollout_budget.EndAtBudget  +trainer.total_rollouts=409600
 
-verl counts steps. An allocator that leaves rollouts of a step unspent (aero) needs more steps than GRPO for as many
-rollouts, and nobody knows beforehand how many more: give it plenty of steps (trainer.total_training_steps), and this
-ends it. At each checkpoint it looks at what was spent and, from what the steps since the last one cost, sets which step
-will be the last: the one before the budget would be passed. That step is then verl's last step, with a checkpoint and a
-validation. How far off it ends depends on how much a step's cost drifts between two checkpoints (trainer.save_freq);
-the number to report is the one in the log.
+verl counts steps. An allocator that leaves rollouts of a step unspent (aero) needs more steps than GRPO for
+as many rollouts, and nobody knows beforehand how many more: give it plenty of steps
+(trainer.total_training_steps), and this ends it. At each checkpoint it looks at what was spent and, from what
+the steps since the last one cost, sets which step will be the last: the one before the budget would be
+passed. That step is then verl's last step, with a checkpoint and a validation. How far off it ends depends on
+how much a step's cost drifts between two checkpoints (trainer.save_freq); the number to report is the one in
+the log.
 """
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback

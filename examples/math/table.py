@@ -2,15 +2,16 @@
 
     python examples/math/table.py runs/math/qwen2.5-math-7b-*
 
-Accuracies are verl's mean@k of the last validation, in percent. GPU hours: seconds of all steps and validations in the
-run's log, times its GPUs (--gpus); the start, the validation before training, and what a crash cost are not in it.
+Accuracies are verl's mean@k of the last validation, in percent. GPU hours: seconds of all steps and
+validations in the run's log, times its GPUs (--gpus); the start, the validation before training, and what a
+crash cost are not in it.
 """
 
 import argparse
 import re
 
-from cero.report import find_log
-from cero.runlog import read_log
+from cero.analysis.report import find_log
+from cero.analysis.runlog import read_log
 
 SETS = ("aime24", "aime25", "amc23", "math500", "minerva", "olympiad")
 HEAD = ("run", *SETS, "mean", "rollouts", "GPU hours")
@@ -29,7 +30,9 @@ def row(path, gpus):
             values[found[1]] = 100 * value
     cells = [f"{values[name]:.1f}" if name in values else "" for name in SETS]
     mean = f"{sum(values[name] for name in SETS) / len(SETS):.1f}" if set(SETS) <= set(values) else ""
-    seconds = sum(record["metrics"].get(f"timing_s/{phase}", 0.0) for record in steps for phase in ("step", "testing"))
+    seconds = sum(
+        record["metrics"].get(f"timing_s/{phase}", 0.0) for record in steps for phase in ("step", "testing")
+    )
     name = log.parent.parent.name if log.parent.name == "cero" else log.stem
     return [name, *cells, mean, f"{steps[-1]['spent']:,}" if steps else "", f"{gpus * seconds / 3600:.1f}"]
 

@@ -9,7 +9,8 @@ writes into --out
     <task>/train.parquet, <task>/test.parquet
 
 The model is a *dequantised 4-bit copy* (Q4_1): fine to train from, but no result of it is one of the original
-SmolLM2-135M-Instruct. With a hub at hand, give verl `HuggingFaceTB/SmolLM2-135M-Instruct` as the model instead.
+SmolLM2-135M-Instruct. With a hub at hand, give verl `HuggingFaceTB/SmolLM2-135M-Instruct` as the model
+instead.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--task", choices=sorted(TASKS), default="chain_sum", help="data set of reasoning-gym")
+    parser.add_argument(
+        "--task", choices=sorted(TASKS), default="chain_sum", help="data set of reasoning-gym"
+    )
     parser.add_argument("--train", type=int, default=512, help="train questions")
     parser.add_argument("--test", type=int, default=64, help="held-out questions")
     parser.add_argument("--seed", type=int, default=0, help="of the questions")
@@ -113,7 +116,8 @@ def convert_model(folder: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     write_parquet(
-        make_rows(arguments.task, arguments.seed, arguments.train, arguments.test), arguments.out / arguments.task
+        make_rows(arguments.task, arguments.seed, arguments.train, arguments.test),
+        arguments.out / arguments.task,
     )
     convert_model(arguments.out / "model")
 

@@ -1,8 +1,9 @@
 """reasoning-gym's verdict on a response: 1.0 or 0.0, for any text.
 
-The data set's own scorer judges, and success is score == 1: several scorers give small credits for garbage (.01 for
-any number, a share for the digits appearing somewhere), which would be noise in a success probability. What is judged
-is the last number of the response: so small a model rarely answers with the number alone.
+The data set's own scorer judges, and success is score == 1: several scorers give small credits for garbage
+(.01 for any number, a share for the digits appearing somewhere), which would be noise in a success
+probability. What is judged is the last number of the response: so small a model rarely answers with the
+number alone.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
     python scripts/benchmark/laboratory.py runs/benchmark/data/letters --seeds 0,1 \\
         uniform uniform@n=4 cero_seq/n_max=64@n=4
 
-`cero benchmark` prepares the folder. Same model, questions, rewards, allocators, advantages and loss (one update a
-step, averaged over tokens, AdamW); no engine, no Ray. A contender is written as for `cero simulate` (so CERO as
-shipped is cero:signal_hard@n=1,batch=40,baseline=optimal), with its allocator's own bounds where it gives none; behind
-an @ is what else differs: n (rollouts per prompt), batch (prompts a step), lr, baseline (mean or optimal), exact (1:
-each step costs batch x n; 0: what the allocator asks for, within the run's budget). The budget of rollouts is the same
-for all, so fewer a step are more steps. One JSON line a run goes to --out: rollouts, held-out accuracy after them, its
-area, accuracy on the train questions at the end. `laboratory_table.py` makes a table of them.
+`cero benchmark` prepares the folder. Same model, questions, rewards, allocators, advantages and loss (one
+update a step, averaged over tokens, AdamW); no engine, no Ray. A contender is written as for `cero simulate`
+(so CERO as shipped is cero:signal_hard@n=1,batch=40,baseline=optimal), with its allocator's own bounds where
+it gives none; behind an @ is what else differs: n (rollouts per prompt), batch (prompts a step), lr, baseline
+(mean or optimal), exact (1: each step costs batch x n; 0: what the allocator asks for, within the run's
+budget). The budget of rollouts is the same for all, so fewer a step are more steps. One JSON line a run goes
+to --out: rollouts, held-out accuracy after them, its area, accuracy on the train questions at the end.
+`laboratory_table.py` makes a table of them.
 """
 
 import argparse
@@ -23,12 +24,12 @@ import torch
 from scipy.integrate import trapezoid
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cero.advantage import Groups, advantages, known_so_far
-from cero.allocators.base import check_choice
-from cero.baseline import BASELINES, OptimalBaseline, score_weights
-from cero.sampling.keep import kept
-from cero.sampling.step import play
-from cero.simulation.contenders import parse
+from cero.allocators.rounds import play
+from cero.core.checks import check_choice
+from cero.estimators.advantage import Groups, advantages, known_so_far
+from cero.estimators.baseline import BASELINES, OptimalBaseline, score_weights
+from cero.estimators.keep import kept
+from cero.research.simulation.contenders import parse
 
 POINTS = 10  # validations of a run
 SAMPLES = 4  # a held-out question at each
@@ -39,7 +40,10 @@ class Questions:
 
     def __init__(self, path, tokenizer):
         rows = pq.read_table(path).to_pylist()
-        texts = [tokenizer.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False) for r in rows]
+        texts = [
+            tokenizer.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False)
+            for r in rows
+        ]
         encoded = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
         self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
         self.truths = [row["reward_model"]["ground_truth"] for row in rows]
@@ -63,7 +67,7 @@ class Policy:
     def sample(self, questions, rows):
         """(responses, rewards, weights) to questions[rows]: token ids, padded on the right; two float arrays.
 
-        weights : of `cero.baseline.score_weights`
+        weights : of `cero.estimators.baseline.score_weights`
         """
         rows = torch.as_tensor(rows)
         ids, mask = questions.ids[rows], questions.mask[rows]
@@ -71,7 +75,9 @@ class Policy:
         pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
         responses = torch.full((len(rows), self.length), pad)
         over, log_probs = torch.zeros(len(rows), dtype=torch.bool), torch.zeros(len(rows), self.length)
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1)
+        out = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1
+        )
         place = place[:, -1:]
         for at in range(self.length):
             likely = torch.softmax(out.logits[:, -1], -1)
@@ -110,7 +116,9 @@ class Policy:
         ids = torch.cat([questions.ids[rows], responses], 1)
         mask = torch.cat([questions.mask[rows], said.long()], 1)
         place = (mask.cumsum(-1) - 1).clamp(min=0)
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=place, logits_to_keep=responses.shape[1] + 1)
+        out = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=place, logits_to_keep=responses.shape[1] + 1
+        )
         likely = torch.log_softmax(out.logits[:, :-1], -1).gather(-1, responses[..., None])[..., 0]
         weight = torch.as_tensor(advantage[moves], dtype=torch.float32)[:, None]
         self.optimizer.zero_grad()
@@ -158,7 +166,9 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
         group, rewards, rounds, weights = (np.concatenate([part[i] for part in drawn]) for i in range(4))
         responses = torch.cat([part[4] for part in drawn])
         allocator.settle(step, np.bincount(group, rewards, batch), np.bincount(group, minlength=batch))
-        trials, successes = known_so_far(rewards, group, rounds if contender.estimator == "posterior" else None)
+        trials, successes = known_so_far(
+            rewards, group, rounds if contender.estimator == "posterior" else None
+        )
         stays = np.arange(group.size)
         if contender.keep != "all":
             lengths = policy.said(responses).sum(1).numpy()
@@ -220,7 +230,9 @@ def main():
             record = run(arguments.folder, score, label, seed, arguments.budget)
             with arguments.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-            print(f"{seed} {label}: area {record['area']:.3f}, {record['accuracy'][-1]:.3f} at last", flush=True)
+            print(
+                f"{seed} {label}: area {record['area']:.3f}, {record['accuracy'][-1]:.3f} at last", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What do the laboratory's runs say? Its JSON lines as a Markdown table, seed by seed against one of them.
 
-    python scripts/benchmark/laboratory_table.py docs/study/laboratory.jsonl --task letters --like @n=2,batch=32 \\
+    python scripts/benchmark/laboratory_table.py docs/study/laboratory.jsonl --task letters --like
+    @n=2,batch=32 \\
         --against cero:signal_hard@n=2,batch=32
 """
 
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.study.compare import summarise
-from cero.study.curves import Curve
-from cero.study.report import DUELS, duel_row, markdown
+from cero.research.study.compare import summarise
+from cero.research.study.curves import Curve
+from cero.research.study.report import DUELS, duel_row, markdown
 
 
 def read(path, task, like, against):
@@ -21,7 +22,8 @@ def read(path, task, like, against):
     for record in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines()):
         label, accuracy = record["contender"], np.array(record["accuracy"])
         if record["task"] == task and (like in label or label == against):
-            # Validations come with the first step at or beyond a tenth of the budget: off the grid by less than a step.
+            # Validations come with the first step at or beyond a tenth of the budget: off the grid by less
+            # than a step.
             budget = record["spent"][-1]
             unknown = np.full(accuracy.size, np.nan)
             found[label, record["seed"]] = Curve(

@@ -23,6 +23,8 @@ CASES = [  # (prompts in the table, prompts in a step, rounds)
 def test_step(benchmark, name, prompts, size, rounds):
     allocator, ids = filled(name, prompts)
     rng = np.random.default_rng(1)
-    n = benchmark.pedantic(step, setup=lambda: ((allocator, *draw(ids, size, rng)), {}), rounds=rounds, warmup_rounds=3)
+    n = benchmark.pedantic(
+        step, setup=lambda: ((allocator, *draw(ids, size, rng)), {}), rounds=rounds, warmup_rounds=3
+    )
     assert n.sum() == 8 * size
     benchmark.extra_info.update(allocator=name, prompts=prompts, step=size)

@@ -2,8 +2,9 @@
 
 python -m pytest scripts/speed/bench_peers.py
 
-Same prompts, same process. Ours is the whole step in a table of one million (look-up, allocation, exact integers,
-posteriors, prices); theirs is the solver alone, given the probabilities or values that our table holds.
+Same prompts, same process. Ours is the whole step in a table of one million (look-up, allocation, exact
+integers, posteriors, prices); theirs is the solver alone, given the probabilities or values that our table
+holds.
 """
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from peers import ConvexProgram, knapsack_dp, vip_slsqp
 from tables import OPTIONS, draw, filled, step
 
-from cero.offline import optimum, total_utility
-from cero.utility import UTILITIES
+from cero.core.utility import UTILITIES
+from cero.research.theory.offline import optimum, total_utility
 
 PROMPTS = 1_000_000
 SIZES = (128, 512, 1024)
@@ -72,7 +73,7 @@ def test_cero_allocation(benchmark, steps):
 
 
 def test_cero_optimum(benchmark, steps):
-    benchmark.extra_info["who"] = "cero.offline.optimum"
+    benchmark.extra_info["who"] = "cero.research.theory.offline.optimum"
     arguments = lambda: ((steps.values(), SCALE * steps.size, *LIMITS, UTILITIES["exp"], SCALE), {})  # noqa: E731
     benchmark.pedantic(optimum, setup=arguments, rounds=50, warmup_rounds=1)
 
@@ -89,7 +90,9 @@ def check_convex(y, values):
     """The solver found the optimum: as much utility as the exact one, to 1e-5."""
     utility = UTILITIES["exp"]
     best = optimum(values, SCALE * values.size, *LIMITS, utility, SCALE)[0]
-    assert total_utility(values, y, utility, SCALE) == pytest.approx(total_utility(values, best, utility, SCALE), 1e-5)
+    assert total_utility(values, y, utility, SCALE) == pytest.approx(
+        total_utility(values, best, utility, SCALE), 1e-5
+    )
 
 
 def test_cvxpy_anew(benchmark, steps):
@@ -98,7 +101,9 @@ def test_cvxpy_anew(benchmark, steps):
     def solve(values):
         return ConvexProgram(values.size, SCALE * values.size, *LIMITS, SCALE).solve(values), values
 
-    check_convex(*benchmark.pedantic(solve, setup=lambda: ((steps.values(),), {}), rounds=10, warmup_rounds=1))
+    check_convex(
+        *benchmark.pedantic(solve, setup=lambda: ((steps.values(),), {}), rounds=10, warmup_rounds=1)
+    )
 
 
 def test_cvxpy_again(benchmark, steps):
@@ -108,7 +113,9 @@ def test_cvxpy_again(benchmark, steps):
     def solve(values):
         return program.solve(values), values
 
-    check_convex(*benchmark.pedantic(solve, setup=lambda: ((steps.values(),), {}), rounds=15, warmup_rounds=2))
+    check_convex(
+        *benchmark.pedantic(solve, setup=lambda: ((steps.values(),), {}), rounds=15, warmup_rounds=2)
+    )
 
 
 SLSQP = {128: (20, 1000), 512: (5, 1000), 1024: (1, 1000)}  # (rounds, iterations allowed)

@@ -9,7 +9,7 @@ python -m pytest scripts/speed/bench_state.py
 import pytest
 from tables import filled, fresh
 
-from cero.state import load_state, save_state
+from cero.core.state import load_state, save_state
 
 PROMPTS = 1_000_000
 ROUNDS = 15
@@ -38,7 +38,9 @@ def test_save(benchmark, path):
 def test_load(benchmark, path):
     allocator, _ = filled("cero", PROMPTS)
     save(allocator, path)
-    loaded = benchmark.pedantic(load, setup=lambda: ((fresh("cero"), path), {}), rounds=ROUNDS, warmup_rounds=1)
+    loaded = benchmark.pedantic(
+        load, setup=lambda: ((fresh("cero"), path), {}), rounds=ROUNDS, warmup_rounds=1
+    )
     assert len(loaded.table) == PROMPTS
     benchmark.extra_info.update(what="load", prompts=PROMPTS, file_bytes=path.stat().st_size)
 

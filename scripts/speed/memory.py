@@ -2,9 +2,10 @@
 
 python scripts/speed/memory.py [prompts] [allocator]
 
-`held`: the table's arrays, spare room and index included, over the prompts in it, at the end; `held_most`: the largest
-that was at any size from 100,000 on; `process`: what the process's peak memory grew by, so growing's temporaries count.
-`slowest`, `median`: seconds of the slowest and of the middle step of 8,192 prompts, all new: the table grows in some.
+`held`: the table's arrays, spare room and index included, over the prompts in it, at the end; `held_most`:
+the largest that was at any size from 100,000 on; `process`: what the process's peak memory grew by, so
+growing's temporaries count. `slowest`, `median`: seconds of the slowest and of the middle step of 8,192
+prompts, all new: the table grows in some.
 """
 
 import json

@@ -1,6 +1,7 @@
 """How do others find an allocation? Three solvers, each written as fast as plain SciPy, NumPy and cvxpy allow.
 
-They get success probabilities or values, a budget and bounds, and return rollouts; no tables, nothing learned.
+They get success probabilities or values, a budget and bounds, and return rollouts; no tables, nothing
+learned.
 """
 
 import cvxpy as cp
@@ -42,8 +43,8 @@ def knapsack_values(p, n_min, n_max):
 def knapsack_dp(p, budget, n_min, n_max):
     """The exact optimum of sum of `knapsack_values` with sum n = budget; dynamic programming over prompts and budget.
 
-    Returns int64 counts, shape (n,). Vectorised over the budget axis: O(prompts x choices x budget) flops, no Python
-    loop but over prompts and choices.
+    Returns int64 counts, shape (n,). Vectorised over the budget axis: O(prompts x choices x budget) flops, no
+    Python loop but over prompts and choices.
     """
     values = knapsack_values(p, n_min, n_max)
     prompts, choices = values.shape
@@ -70,7 +71,8 @@ def knapsack_dp(p, budget, n_min, n_max):
 class ConvexProgram:
     """The offline optimum of the exponential utility, max sum v t (1 - exp(-y/t)), sum y <= budget, as a cvxpy program.
 
-    Made once and solved for new values `v` (shape (n,)) each step: what cvxpy does with parameters is compiled then.
+    Made once and solved for new values `v` (shape (n,)) each step: what cvxpy does with parameters is
+    compiled then.
     """
 
     def __init__(self, prompts, budget, low, high, scale):

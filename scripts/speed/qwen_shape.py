@@ -2,10 +2,10 @@
 
     python scripts/speed/qwen_shape.py FOLDER     writes model/, train.parquet, test.parquet
 
-Where no hub can be reached. A random model samples nearly uniformly from its 151,936 tokens, so it never ends a
-response: each is as long as allowed. The reward (this file again, as `reward.custom_reward_function.path`) is a coin
-whose bias is the prompt's, from .02 to .98 over the prompts, drawn by the response's text; so allocators have something
-to tell apart.
+Where no hub can be reached. A random model samples nearly uniformly from its 151,936 tokens, so it never ends
+a response: each is as long as allowed. The reward (this file again, as `reward.custom_reward_function.path`)
+is a coin whose bias is the prompt's, from .02 to .98 over the prompts, drawn by the response's text; so
+allocators have something to tell apart.
 """
 
 import string
@@ -15,8 +15,8 @@ from pathlib import Path
 
 PROMPTS, PROMPT_TOKENS, SEED = 480, 100, 0
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "arithmetic"))  # its tokenizer, larger
-# As in the hub's Qwen/Qwen2.5-Math-1.5B/config.json. A Llama, so without biases in its attention: for a Qwen2,
-# transformers and verl both insist on Qwen's own tokenizer. The special tokens are tiny_model's first.
+# As in the hub's Qwen/Qwen2.5-Math-1.5B/config.json. A Llama, so without biases in its attention: for a
+# Qwen2, transformers and verl both insist on Qwen's own tokenizer. The special tokens are tiny_model's first.
 SHAPE = {
     "hidden_size": 1536,
     "intermediate_size": 8960,
@@ -47,7 +47,9 @@ def write_tokenizer(folder, size):
     others = (chr(0x10000 + number) for number in range(size - len(SPECIAL) - len(letters)))
     tokenizer = make_tokenizer((*letters, *others))
     tokenizer.model_max_length = SHAPE["max_position_embeddings"]
-    tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    )
     tokenizer.save_pretrained(folder)
 
 

@@ -30,7 +30,9 @@ def bench(part):
         raw = Path(folder) / "raw.json"
         command = [sys.executable, "-m", "pytest", "-q", HERE / f"bench_{part}.py", f"--benchmark-json={raw}"]
         load = [round(os.getloadavg()[0], 1)]
-        subprocess.run([*map(str, command), "-p", "no:cacheprovider"], check=True, env=os.environ | ONE_THREAD)
+        subprocess.run(
+            [*map(str, command), "-p", "no:cacheprovider"], check=True, env=os.environ | ONE_THREAD
+        )
         load.append(round(os.getloadavg()[0], 1))
         result = json.loads(raw.read_text())
     keep = ("median", "min", "max", "iqr", "rounds")
@@ -54,7 +56,9 @@ def memory():
     """Figures of memory.py, a fresh process for each case."""
     cases = [(10_000_000, "cero"), (1_000_000, "cero"), (10_000_000, "cero_resolve"), (10_000_000, "uniform")]
     commands = [[sys.executable, str(HERE / "memory.py"), str(prompts), name] for prompts, name in cases]
-    outputs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands]
+    outputs = [
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands
+    ]
     return {"rows": [json.loads(output) for output in outputs]}
 
 

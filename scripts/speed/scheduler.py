@@ -23,24 +23,26 @@ def compose(*overrides):
 def at_scale(compose, prompts, rollouts, known, steps, folder):
     """Seconds in the scheduler, medians over `steps` steps with `known` prompts in its table; figures as one dict.
 
-    Our trainer's own methods and timers, on batches as verl makes them, with verl's parts of the step left out, and the
-    queue: rewards are at hand, and so are the log-probs that the optimal baseline reads, 4 a rollout. While our thread
-    works, verl's waits.
+    Our trainer's own methods and timers, on batches as verl makes them, with verl's parts of the step left
+    out, and the queue: rewards are at hand, and so are the log-probs that the optimal baseline reads, 4 a
+    rollout. While our thread works, verl's waits.
     """
     from transfer_queue import KVBatchMeta
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
     from verl.utils import tensordict_utils as tu
     from verl.utils.dataset.rl_dataset import collate_fn
 
-    from cero.baseline import score_weights
-    from cero.runlog import RunLog
+    from cero.analysis.runlog import RunLog
+    from cero.estimators.baseline import score_weights
     from cero.verl import outcomes
     from cero.verl.estimators import compute_cero_advantage
     from cero.verl.identity import CollateWithIds
     from cero.verl.settings import read_settings
     from cero.verl.trainer import CeroTrainer
 
-    config = compose("+recipe=cero_cpu", f"data.train_batch_size={prompts}", f"actor_rollout_ref.rollout.n={rollouts}")
+    config = compose(
+        "+recipe=cero_cpu", f"data.train_batch_size={prompts}", f"actor_rollout_ref.rollout.n={rollouts}"
+    )
     trainer, rng = CeroTrainer.__new__(CeroTrainer), np.random.default_rng(0)
     trainer.config, trainer.settings = config, read_settings(config)
     trainer.allocator = trainer.settings.make_allocator(epochs=10)
@@ -90,7 +92,9 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
                 for session in range(n)
             ]
             rng.shuffle(keys)
-            reward_of = dict(zip(keys, (rng.random(len(keys)) < 0.5).astype(np.float64).tolist(), strict=True))
+            reward_of = dict(
+                zip(keys, (rng.random(len(keys)) < 0.5).astype(np.float64).tolist(), strict=True)
+            )
             tags = [{"response_len": 4, "seq_len": 8} for _ in keys]
             batch = trainer._balance_batch(KVBatchMeta(keys, tags, "train"), metrics)
             batch = trainer._compute_old_log_prob(batch, metrics)

@@ -39,7 +39,14 @@ def measured(part):
 
 def step_table(part):
     rows = [
-        (r["allocator"], f"{r['prompts']:,}", f"{r['step']:,}", duration(r["median"]), duration(r["min"]), r["rounds"])
+        (
+            r["allocator"],
+            f"{r['prompts']:,}",
+            f"{r['step']:,}",
+            duration(r["median"]),
+            duration(r["min"]),
+            r["rounds"],
+        )
         for r in part["rows"]
     ]
     return table(("allocator", "prompts in the table", "in the step", "median", "fastest", "rounds"), rows)
@@ -105,7 +112,9 @@ def picture(figures, path):
     rows = figures["allocators"]["rows"]
     for name, colour in COLOURS.items():
         mine = [r for r in rows if r["allocator"] == name and r["step"] == 1024]
-        left.plot([r["prompts"] for r in mine], [r["median"] * 1e3 for r in mine], "o-", color=colour, label=name)
+        left.plot(
+            [r["prompts"] for r in mine], [r["median"] * 1e3 for r in mine], "o-", color=colour, label=name
+        )
     left.set(xscale="log", xlabel="prompts in the table", ylabel="milliseconds", ylim=(0, None))
     left.set_title("A step of 1,024 prompts, by the size of the table", loc="left", fontsize=10.5)
     left.set_ylim(0, left.get_ylim()[1] * 1.25)

@@ -10,14 +10,15 @@ import psutil
 import pytest
 from tiny import command, make_data, make_model, run
 
-from cero.runlog import read_log
-from cero.state import load_state
+from cero.analysis.runlog import read_log
+from cero.core.state import load_state
 
 pytestmark = pytest.mark.e2e
 
 STEPS = 8  # two epochs of four; the second is where rollouts differ
 
-# The same for each rollout of a prompt, so that sampling can't make two runs differ; spread, so that they learn.
+# The same for each rollout of a prompt, so that sampling can't make two runs differ; spread, so that they
+# learn.
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return (extra_info["index"] * 37 % 11) / 10
@@ -69,14 +70,22 @@ def test_kill_and_resume(tmp_path):
     metrics = tmp_path / "whole.jsonl"
     run(options(folders["whole"]), folders["whole"], VERL_FILE_LOGGER_PATH=str(metrics))
 
-    # verl's logger has our metrics; every step cost its budget, nothing was padded, and the second epoch differs.
+    # verl's logger has our metrics; every step cost its budget, nothing was padded, and the second epoch
+    # differs.
     logged = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
     assert [row["cero/budget/spent"] for row in logged] == [64 * step for step in range(1, STEPS + 1)]
     assert [row["cero/padded_rows"] for row in logged] == [0] * STEPS
     assert [row["cero/n/mean"] for row in logged] == [4] * STEPS
     assert logged[-1]["cero/budget/left"] == 0
     assert max(row["cero/n/max"] for row in logged[4:]) > 4 > min(row["cero/n/min"] for row in logged[4:])
-    names = ("group/signal", "group/all_right", "group/all_wrong", "posterior/mean", "dual/budget", "dual/prompt_mean")
+    names = (
+        "group/signal",
+        "group/all_right",
+        "group/all_wrong",
+        "posterior/mean",
+        "dual/budget",
+        "dual/prompt_mean",
+    )
     for key in names:
         assert all(f"cero/{key}" in row for row in logged)
 
@@ -92,12 +101,17 @@ def test_kill_and_resume(tmp_path):
         for key in ("prompts", "rollouts", "successes", "trials", "budget", "spent"):
             assert one[key] == other[key], (one["step"], key)
     last = f"global_step_{STEPS}"
-    one, other = (load_state(folder / "checkpoints" / last / "cero" / "allocator.npz") for folder in folders.values())
+    one, other = (
+        load_state(folder / "checkpoints" / last / "cero" / "allocator.npz") for folder in folders.values()
+    )
     np.testing.assert_equal(one, other)
     assert one["ledger"]["spent"] == 64 * STEPS
-    # What the baseline learned (of log-probs, which no two runs share) is there, and was resumed, not begun anew.
+    # What the baseline learned (of log-probs, which no two runs share) is there, and was resumed, not begun
+    # anew.
     tables = [
-        load_state(folders["killed"] / "checkpoints" / f"global_step_{step}" / "cero" / "baseline.npz")["table"]
+        load_state(folders["killed"] / "checkpoints" / f"global_step_{step}" / "cero" / "baseline.npz")[
+            "table"
+        ]
         for step in (3, STEPS)
     ]
     first = set(tables[0]["id"].tolist())

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from tiny import command, make_data, make_model, run
 
-from cero.runlog import read_log
-from cero.state import load_state
+from cero.analysis.runlog import read_log
+from cero.core.state import load_state
 
 pytestmark = pytest.mark.e2e
 
 CAP = 16 * 4
 
-# A quarter of the prompts is never right, most others are learned. Four prompts (5, 21, ...) are counted together: once
-# each in the validation before training, and the first rollout after that has no reward at all. Four more (6, 22, ...)
-# are counted each by itself: wrong in the validation and twice in the exploration, then right once in the rescue.
+# A quarter of the prompts is never right, most others are learned. Four prompts (5, 21, ...) are counted
+# together: once each in the validation before training, and the first rollout after that has no reward at
+# all. Four more (6, 22, ...) are counted each by itself: wrong in the validation and twice in the
+# exploration, then right once in the rescue.
 RESCUE_REWARD = """
 from pathlib import Path
 
@@ -71,7 +72,9 @@ def test_aero_explores_rescues_rejects_and_drops(tmp_path):
         launched, won, trials = (np.array(record[key]) for key in ("rollouts", "successes", "trials"))
         spent += launched.sum()
         assert launched.sum() == record["sampled"] == step["cero/rollouts/sampled"] <= record["budget"] == CAP
-        assert record["spent"] == step["cero/budget/spent"] == spent  # everything launched is paid for, nothing else
+        assert (
+            record["spent"] == step["cero/budget/spent"] == spent
+        )  # everything launched is paid for, nothing else
         assert step["cero/budget/refunded"] == CAP - launched.sum()
         # Explored twice; with a success that is all, without one it was rescued to four.
         whole = launched == trials
@@ -103,7 +106,10 @@ def test_rounds_over_all_prompts(tmp_path):
     )
     run(arguments, folder)
     checkpoints = folder / "checkpoints"
-    whole, state = read_log(checkpoints / "cero/allocations.jsonl"), checkpoints / "global_step_6/cero/allocator.npz"
+    whole, state = (
+        read_log(checkpoints / "cero/allocations.jsonl"),
+        checkpoints / "global_step_6/cero/allocator.npz",
+    )
     spent = 0
     for record in whole:
         launched = np.array(record["rollouts"])

@@ -99,7 +99,9 @@ def reload_and_compare(folder, family, tied, dtype):
         return model
 
     def load(seed):
-        return LLM(f"{folder}/{seed}", skip_tokenizer_init=True, enforce_eager=True, dtype=dtype, max_model_len=64)
+        return LLM(
+            f"{folder}/{seed}", skip_tokenizer_init=True, enforce_eager=True, dtype=dtype, max_model_len=64
+        )
 
     def say(llm):
         llm.reset_prefix_cache()
@@ -108,7 +110,9 @@ def reload_and_compare(folder, family, tied, dtype):
         return [list(answer.token_ids), answer.cumulative_logprob]
 
     make(1)
-    weights = [(name, tensor) for name, tensor in make(2).state_dict().items() if not (tied and "lm_head" in name)]
+    weights = [
+        (name, tensor) for name, tensor in make(2).state_dict().items() if not (tied and "lm_head" in name)
+    ]
     llm = load(1)
     runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
 

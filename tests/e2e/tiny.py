@@ -33,7 +33,9 @@ def make_model(folder, tied):
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokens),  # none beyond the tokenizer's: verl never samples those, which would spoil comparisons
+        vocab_size=len(
+            tokens
+        ),  # none beyond the tokenizer's: verl never samples those, which would spoil comparisons
         **SHAPE,
         tie_word_embeddings=tied,
         bos_token_id=None,

@@ -10,7 +10,7 @@ import ray
 from verl.trainer.ppo.v1 import agent_loop_tq
 from verl.utils.import_utils import load_class_from_fqn
 
-from cero.sampling.step import Step
+from cero.allocators.rounds import Step
 from cero.verl import agent_loop
 from cero.verl.agent_loop import SequentialManager, SequentialWorker, Worker
 from cero.verl.rounds import Coordinator
@@ -26,7 +26,9 @@ def test_the_class_behind_verls_actor():
     remote = ray.remote(SequentialWorker)
     assert remote.__ray_actor_class__ is SequentialWorker
     for name in ("_run_prompt", "_run_agent_loop", "_agent_loop_postprocess"):
-        theirs, ours = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (Worker, SequentialWorker))
+        theirs, ours = (
+            list(inspect.signature(getattr(cls, name)).parameters) for cls in (Worker, SequentialWorker)
+        )
         assert theirs == ours or name == "_run_agent_loop"
 
 
@@ -90,10 +92,14 @@ def play(worker, uids, validate=False):
     async def prompts():
         coordinator = Coordinator()
         names = ("first", "report", "fail")
-        worker.use_coordinator(SimpleNamespace(**{name: Remote(getattr(coordinator, name)) for name in names}))
+        worker.use_coordinator(
+            SimpleNamespace(**{name: Remote(getattr(coordinator, name)) for name in names})
+        )
         await coordinator.begin(uids, UntilSuccess(np.arange(len(uids)), 100, 5))
         own = {} if validate else {"__rollout_n__": 5}
-        await asyncio.gather(*[worker._run_prompt({"uid": uid} | own, {}, {"validate": validate}) for uid in uids])
+        await asyncio.gather(
+            *[worker._run_prompt({"uid": uid} | own, {}, {"validate": validate}) for uid in uids]
+        )
         return None if validate else await coordinator.end()
 
     return asyncio.run(asyncio.wait_for(prompts(), 5))
@@ -104,7 +110,8 @@ def test_rounds_through_verls_own_worker(worker):
     step = play(worker, ["u0", "u3", "u9"])
     assert step.launched.tolist() == [2, 4, 5] and step.successes.tolist() == [2, 1, 0]
     assert sorted(worker.ran) == [(uid, s) for uid, n in (("u0", 2), ("u3", 4), ("u9", 5)) for s in range(n)]
-    # verl says once of each prompt that it is running and once that it ended, which is after its last session.
+    # verl says once of each prompt that it is running and once that it ended, which is after its last
+    # session.
     assert sorted(worker.published)[::2] == [(uid, "train", "finished") for uid in ("u0", "u3", "u9")]
     assert not worker._sampling
 

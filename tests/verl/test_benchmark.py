@@ -7,8 +7,8 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from cero import available_allocators
-from cero.study.plan import BASELINE, SHIPPED, lookup, make_run, read_contenders, read_tasks
-from cero.study.runner import Runner
+from cero.research.study.plan import BASELINE, SHIPPED, lookup, make_run, read_contenders, read_tasks
+from cero.research.study.runner import Runner
 from cero.verl.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,9 @@ def checked(composed, task, contender, seed=3):
     """The config of a run's real command line, checked as before training: (config, settings)."""
     words = Runner("out", "work").words(make_run(task, contender, seed, "tune"))
     # Hydra's own keys are no part of what `compose` returns.
-    config = composed(*(word for word in words[words.index("verl.trainer.main_ppo") + 1 :] if "hydra." not in word))
+    config = composed(
+        *(word for word in words[words.index("verl.trainer.main_ppo") + 1 :] if "hydra." not in word)
+    )
     validate_config(config, need_reference_policy(config), need_critic(config))
     omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     return config, read_settings(config)
@@ -85,9 +87,15 @@ def test_every_allocator_competes():
     shared = ("data.seed", "actor_rollout_ref.actor.optim.lr")
     assert not [c.label for c in CONTENDERS.values() for key in shared if lookup(c.overrides, key)]
     # Another shape of a step is more steps, which says so in its name and has a control of that very shape.
-    shape = ("actor_rollout_ref.rollout.n", "data.train_batch_size", "actor_rollout_ref.actor.ppo_mini_batch_size")
+    shape = (
+        "actor_rollout_ref.rollout.n",
+        "data.train_batch_size",
+        "actor_rollout_ref.actor.ppo_mini_batch_size",
+    )
     shapes = {c.label: tuple(lookup(c.overrides, key) for key in shape) for c in CONTENDERS.values()}
-    controls = {"n1": ("grpo-20x2", "even-n1")}  # without groups there is no GRPO: as many rollouts and updates instead
+    controls = {
+        "n1": ("grpo-20x2", "even-n1")
+    }  # without groups there is no GRPO: as many rollouts and updates instead
     for label, (n, *prompts) in shapes.items():
         if CONTENDERS[label].group.startswith("ablation"):
             assert (n, *prompts) in (shapes[SHIPPED], shapes[f"{BASELINE}-n2"])  # that of what they change

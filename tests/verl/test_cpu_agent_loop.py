@@ -89,7 +89,13 @@ def test_verl_has_no_setting_for_what_is_patched():
 
     assert metadata.version("verl") == platform.PATCHED
     manager = inspect.getsource(agent_loop_tq.AgentLoopManagerTQ)
-    assert "self.agent_loop_workers_class = AgentLoopWorkerTQ" in manager  # no name of a class from the configuration
+    assert (
+        "self.agent_loop_workers_class = AgentLoopWorkerTQ" in manager
+    )  # no name of a class from the configuration
     worker = inspect.getsource(agent_loop_tq)
-    assert "await tq.async_kv_put(" in worker and "fields=list_of_dict_to_tensordict(" in worker  # no queue to hand in
-    assert "hydra.utils.instantiate(" in inspect.getsource(agent_loop.AgentLoopWorker._run_agent_loop)  # one a rollout
+    assert (
+        "await tq.async_kv_put(" in worker and "fields=list_of_dict_to_tensordict(" in worker
+    )  # no queue to hand in
+    assert "hydra.utils.instantiate(" in inspect.getsource(
+        agent_loop.AgentLoopWorker._run_agent_loop
+    )  # one a rollout

@@ -20,7 +20,13 @@ from cero.verl.settings import PROPORTIONAL_LOSSES
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 from tiny import SHAPE  # noqa: E402
 
-AGGREGATIONS = ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-sum-norm", "seq-mean-token-mean")
+AGGREGATIONS = (
+    "token-mean",
+    "token-sum",
+    "seq-mean-token-sum",
+    "seq-mean-token-sum-norm",
+    "seq-mean-token-mean",
+)
 PROMPT, RESPONSE, VOCABULARY, MULTIPLE = 5, 9, 32, 4
 GROUPS = np.repeat(np.arange(6), [4, 2, 5, 3, 4, 1])
 REWARDS = np.array([0, 1, 0, 0] + [1, 1] + [0] * 5 + [1, 0, 1] + [0.5] * 4 + [0])
@@ -94,7 +100,11 @@ def gradient(model, rows, config, rows_with_padding, scale=1.0):
             },
             batch_size=len(part),
         )
-        for key, value in (("dp_size", 1), ("batch_num_tokens", tokens), ("global_batch_size", rows_with_padding)):
+        for key, value in (
+            ("dp_size", 1),
+            ("batch_num_tokens", tokens),
+            ("global_batch_size", rows_with_padding),
+        ):
             data.set_non_tensor(key, value)
         model_output = {"log_probs": nested(log_probs(model, [row["sequence"] for row in part]))}
         loss, _ = ppo_loss(config, model_output, data)

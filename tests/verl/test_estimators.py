@@ -6,7 +6,7 @@ import torch
 from verl import DataProto
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
-from cero.advantage import posterior_advantage
+from cero.estimators.advantage import posterior_advantage
 from cero.verl import estimators
 from cero.verl.estimators import StepContext, final_rows, set_context
 
@@ -49,7 +49,8 @@ def advantages(data, keys, estimator="cero", mean=0.5, **options):
         keys=keys,
         to_success=lambda reward: reward,
         rollouts_per_prompt=4,
-        options={"history": 8.0, "scale": True, "prompt_weight": "trajectory", "advantage": "posterior"} | options,
+        options={"history": 8.0, "scale": True, "prompt_weight": "trajectory", "advantage": "posterior"}
+        | options,
         sampled=sampled,
         known=known,
     )
@@ -60,7 +61,9 @@ def advantages(data, keys, estimator="cero", mean=0.5, **options):
         set_context(None)
     mask = out["response_mask"]
     value = out["advantages"][:, 0]
-    assert torch.equal(out["advantages"], value[:, None] * mask) and torch.equal(out["advantages"], out["returns"])
+    assert torch.equal(out["advantages"], value[:, None] * mask) and torch.equal(
+        out["advantages"], out["returns"]
+    )
     return value.numpy()
 
 
@@ -86,7 +89,9 @@ def test_same_numbers_as_the_core():
 
 def test_unequal_groups_in_any_order():
     groups, rewards = [2, 0, 1, 1, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0, 0, 1]
-    np.testing.assert_allclose(advantages(*step(groups, rewards)), posterior_advantage(rewards, groups, [0.5] * 3))
+    np.testing.assert_allclose(
+        advantages(*step(groups, rewards)), posterior_advantage(rewards, groups, [0.5] * 3)
+    )
 
 
 def test_pad_rows_get_nothing_and_count_for_nothing():

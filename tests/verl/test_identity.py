@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from verl.utils import tensordict_utils as tu
 
-from cero.prompts import prompt_id
+from cero.core.prompts import prompt_id
 from cero.verl.identity import batch_prompt_ids, row_prompt_id
 
 

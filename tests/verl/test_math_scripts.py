@@ -93,7 +93,9 @@ def test_dry_run_prints_what_is_run(script, tmp_path):
     assert words[-2:] == ["a.b=${c}", "d=[1, 2]"]
 
 
-@pytest.mark.parametrize("arguments", [(), ("ppo",), ("--gpus", "4"), ("cero", "--gpus", "3"), ("cero", "--gpus")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("ppo",), ("--gpus", "4"), ("cero", "--gpus", "3"), ("cero", "--gpus")]
+)
 def test_usage(arguments):
     done = run(SCRIPTS[0], *arguments)
     assert done.returncode == 2 and "grpo|cero|aero [--gpus 8|4]" in done.stderr and not done.stdout
@@ -143,7 +145,9 @@ def test_equal_budgets(composed):
             least, most = allocator._bounds()
             assert most == rollouts
         assert steps * prompts * least == config.trainer.total_rollouts
-        assert config.trainer.total_epochs * (8_000 // prompts) >= steps  # steps end it, also on MATH's harder levels
+        assert (
+            config.trainer.total_epochs * (8_000 // prompts) >= steps
+        )  # steps end it, also on MATH's harder levels
         assert config.trainer.save_freq == config.trainer.test_freq
     assert budgets == {409_600}
 
@@ -234,7 +238,7 @@ def test_commands_of_the_header(script, composed):
     assert list(config.data.val_files) == [f"{out}/{name}.parquet" for name in sets]
 
 
-# ---- the end of a run -------------------------------------------------------------------------------------------
+# ---- the end of a run ----------------------------------------------------------------------------
 
 
 class Trainer:
@@ -332,11 +336,13 @@ def test_more_rollouts_a_prompt_are_fewer_steps(fit):
 
 
 def test_budget_out_of_reach_is_refused(fit):
-    with pytest.raises(ValueError, match=r"total_rollouts=409600.*train_batch_size=64.*raise trainer.total_training"):
+    with pytest.raises(
+        ValueError, match=r"total_rollouts=409600.*train_batch_size=64.*raise trainer.total_training"
+    ):
         fit("cero", None, "data.train_batch_size=64")
 
 
-# ---- data -------------------------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------
 
 
 def test_validation_samples_each_set_as_its_file_says(monkeypatch, tmp_path):
@@ -368,14 +374,18 @@ def test_validation_samples_each_set_as_its_file_says(monkeypatch, tmp_path):
         sources += [source] * n
         uids += [str(index)] * n
         acc += [float(i == 0) for i in range(n)]
-    metrics = process_validation_metrics(sources, uids, {"acc": acc, "reward": acc}, expected_acc_counts=expected)
+    metrics = process_validation_metrics(
+        sources, uids, {"acc": acc, "reward": acc}, expected_acc_counts=expected
+    )
     assert list(metrics) == ["aime24", "aime25", "amc23", "math500", "minerva", "olympiad"]
-    means = {name: metrics[name]["acc"][f"mean@{source.samples}"] for name, source in prepare.VALIDATION.items()}
+    means = {
+        name: metrics[name]["acc"][f"mean@{source.samples}"] for name, source in prepare.VALIDATION.items()
+    }
     assert means == {name: 1 / source.samples for name, source in prepare.VALIDATION.items()}
     assert {source.samples for source in prepare.VALIDATION.values()} == {32, 4}
 
 
-# ---- scripts/gpu_hours.py ---------------------------------------------------------------------------------------
+# ---- scripts/gpu_hours.py ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -386,8 +396,14 @@ def gpu_hours():
 @pytest.mark.parametrize("gpus", [8, 4])
 @pytest.mark.parametrize("name", ["1.5b", "7b"])
 def test_gpu_hours_are_of_these_scripts(composed, gpu_hours, name, gpus):
-    config = composed(*overrides_of(ROOT / "scripts" / f"qwen2.5-math-{name}.sh", "grpo", "--gpus", str(gpus)))
-    rollout, actor, model = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor, gpu_hours.MODELS[name]
+    config = composed(
+        *overrides_of(ROOT / "scripts" / f"qwen2.5-math-{name}.sh", "grpo", "--gpus", str(gpus))
+    )
+    rollout, actor, model = (
+        config.actor_rollout_ref.rollout,
+        config.actor_rollout_ref.actor,
+        gpu_hours.MODELS[name],
+    )
     assert gpu_hours.SETTINGS == gpu_hours.Settings(
         steps=config.trainer.total_training_steps,
         prompts=config.data.train_batch_size,
@@ -395,6 +411,8 @@ def test_gpu_hours_are_of_these_scripts(composed, gpu_hours, name, gpus):
         test_freq=config.trainer.test_freq,
         vllm_share=rollout.gpu_memory_utilization,
     )
-    assert gpu_hours.SIZES[name] == gpu_hours.Size(actor.ppo_max_token_len_per_gpu, rollout.tensor_model_parallel_size)
+    assert gpu_hours.SIZES[name] == gpu_hours.Size(
+        actor.ppo_max_token_len_per_gpu, rollout.tensor_model_parallel_size
+    )
     assert ((name, gpus) in gpu_hours.OFFLOADED) == actor.fsdp_config.optimizer_offload
     assert f"Qwen/{model.name}" == config.actor_rollout_ref.model.path

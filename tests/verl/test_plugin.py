@@ -12,7 +12,11 @@ RUN = [sys.executable, "-m", "verl.trainer.main_ppo"]
 
 def python(code, *argv, **env):
     result = subprocess.run(
-        [sys.executable, "-c", code, *argv], capture_output=True, text=True, env={**os.environ, **env}, timeout=120
+        [sys.executable, "-c", code, *argv],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=120,
     )
     return result
 
@@ -25,7 +29,9 @@ from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 print(json.dumps([get_trainer_cls("cero").__name__, get_adv_estimator_fn("cero").__module__]))
 """
     result = python(code)
-    assert json.loads(result.stdout.splitlines()[-1]) == ["CeroTrainer", "cero.verl.estimators"], result.stderr
+    assert json.loads(result.stdout.splitlines()[-1]) == ["CeroTrainer", "cero.verl.estimators"], (
+        result.stderr
+    )
 
 
 def test_import_verl_stays_light():
@@ -59,7 +65,11 @@ def test_without_plugins_the_allocator_word_fails_in_hydra():
     """VERL_USE_EXTERNAL_PLUGINS=none: none of our code runs, so only Hydra can refuse `allocator=`."""
     env = {**os.environ, "VERL_USE_EXTERNAL_PLUGINS": "none"}
     result = subprocess.run(
-        [*RUN, "+recipe=cero", "allocator=cero", "--cfg", "job"], capture_output=True, text=True, env=env, timeout=120
+        [*RUN, "+recipe=cero", "allocator=cero", "--cfg", "job"],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=120,
     )
     assert result.returncode != 0 and "allocator" in result.stderr
 

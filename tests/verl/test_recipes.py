@@ -43,7 +43,11 @@ def test_composes_and_validates(composed, recipe, allocator):
 def test_yaml_shows_every_option_at_its_default(composed, name):
     shown = OmegaConf.to_container(composed("+recipe=cero", f"allocator={name}").allocator)
     assert shown.pop("name") == name and shown.pop("adv_estimator")
-    for key in ("keep", "advantage", "baseline"):  # what a yaml may say of selection and of the estimator's form
+    for key in (
+        "keep",
+        "advantage",
+        "baseline",
+    ):  # what a yaml may say of selection and of the estimator's form
         shown.pop(key, None)
     set_by_trainer = {"rollouts_per_prompt", "epochs", "total_budget"}
     assert set(shown) == set(option_names(allocator_class(name))) - set_by_trainer
@@ -71,7 +75,12 @@ def test_recipe_is_deltas_only(composed):
             yield path
 
     changed = {path for path in differences(plain, cero) if path not in ("allocator", "cero")}
-    assert changed == {"trainer.v1.trainer_mode", "algorithm.adv_estimator", "algorithm.cero", "critic.enable"}
+    assert changed == {
+        "trainer.v1.trainer_mode",
+        "algorithm.adv_estimator",
+        "algorithm.cero",
+        "critic.enable",
+    }
 
 
 def test_uniform_is_grpo(composed):

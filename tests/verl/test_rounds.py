@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cero.allocators import make_allocator
-from cero.sampling.step import Rounds, Step
+from cero.allocators.rounds import Rounds, Step
 from cero.verl.rounds import Coordinator, PromptSampling
 
 
@@ -57,7 +57,8 @@ async def sample(step, outcome, delay=lambda prompt, number: 0.0, spoil=None):
     """Play `step` as workers do: every prompt at once, sessions of verl's kind. Returns (finished step, launches).
 
     outcome : (prompt, number) -> success, or None: comes back without a reward, or an exception: raises
-    delay : (prompt, number) -> seconds; spoil : None, or coroutine function (coordinator), run beside the prompts
+    delay : (prompt, number) -> seconds; spoil : None, or coroutine function (coordinator), run beside the
+    prompts
     """
     coordinator, launches = Coordinator(), []
     await coordinator.begin(names(step), step)
@@ -77,7 +78,8 @@ async def sample(step, outcome, delay=lambda prompt, number: 0.0, spoil=None):
         async def play():
             try:
                 await sampling.play(
-                    lambda: coordinator.first(f"u{i}"), lambda won, tried: coordinator.report(f"u{i}", won, tried)
+                    lambda: coordinator.first(f"u{i}"),
+                    lambda won, tried: coordinator.report(f"u{i}", won, tried),
                 )
             except Exception as error:
                 await coordinator.fail(str(error))
@@ -98,7 +100,9 @@ def test_prompts_go_on_until_they_are_over_and_sessions_count_up():
 
 def test_prompts_do_not_wait_for_each_other():
     """Prompt 1 has played three rounds by the time prompt 0's first rollout is back."""
-    _, launches = run(sample(UntilSuccess([1, 1]), lambda i, n: float(n == 3), lambda i, n: 0.2 if i == 0 else 0.001))
+    _, launches = run(
+        sample(UntilSuccess([1, 1]), lambda i, n: float(n == 3), lambda i, n: 0.2 if i == 0 else 0.001)
+    )
     assert launches[:4] == [(0, 0), (1, 0), (1, 1), (1, 2)]
 
 
@@ -168,7 +172,9 @@ def test_sessions_that_verl_never_started_count_as_failed():
         await coordinator.begin(["a"], step)
         sampling = PromptSampling(step.n_max)
         playing = asyncio.create_task(
-            sampling.play(lambda: coordinator.first("a"), lambda won, tried: coordinator.report("a", won, tried))
+            sampling.play(
+                lambda: coordinator.first("a"), lambda won, tried: coordinator.report("a", won, tried)
+            )
         )
         sampling.abandon()
         await playing

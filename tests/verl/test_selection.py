@@ -108,7 +108,9 @@ def test_verl_makes_optimizer_steps_of_the_size_it_is_told():
             seen.update(batch.extra_info)
             return {"metrics": {"actor/mfu": 0.0}}
 
-    full = config(calculate_entropy=False, entropy_coeff=0.0, ppo_epochs=1, data_loader_seed=42, shuffle=False)
+    full = config(
+        calculate_entropy=False, entropy_coeff=0.0, ppo_epochs=1, data_loader_seed=42, shuffle=False
+    )
     full.actor_rollout_ref.rollout.temperature = 1.0
     trainer = SimpleNamespace(config=full, actor_rollout_wg=Workers())
     batch = SimpleNamespace(extra_info={})

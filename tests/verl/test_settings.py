@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cero.state import save_state
+from cero.core.state import save_state
 from cero.verl.preflight import Preflight
 from cero.verl.settings import STATE_FILE, read_settings, resume_state
 from cero.verl.success import Success
@@ -20,11 +20,20 @@ REFUSED = {
     "option out of range": (["allocator.forgetting=1.5"], r"allocator \(cero\): forgetting.*=1.5"),
     "option not known": (["+allocator.luck=7"], r"luck=7 is no option"),
     "trainer's option": (["+allocator.epochs=7"], r"allocator.epochs=7 is set by the trainer"),
-    "groups of one": (["allocator.n_min=1", "algorithm.adv_estimator=grpo"], r"allocator.n_min=1.*grpo.*n_min=2"),
-    "groups of one by default": (["algorithm.adv_estimator=grpo"], r"allocator.n_min=0.*grpo.*n_min=2.*estimator=cero"),
+    "groups of one": (
+        ["allocator.n_min=1", "algorithm.adv_estimator=grpo"],
+        r"allocator.n_min=1.*grpo.*n_min=2",
+    ),
+    "groups of one by default": (
+        ["algorithm.adv_estimator=grpo"],
+        r"allocator.n_min=0.*grpo.*n_min=2.*estimator=cero",
+    ),
     "another trainer": (["trainer.v1.trainer_mode=colocate_async"], r"trainer_mode=colocate_async.*'cero'"),
     "legacy trainer": (["trainer.use_v1=False"], r"trainer.use_v1=False"),
-    "dapo": (["algorithm.filter_groups.enable=True"], r"filter_groups.enable=True with allocator=cero.*uniform"),
+    "dapo": (
+        ["algorithm.filter_groups.enable=True"],
+        r"filter_groups.enable=True with allocator=cero.*uniform",
+    ),
     "refills": (["trainer.v1.sampler.sync_refill_failed_groups=True"], r"sync_refill_failed_groups=True"),
     "replay": (["skip.rollout_tq.enable=True"], r"skip.rollout_tq.enable=True"),
     "kl in reward": (["algorithm.use_kl_in_reward=True"], r"use_kl_in_reward=True.*use_kl_loss"),
@@ -32,9 +41,15 @@ REFUSED = {
     "reward range": (["cero.success.range=[1,0]"], r"cero.success.range=\[1, 0\]"),
     "reward range of one": (["cero.success.range=[1]"], r"cero.success.range=\[1\]"),
     "poll interval": (["cero.poll_interval=0"], r"cero.poll_interval=0"),
-    "baseline": (["algorithm.cero.baseline=best"], r"algorithm.cero.baseline='best' is not known.*mean, optimal"),
+    "baseline": (
+        ["algorithm.cero.baseline=best"],
+        r"algorithm.cero.baseline='best' is not known.*mean, optimal",
+    ),
     "missing state": (["cero.on_missing_state=ignore"], r"cero.on_missing_state='ignore'"),
-    "baseline of aero": (["allocator=aero", "algorithm.cero.baseline=optimal"], r"baseline=optimal .*=aero, which has"),
+    "baseline of aero": (
+        ["allocator=aero", "algorithm.cero.baseline=optimal"],
+        r"baseline=optimal .*=aero, which has",
+    ),
     "baseline of grpo": (
         ["allocator=uniform", "algorithm.cero.baseline=optimal"],
         r"baseline=optimal with algorithm.adv_estimator=grpo .*adv_estimator=cero",
@@ -60,7 +75,10 @@ REFUSED = {
     ),
     "dapo and drop": ([*DAPO, DROP], r"filter_groups.enable=True with .*drop_zero_advantage=True.*=false"),
     "drop, something else": (["cero.drop_zero_advantage=some"], r"cero.drop_zero_advantage='some'"),
-    "drop and estimator": ([TWO, DROP, "algorithm.adv_estimator=opo"], r"=True with algorithm.adv_estimator=opo.*rloo"),
+    "drop and estimator": (
+        [TWO, DROP, "algorithm.adv_estimator=opo"],
+        r"=True with algorithm.adv_estimator=opo.*rloo",
+    ),
     "drop and kl": ([DROP, f"{ACTOR}.use_kl_loss=True"], r"drop_zero.*use_kl_loss=True: the KL term"),
     "drop and kl in reward": (
         [TWO, DROP, "algorithm.adv_estimator=grpo", "algorithm.use_kl_in_reward=True"],
@@ -69,13 +87,19 @@ REFUSED = {
     "drop and entropy": ([DROP, f"{ACTOR}.entropy_coeff=0.01"], r"drop_zero.*entropy_coeff=0.01"),
     "drop and critic": ([DROP, "critic.enable=True"], r"drop_zero.*critic.enable=True"),
     "drop and teacher": ([DROP, "distillation.enabled=True"], r"drop_zero.*distillation.enabled=True"),
-    "drop and loss": ([DROP, f"{ACTOR}.policy_loss.loss_mode=clip_cov"], r"drop_zero.*loss_mode=clip_cov.*vanilla"),
+    "drop and loss": (
+        [DROP, f"{ACTOR}.policy_loss.loss_mode=clip_cov"],
+        r"drop_zero.*loss_mode=clip_cov.*vanilla",
+    ),
     "drop and norm": (
         [DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm"],
         r"drop_zero.*seq-mean-token-sum-norm without loss_scale_factor",
     ),
     "drop and bypass": ([DROP, "algorithm.rollout_correction.bypass_mode=True"], r"drop_zero.*bypass_mode"),
-    "rounds and dapo": (["allocator=aero", "algorithm.filter_groups.enable=True"], r"filter_groups.enable=True.*aero"),
+    "rounds and dapo": (
+        ["allocator=aero", "algorithm.filter_groups.enable=True"],
+        r"filter_groups.enable=True.*aero",
+    ),
     "rounds and another manager": (
         ["allocator=aero", "+actor_rollout_ref.rollout.agent.agent_loop_manager_class=my.Manager"],
         r"agent_loop_manager_class=my.Manager with allocator=aero.*null",
@@ -84,8 +108,14 @@ REFUSED = {
         ["allocator=cero_seq", "reward.reward_model.enable=True"],
         r"reward_model.enable=True with allocator=cero_seq.*enable_resource_pool",
     ),
-    "rounds and critic": (["allocator=cero_seq", "critic.enable=True"], r"critic.enable=True.*allocator=cero_seq"),
-    "keep and critic": (["cero.keep.rule=pods", "critic.enable=True"], r"critic.enable=True.*cero.keep.rule=pods"),
+    "rounds and critic": (
+        ["allocator=cero_seq", "critic.enable=True"],
+        r"critic.enable=True.*allocator=cero_seq",
+    ),
+    "keep and critic": (
+        ["cero.keep.rule=pods", "critic.enable=True"],
+        r"critic.enable=True.*cero.keep.rule=pods",
+    ),
     "rounds and groups of one": (
         ["allocator=cero_seq", "algorithm.adv_estimator=grpo"],
         r"allocator=cero_seq with algorithm.adv_estimator=grpo.*adv_estimator=cero",
@@ -113,7 +143,11 @@ def test_accepted_combinations(composed):
         ["allocator=aero"],
         ["allocator=aero", "algorithm.adv_estimator=grpo"],
         ["allocator=cero_seq", "cero.keep.rule=balanced", DROP],
-        ["allocator=cero_seq", "reward.reward_model.enable=True", "reward.reward_model.enable_resource_pool=True"],
+        [
+            "allocator=cero_seq",
+            "reward.reward_model.enable=True",
+            "reward.reward_model.enable_resource_pool=True",
+        ],
         ["allocator=uniform", DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-mean"],
         [DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm", f"{ACTOR}.loss_scale_factor=8"],
     ):
@@ -140,7 +174,10 @@ def test_aeros_recipe_is_aeros_method(composed):
     config = composed("+recipe=aero", "actor_rollout_ref.rollout.n=16")
     settings = read_settings(config)
     assert settings.make_allocator().sequential and config.algorithm.adv_estimator == "cero"
-    assert settings.keep == {"rule": "aero", "ratio": 1.0, "count": 4} and settings.estimator["advantage"] == "aero"
+    assert (
+        settings.keep == {"rule": "aero", "ratio": 1.0, "count": 4}
+        and settings.estimator["advantage"] == "aero"
+    )
     other = read_settings(composed("+recipe=aero", RUN[1], "allocator=cero", "cero.keep.rule=pods"))
     assert (other.keep["rule"], other.estimator["advantage"]) == ("pods", "posterior")
 
@@ -205,7 +242,9 @@ def test_resume_takes_up_the_baseline(resumable, composed):
     config, settings, path = resumable
     save_state(trained(settings).state_dict(), path)
     baseline, fresh = settings.make_baseline(), settings.make_baseline()
-    with pytest.raises(ValueError, match="no .*baseline.npz.*algorithm.cero.baseline=mean.*on_missing_state=fresh"):
+    with pytest.raises(
+        ValueError, match="no .*baseline.npz.*algorithm.cero.baseline=mean.*on_missing_state=fresh"
+    ):
         resume_state(config, settings, settings.make_allocator(), fresh)
     allowed = composed(
         *RUN, f"trainer.default_local_dir={config.trainer.default_local_dir}", "cero.on_missing_state=fresh"
@@ -249,7 +288,9 @@ def test_resume_from_a_damaged_state_is_an_error(resumable):
 def test_resume_from_another_allocators_state_is_an_error(resumable, composed):
     config, settings, path = resumable
     save_state(trained(settings).state_dict(), path)
-    other = composed(*RUN, "allocator=uniform", f"trainer.default_local_dir={config.trainer.default_local_dir}")
+    other = composed(
+        *RUN, "allocator=uniform", f"trainer.default_local_dir={config.trainer.default_local_dir}"
+    )
     with pytest.raises(ValueError, match="of allocator 'cero', the run uses 'uniform'"):
         resume_state(other, read_settings(other), read_settings(other).make_allocator())
 

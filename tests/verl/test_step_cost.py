@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cero.verl.cpu.turns import ARMS, arm_of
+from cero.research.speed.turns import ARMS, arm_of
 from cero.verl.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ TAKE_TURNS = """
 from types import SimpleNamespace
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1 import get_trainer_cls
-from cero.verl.cpu.turns import arm_of
+from cero.research.speed.turns import arm_of
 ours = get_trainer_cls("turns")
 trainer = ours.__new__(ours)
 trainer.ours = {"uniform": ("settings", "even", None, "grpo"), "cero": ("settings", "uneven", "learned", "cero")}
@@ -47,7 +47,7 @@ for trainer.global_steps in range(1, 8):
 
 def test_whose_turn_it_is():
     """In verl's turn the trainer has no method of ours; in ours it has the allocator and the estimator."""
-    environment = os.environ | {"VERL_USE_EXTERNAL_MODULES": "cero.verl.cpu.turns"}
+    environment = os.environ | {"VERL_USE_EXTERNAL_MODULES": "cero.research.speed.turns"}
     done = subprocess.run([sys.executable, "-c", TAKE_TURNS], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = {
@@ -79,7 +79,9 @@ def test_config(composed):
 
 def test_config_for_a_gpu(composed):
     config = composed(*step_cost.gpu_overrides("/task", "/out", 6))
-    assert config.trainer.device == "cuda" and config.actor_rollout_ref.rollout.tensor_model_parallel_size == 1
+    assert (
+        config.trainer.device == "cuda" and config.actor_rollout_ref.rollout.tensor_model_parallel_size == 1
+    )
     assert config.data.train_batch_size * config.actor_rollout_ref.rollout.n == 384
     graphs = json.loads(config.actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config)
     assert graphs == {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
@@ -92,7 +94,13 @@ def test_a_model_for_it(tmp_path):
     from transformers import AutoConfig, AutoTokenizer
     from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 4}
+    small = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 4,
+    }
     qwen_shape.main(tmp_path, qwen_shape.SHAPE | small | {"vocab_size": 500}, "cpu")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     config = AutoConfig.from_pretrained(tmp_path / "model")
@@ -100,7 +108,8 @@ def test_a_model_for_it(tmp_path):
     prompts = pd.read_parquet(tmp_path / "train.parquet")
     tokens = tokenizer.apply_chat_template(prompts["prompt"][0], tokenize=True, add_generation_prompt=True)
     assert (
-        len(tokens["input_ids"]) == 1 + qwen_shape.PROMPT_TOKENS and tokenizer.unk_token_id not in tokens["input_ids"]
+        len(tokens["input_ids"]) == 1 + qwen_shape.PROMPT_TOKENS
+        and tokenizer.unk_token_id not in tokens["input_ids"]
     )
     assert len({tokenizer.decode(token) for token in range(500)}) == 500 and len(tokenizer) == 500
     easy, hard = (
@@ -128,7 +137,9 @@ def test_the_scheduler_by_itself_and_the_page(composed, tmp_path):
         arm, load = arm_of(step), 1 + (step - 1) // len(ARMS)  # a load that grows changes no ratio
         data = dict(OF_VERL)
         if arm != "verl":
-            data |= {f"cero/time/{key}": 0.001 for key in ("allocate", "observe", "log")} | {"cero/n/mean": 8.0}
+            data |= {f"cero/time/{key}": 0.001 for key in ("allocate", "observe", "log")} | {
+                "cero/n/mean": 8.0
+            }
             data["cero/time/background"] = 0.007
         figures = step_cost.figures_of({"step": step, "data": data})
         steps.append(figures | {"seconds": seconds[arm] * load, "cpu": 2 * load})

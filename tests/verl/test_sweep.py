@@ -12,17 +12,18 @@ from hydra import compose
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from cero.runlog import RunLog
+from cero.analysis.runlog import RunLog
 from cero.verl import sweep
 from cero.verl.sweep_jobs import Jobs
 
-# What stands in for verl's run_ppo: a real Ray, to see that nothing of it is left, and a log as the trainer writes it.
+# What stands in for verl's run_ppo: a real Ray, to see that nothing of it is left, and a log as the trainer
+# writes it.
 STANDIN = """
 import os, sys
 import ray
 from omegaconf import OmegaConf
 from verl.trainer import main_ppo
-from cero.runlog import RunLog
+from cero.analysis.runlog import RunLog
 from cero.verl import sweep
 
 @ray.remote(num_cpus=0)
@@ -50,7 +51,12 @@ main_ppo.run_ppo = run_ppo
 sweep.main()
 print("CLEAN", ray.is_initialized(), flush=True)
 """
-OVERRIDES = ["+recipe=cero", "actor_rollout_ref.rollout.n=8", "trainer.test_freq=1", "trainer.n_gpus_per_node=1"]
+OVERRIDES = [
+    "+recipe=cero",
+    "actor_rollout_ref.rollout.n=8",
+    "trainer.test_freq=1",
+    "trainer.n_gpus_per_node=1",
+]
 OVERRIDES += ["actor_rollout_ref.actor.use_dynamic_bsz=true", "data.train_batch_size=256"]
 
 
@@ -98,7 +104,7 @@ def test_jobs_one_after_the_other(tmp_path):
     assert about["allocator"] == "cero" and "allocator=cero" in about["overrides"]
 
 
-# ---- what is refused before anything trains ------------------------------------------------------------------
+# ---- what is refused before anything trains ------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +121,18 @@ def refused(tmp_path_factory):
 
 def test_a_grid_is_checked_before_its_first_job(refused):
     stderr = refused("allocator=cero,gdro", "allocator.n_min=1,2", "trainer.default_local_dir=same")
-    assert "nothing was started: 4 of 4" not in stderr and "nothing was started: 3 of 4 jobs can't work" in stderr
-    assert "job 2 (allocator=gdro allocator.n_min=1): allocator.n_min=1 with algorithm.adv_estimator=grpo" in stderr
+    assert (
+        "nothing was started: 4 of 4" not in stderr
+        and "nothing was started: 3 of 4 jobs can't work" in stderr
+    )
+    assert (
+        "job 2 (allocator=gdro allocator.n_min=1): allocator.n_min=1 with algorithm.adv_estimator=grpo"
+        in stderr
+    )
     assert "job 1 (allocator=cero allocator.n_min=2): it would write where job 0 does" in stderr
 
 
-# ---- the callback by itself ----------------------------------------------------------------------------------
+# ---- the callback by itself ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -154,7 +166,9 @@ def ended(status=JobStatus.COMPLETED):
 def test_recipe_has_the_callback_after_the_checks(composed):
     config = compose("ppo_trainer", overrides=OVERRIDES, return_hydra_config=True)
     assert list(config.hydra.callbacks) == ["cero", "jobs"]
-    assert "hydra" not in composed(*OVERRIDES) and composed(*OVERRIDES).trainer.default_local_dir.startswith("checkp")
+    assert "hydra" not in composed(*OVERRIDES) and composed(*OVERRIDES).trainer.default_local_dir.startswith(
+        "checkp"
+    )
 
 
 def test_environment_is_put_back(jobs, job, tmp_path, monkeypatch, capsys):
@@ -192,7 +206,9 @@ def test_another_sweeps_folder(jobs, job, tmp_path):
     Jobs.on_job_start(jobs, job(0, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=16"))
     again = Jobs()
     again.swept = jobs.swept
-    again.on_job_start(job(0, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=16", "data.seed=3"))
+    again.on_job_start(
+        job(0, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=16", "data.seed=3")
+    )
     other = Jobs()
     other.swept = jobs.swept
     with pytest.raises(SystemExit, match=r"where allocator.n_max=16 was trained.*hydra.sweep.dir"):
@@ -202,7 +218,9 @@ def test_another_sweeps_folder(jobs, job, tmp_path):
 def test_a_ray_that_is_there_already_needs_folders(jobs, job, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     config = job(0, f"trainer.default_local_dir={tmp_path}/run")
-    with pytest.raises(SystemExit, match=r"10.0.0.1:6379.*trainer.default_local_dir='runs/sweep/\$\{allocator.name\}"):
+    with pytest.raises(
+        SystemExit, match=r"10.0.0.1:6379.*trainer.default_local_dir='runs/sweep/\$\{allocator.name\}"
+    ):
         jobs.on_job_start(config)
     jobs.given, jobs.folders = (), {}
     jobs.on_job_start(config)
@@ -221,7 +239,7 @@ def test_outside_a_sweep_it_only_writes_down(job, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-# ---- the value -------------------------------------------------------------------------------------------------
+# ---- the value -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("which, value", [("last", 0.5), ("best", 0.75), ("area", (0.5 + 0.625) / 2)])

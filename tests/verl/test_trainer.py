@@ -16,8 +16,8 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
-from cero.baseline import OptimalBaseline
-from cero.sampling.step import play
+from cero.allocators.rounds import play
+from cero.estimators.baseline import OptimalBaseline
 from cero.verl import outcomes
 from cero.verl import trainer as module
 from cero.verl.identity import IDS, CollateWithIds, batch_prompt_ids
@@ -64,7 +64,9 @@ class Queue:
             scores.append(torch.tensor([0.0] * (length - 1) + [reward]))
             masks.append(torch.ones(length, dtype=torch.int64))
         nested = {"rm_scores": scores, "loss_mask": masks, "response_mask": masks, "old_log_probs": log_probs}
-        fields = {key: torch.nested.as_nested_tensor(nested[key], layout=torch.jagged) for key in select_fields}
+        fields = {
+            key: torch.nested.as_nested_tensor(nested[key], layout=torch.jagged) for key in select_fields
+        }
         return TensorDict(fields, batch_size=len(keys))
 
     def kv_batch_put(self, keys, partition_id, fields):
@@ -83,7 +85,10 @@ def step(composed, monkeypatch):
 
     def step(*overrides, lost=(), outputs=1, columns=None):
         config = composed(
-            "+recipe=cero_cpu", f"data.train_batch_size={PROMPTS}", f"actor_rollout_ref.rollout.n={N}", *overrides
+            "+recipe=cero_cpu",
+            f"data.train_batch_size={PROMPTS}",
+            f"actor_rollout_ref.rollout.n={N}",
+            *overrides,
         )
         trainer, queue, metrics = CeroTrainer.__new__(CeroTrainer), Queue(), {}
         trainer.config, trainer.settings = config, read_settings(config)
@@ -97,9 +102,14 @@ def step(composed, monkeypatch):
 
             def end(self):
                 def sample(prompts, counts):
-                    return zip(*[outcome(self.step, i, n) for i, n in zip(prompts, counts, strict=True)], strict=True)
+                    return zip(
+                        *[outcome(self.step, i, n) for i, n in zip(prompts, counts, strict=True)], strict=True
+                    )
 
-                return play(self.step, lambda prompts, counts: [np.array(column) for column in sample(prompts, counts)])
+                return play(
+                    self.step,
+                    lambda prompts, counts: [np.array(column) for column in sample(prompts, counts)],
+                )
 
         def outcome(begun, prompt, count):
             first = begun.launched[prompt] - count
@@ -116,7 +126,9 @@ def step(composed, monkeypatch):
             """verl's: fills up to a multiple, padding last."""
             rows = math.ceil(len(batch) / (multiple := self._get_required_batch_multiple(1))) * multiple
             pads = [f"pad_{i}_0" for i in range(rows - len(batch))]
-            return KVBatchMeta(batch.keys + pads, batch.tags + [{"is_padding": True, "response_len": 1}] * len(pads))
+            return KVBatchMeta(
+                batch.keys + pads, batch.tags + [{"is_padding": True, "response_len": 1}] * len(pads)
+            )
 
         def advantage(self, batch, metrics):
             """verl's: of the rewards that it fetches, with the estimator of the config."""
@@ -130,7 +142,9 @@ def step(composed, monkeypatch):
             tensors = {"token_level_rewards": scores, "response_mask": mask}
             data = DataProto.from_dict(tensors=tensors, non_tensors={"uid": uids})
             estimator = config.algorithm.adv_estimator
-            data = compute_advantage_for_multi_trajectories(data, batch.keys, estimator, config=config.algorithm)
+            data = compute_advantage_for_multi_trajectories(
+                data, batch.keys, estimator, config=config.algorithm
+            )
             queue.advantages = dict(zip(batch.keys, data.batch["advantages"][:, 0].tolist(), strict=True))
             return batch
 
@@ -183,7 +197,9 @@ def test_ids_made_where_the_data_is_loaded(workers, columns):
 
 
 def test_uniform_is_left_as_verl_has_it(step):
-    trainer, batch, queue, metrics = step("allocator=uniform", "actor_rollout_ref.actor.ppo_mini_batch_size=4")
+    trainer, batch, queue, metrics = step(
+        "allocator=uniform", "actor_rollout_ref.actor.ppo_mini_batch_size=4"
+    )
     assert trainer.asked == [N] * PROMPTS and trainer._record.steps is None and trainer._record.scale == 1
     assert real(batch) == set(queue.rows) and not queue.cleared and metrics["cero/padded_rows"] == 0
     counts = [metrics[f"cero/rollouts/{key}"] for key in ("sampled", "observed", "kept", "trained")]
@@ -214,7 +230,9 @@ def test_selection_takes_rows_out_but_nothing_from_what_is_learned(step):
     assert context.sampled == {f"u{i}": (4, sums[i]) for i in range(PROMPTS)}
 
 
-@pytest.mark.parametrize("mode, scale", [("token-mean", 0.75), ("seq-mean-token-sum", 0.75), ("token-sum", 1.0)])
+@pytest.mark.parametrize(
+    "mode, scale", [("token-mean", 0.75), ("seq-mean-token-sum", 0.75), ("token-sum", 1.0)]
+)
 def test_zeros_go_by_grpo_and_are_made_up_for(step, mode, scale):
     actor = "actor_rollout_ref.actor"
     trainer, batch, queue, metrics = step(
@@ -231,7 +249,9 @@ def test_zeros_go_by_grpo_and_are_made_up_for(step, mode, scale):
 
 @pytest.mark.parametrize("kind, zeros", [("posterior", 0), ("rloo", 8), ("aero", 0)])
 def test_zeros_go_by_what_the_estimator_says(step, kind, zeros):
-    _, _, _, metrics = step("allocator=cero", "cero.drop_zero_advantage=true", f"algorithm.cero.advantage={kind}")
+    _, _, _, metrics = step(
+        "allocator=cero", "cero.drop_zero_advantage=true", f"algorithm.cero.advantage={kind}"
+    )
     assert metrics["cero/rows/dropped_as_zero"] == zeros
 
 
@@ -275,7 +295,10 @@ def test_a_reward_out_of_range_ends_the_run(step, monkeypatch):
         step("allocator=uniform")
 
 
-SELECTING = ("cero.keep.rule=gfpo_length", "cero.keep.count=4")  # of four, in the trainer's other order of events
+SELECTING = (
+    "cero.keep.rule=gfpo_length",
+    "cero.keep.count=4",
+)  # of four, in the trainer's other order of events
 
 
 @pytest.mark.parametrize(
@@ -292,7 +315,11 @@ SELECTING = ("cero.keep.rule=gfpo_length", "cero.keep.count=4")  # of four, in t
 def test_rewards_are_fetched_once(step, overrides, fetched):
     trainer, batch, queue, metrics = step(*overrides)
     assert [fields for fields in queue.fetched if fields != ["advantages"]] == fetched
-    assert metrics["cero/time/allocate"] > 0 and metrics["cero/time/observe"] > 0 and not trainer._scheduler_seconds
+    assert (
+        metrics["cero/time/allocate"] > 0
+        and metrics["cero/time/observe"] > 0
+        and not trainer._scheduler_seconds
+    )
     beside = not trainer.settings.selects or WEIGHTS in fetched  # rows to leave out can't wait
     assert (metrics.get("cero/time/background", 0) > 0) == beside
 
@@ -302,7 +329,9 @@ def test_rewards_are_fetched_once(step, overrides, fetched):
 def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost):
     """Observed while the old log-probs are computed or, where rows might be left out, before."""
     overrides = (f"allocator={allocator}", "allocator.n_max=4", "algorithm.adv_estimator=cero")
-    late, early = (step(*overrides, *more, outputs=outputs, lost=lost) for more in (("cero.keep.rule=all",), SELECTING))
+    late, early = (
+        step(*overrides, *more, outputs=outputs, lost=lost) for more in (("cero.keep.rule=all",), SELECTING)
+    )
     weights = [WEIGHTS] if late[0].settings.baseline == "optimal" else []
     assert late[2].fetched == early[2].fetched == [["rm_scores"], *weights]
     states = [result[0].allocator.state_dict() for result in (late, early)]
@@ -320,9 +349,17 @@ def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost)
 
 @pytest.mark.parametrize("allocator", ["cero", "uniform", "cero_seq"])
 def test_the_optimal_baseline_is_what_is_subtracted(step, allocator):
-    overrides = "algorithm.adv_estimator=cero", "algorithm.cero.advantage=posterior", "algorithm.cero.scale=false"
+    overrides = (
+        "algorithm.adv_estimator=cero",
+        "algorithm.cero.advantage=posterior",
+        "algorithm.cero.scale=false",
+    )
     trainer, batch, queue, metrics = step(
-        f"allocator={allocator}", *overrides, "algorithm.cero.baseline=optimal", outputs=2, lost={(2, 1), (5, 0)}
+        f"allocator={allocator}",
+        *overrides,
+        "algorithm.cero.baseline=optimal",
+        outputs=2,
+        lost={(2, 1), (5, 0)},
     )
     kept = {key.rpartition("_")[0] for key in real(batch)}
     names = sorted(kept, key=lambda name: [int(part) for part in name[1:].split("_")])

@@ -11,13 +11,26 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_wheel_has_the_recipes_and_composes(tmp_path):
-    source = tmp_path / "source"  # setuptools leaves a build/ behind, whose stale files would enter the next wheel
+    source = (
+        tmp_path / "source"
+    )  # setuptools leaves a build/ behind, whose stale files would enter the next wheel
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
     for name in ("cero", "recipe"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path, source]
+    build = [
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+        tmp_path,
+        source,
+    ]
     subprocess.run([sys.executable, *build], check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"

@@ -1,9 +1,9 @@
 """verl's agent-loop worker with fewer, larger calls, for models so small that the calls are what sampling costs.
 
-verl launches each rollout by itself: an agent loop that Hydra builds, three calls of Ray for the tokens, one for the
-reward, three messages to TransferQueue. On a GPU that hides behind the model. Here it was 12 ms of a core a rollout,
-beside 2 for the model. The flow stays verl's. What changes is underneath: calls that are made at the same time travel
-together (`Together`), and what is the same for every rollout is made once.
+verl launches each rollout by itself: an agent loop that Hydra builds, three calls of Ray for the tokens, one
+for the reward, three messages to TransferQueue. On a GPU that hides behind the model. Here it was 12 ms of a
+core a rollout, beside 2 for the model. The flow stays verl's. What changes is underneath: calls that are made
+at the same time travel together (`Together`), and what is the same for every rollout is made once.
 """
 
 import asyncio
@@ -23,7 +23,9 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.llm_server import LLMServerClient
 
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_actor_class__  # see cero.verl.agent_loop
-REQUESTS = 64  # at most so many travel together, so that rewards of some are computed while others are sampled
+REQUESTS = (
+    64  # at most so many travel together, so that rewards of some are computed while others are sampled
+)
 
 
 class Together:
@@ -33,7 +35,8 @@ class Together:
     ----------
     call : async function of a list of items, gives a list of results
     size : items of one call at most
-    patience : seconds without a further item after which a call is made; 0 is at once. With patience a call also
+    patience : seconds without a further item after which a call is made; 0 is at once. With patience a call
+    also
         waits for the end of the one before.
     """
 
@@ -60,7 +63,9 @@ class Together:
                 await asyncio.sleep(self._patience)  # whoever is about to call does so now
             waiting, self._waiting = self._waiting, []
             size = self._size or len(waiting)
-            await asyncio.gather(*(self._send_some(waiting[i : i + size]) for i in range(0, len(waiting), size)))
+            await asyncio.gather(
+                *(self._send_some(waiting[i : i + size]) for i in range(0, len(waiting), size))
+            )
 
     async def _send_some(self, some):
         try:
@@ -134,10 +139,14 @@ class CpuWorker(Worker):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if type(self.llm_client) is LLMServerClient:  # not the asynchronous trainers', which resumes what it aborted
+        if (
+            type(self.llm_client) is LLMServerClient
+        ):  # not the asynchronous trainers', which resumes what it aborted
             self.llm_client = Client(self.llm_client)
         self._single_turn = None
-        self._rewards_here = self.reward_loop_worker_handles is not None and not self.config.reward.reward_model.enable
+        self._rewards_here = (
+            self.reward_loop_worker_handles is not None and not self.config.reward.reward_model.enable
+        )
         self._reward_worker = None
         # The two names of verl's module through which its worker writes, in this process alone.
         agent_loop_tq.tq, agent_loop_tq.list_of_dict_to_tensordict = Queue(), list
@@ -166,8 +175,8 @@ class CpuWorker(Worker):
         loop.loop = Inline()
         return loop
 
-    # What writes has to be named here. Were it only inherited, Ray would send it by value, with a copy of the module's
-    # names from before __init__ rebinds them; by way of this class it is the module's own.
+    # What writes has to be named here. Were it only inherited, Ray would send it by value, with a copy of the
+    # module's names from before __init__ rebinds them; by way of this class it is the module's own.
     async def _run_prompt(self, *args, **kwargs):
         await super()._run_prompt(*args, **kwargs)
 
@@ -175,7 +184,9 @@ class CpuWorker(Worker):
         await super()._agent_loop_postprocess(*args, **kwargs)
 
     async def _compute_score(self, outputs, kwargs):
-        if self._rewards_here and self._reward_worker is None:  # not in __init__: it takes the running event loop
+        if (
+            self._rewards_here and self._reward_worker is None
+        ):  # not in __init__: it takes the running event loop
             self._reward_worker = RewardLoopWorker(self.config)
             compute_score = SimpleNamespace(remote=self._reward_worker.compute_score)
             self.reward_loop_worker_handles = [SimpleNamespace(compute_score=compute_score)]

@@ -96,8 +96,10 @@ class CpuPlatform(PlatformBase):
         return None
 
 
-# The worker that samples, which would be slow here; only once verl's own is there. It takes the place of names in
-# verl's module, there being no setting for it, and only in the version it was written for.
+# The worker that samples, which would be slow here; only once verl's own is there. It takes the place of
+# names in verl's module, there being no setting for it, and only in the version it was written for.
 PATCHED = "0.9.1"
 if cpu_is_asked_for() and metadata.version("verl") == PATCHED:
-    when_imported("verl.trainer.ppo.v1.agent_loop_tq")(lambda module: import_module("cero.verl.cpu.agent_loop"))
+    when_imported("verl.trainer.ppo.v1.agent_loop_tq")(
+        lambda module: import_module("cero.verl.cpu.agent_loop")
+    )

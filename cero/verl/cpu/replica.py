@@ -16,8 +16,9 @@ class CpuHttpServer(vLLMHttpServer):
         return await asyncio.gather(*(self._generate_ids(**request) for request in requests))
 
     def _generate_ids(self, sampling_params, **request):
-        # verl takes token ids, all at once: vLLM need not report each token, nor turn them into text. A new dict, since
-        # `generate` changes it, and what was one object for many requests still is after the call.
+        # verl takes token ids, all at once: vLLM need not report each token, nor turn them into text. A new
+        # dict, since `generate` changes it, and what was one object for many requests still is after the
+        # call.
         whole = {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
         return self.generate(sampling_params=sampling_params | whole, **request)
 

@@ -23,9 +23,13 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
         if peft_config:
             raise RuntimeError("LoRA is not supported on CPU: train the full model")
         weights = []
-        receiver = BucketedWeightReceiver(zmq_handle=self._get_zmq_handle(), device=self.device, use_shm=use_shm)
+        receiver = BucketedWeightReceiver(
+            zmq_handle=self._get_zmq_handle(), device=self.device, use_shm=use_shm
+        )
         # Cloned: what the receiver hands out are views of a shared buffer that it is about to close.
-        receiver.receive_weights(lambda bucket, is_last: weights.extend((name, t.clone()) for name, t in bucket))
+        receiver.receive_weights(
+            lambda bucket, is_last: weights.extend((name, t.clone()) for name, t in bucket)
+        )
         reload_weights(self.model_runner.model, self.model_runner.vllm_config.model_config, weights)
 
 
@@ -39,7 +43,9 @@ def reload_weights(model, model_config, weights):
         finalize_layerwise_reload(model, model_config)
     missing = expected - loaded if loaded is not None else None
     if missing:
-        raise RuntimeError(f"the trainer sent no weights for {sorted(missing)}; the rollouts would come from old ones")
+        raise RuntimeError(
+            f"the trainer sent no weights for {sorted(missing)}; the rollouts would come from old ones"
+        )
     for layer in layers_sharing_a_weight(model):
         layer.quant_method.process_weights_after_loading(layer)
     apply_buffer_updates(model, buffers)
@@ -47,7 +53,9 @@ def reload_weights(model, model_config, weights):
 
 def layers_sharing_a_weight(model):
     """Return the layers whose parameter `weight` is another layer's too."""
-    layers = [m for m in model.modules() if getattr(m, "weight", None) is not None and hasattr(m, "quant_method")]
+    layers = [
+        m for m in model.modules() if getattr(m, "weight", None) is not None and hasattr(m, "quant_method")
+    ]
     owners = Counter(id(layer.weight) for layer in layers)
     return [layer for layer in layers if owners[id(layer.weight)] > 1]
 

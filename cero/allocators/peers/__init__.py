@@ -1,0 +1,1 @@
+"""Published rules other than CERO, one file each."""

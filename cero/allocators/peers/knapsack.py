@@ -1,0 +1,144 @@
+"""Knapsack RL: each prompt's rollouts as an item with a value and a cost (arXiv 2509.25849)."""
+
+import numpy as np
+
+from cero.allocators.base import Allocator
+from cero.core.checks import check_choice, check_number
+from cero.core.prompts import as_prompt_ids
+
+SOLVERS = ("greedy", "exact")
+LARGEST = 2**33  # sums that the exact solver may form: about a minute
+
+
+def group_value(n, p):
+    """(1 - p^n - (1-p)^n) p (1-p)^2, and 0 for n = 0: the chance of a signal times its worth. Published.
+
+    n : int array >= 0; p : float array in [0, 1], broadcast against each other. Returns floats in [0, 4/27).
+    """
+    n, p = np.asarray(n), np.asarray(p, np.float64)
+    return np.where(n > 0, (1.0 - p**n - (1.0 - p) ** n) * p * (1.0 - p) ** 2, 0.0)
+
+
+def marginal_values(p, n_min, n_max):
+    """What rollout n_min + 1, ..., n_max of each prompt adds: shape (prompts, n_max - n_min), no row increases.
+
+    From n to n+1 the value grows by p (1-p)^2 (p^n (1-p) + (1-p)^n p): a sum of falling powers, so it is
+    concave in n for n >= 1, whatever p. Only the first two rollouts, of which the first is worth nothing
+    without the second, are not (n_min = 0): each counts half of the pair here.
+    """
+    p = np.asarray(p, np.float64)[:, None]
+    n = np.arange(n_min, n_max)
+    gains = p * (1.0 - p) ** 2 * (p**n * (1.0 - p) + (1.0 - p) ** n * p)
+    if n_min == 0:
+        gains[:, :2] = gains[:, 1:2] / 2.0
+    return gains
+
+
+def greedy(p, budget, n_min, n_max):
+    """The allocation of the greatest marginal values: float array, shape (n,), summing to `budget`.
+
+    Optimal for n_min >= 1, where values are concave; with n_min = 0 a pair of rollouts may be torn at the
+    margin. Equal values at the margin share what is left. budget : int within prompts x [n_min, n_max].
+    """
+    extra = int(budget) - p.size * n_min
+    if extra <= 0 or n_max == n_min:
+        return np.full(p.shape, float(n_min))
+    gains = marginal_values(p, n_min, n_max)
+    margin = np.partition(gains.ravel(), gains.size - extra)[gains.size - extra]
+    sure = (gains > margin * (1.0 + 1e-12)).sum(axis=1)
+    tied = (gains >= margin * (1.0 - 1e-12)).sum(axis=1) - sure
+    return n_min + sure + tied * (extra - sure.sum()) / max(tied.sum(), 1)
+
+
+def exact(p, budget, n_min, n_max):
+    """The allocation of greatest value by dynamic programming over prompts: int64 array, shape (n,), sum `budget`.
+
+    O(prompts x budget x (n_max - n_min)), all budgets and counts at once for each prompt. Raises ValueError
+    above LARGEST.
+    """
+    extra, most = int(budget) - p.size * n_min, n_max - n_min
+    if p.size * (extra + 1) * (most + 1) > LARGEST:
+        raise ValueError(
+            f"solver=exact would take {p.size} prompts x {extra + 1} budgets x {most + 1} counts; set solver=greedy, "
+            "which is as good for n_min >= 1"
+        )
+    values = group_value(np.arange(n_min, n_max + 1), p[:, None])[:, ::-1]
+    best = np.full(most + extra + 1, -np.inf)  # the first `most` entries stand for negative budgets
+    best[most] = 0.0
+    taken = np.zeros((p.size, extra + 1), np.int32)
+    for i in range(p.size):
+        # Column j of a window ending at budget b is b - (most - j).
+        candidates = np.lib.stride_tricks.sliding_window_view(best, most + 1) + values[i]
+        # Of equal values the fewest rollouts: the last column.
+        taken[i] = candidates[:, ::-1].argmax(axis=1)
+        best[most:] = candidates.max(axis=1)
+    counts, left = np.empty(p.size, np.int64), extra
+    for i in range(p.size - 1, -1, -1):
+        counts[i] = n_min + taken[i, left]
+        left -= taken[i, left]
+    return counts
+
+
+class Knapsack(Allocator):
+    """Maximises sum_i (1 - p_i^n - (1-p_i)^n) p_i (1-p_i)^2 over the step's prompts; published.
+
+    p is the share of successes at the prompt's last visit or, where that had fewer than `window` rollouts, of
+    its latest `window` rewards. Of a visit only the number of successes is kept, so what is needed of earlier
+    visits enters in proportion (ours); successes are rounded to whole ones before p is called 0 or 1.
+
+    p = 0 or 1: n_min. Never seen: rollouts_per_prompt. The rest of the budget is divided by value; what is
+    beyond n_max for all these goes to p = 0, equally, and at last to everyone. All published but the last.
+
+    Parameters
+    ----------
+    solver : "greedy" or "exact"
+        By marginal values, or by dynamic programming (published). The value is concave for n >= 1, so with
+        n_min >= 1 both are optimal; only with n_min = 0 the exact one can be better, by part of one pair of
+        rollouts.
+    window : int >= 1
+        Published: 16.
+    n_min, n_max : int
+        Published: 2, 128.
+    **common : see `Allocator`
+    """
+
+    name = "knapsack"
+    columns = {"recent_successes": (np.float64, 0.0), "recent_trials": (np.float64, 0.0)}
+
+    def __init__(self, *, solver="greedy", window=16, n_max=128, **common):
+        super().__init__(n_max=n_max, **common)
+        self.solver = check_choice("solver", solver, SOLVERS)
+        self.window = check_number("window", window, 1, 2**20, integer=True)
+
+    def _targets(self, rows, budget):
+        trials, successes = self.table["recent_trials"][rows], self.table["recent_successes"][rows]
+        whole = np.rint(successes)
+        unseen = trials <= 0
+        wrong = ~unseen & (whole <= 0)
+        open_ = ~unseen & ~wrong & (whole < np.rint(trials))
+        targets = np.full(rows.size, float(self.n_min))
+        targets[unseen] = self.rollouts_per_prompt
+        left = int(round(budget - targets[~open_].sum()))
+        share = int(np.clip(left, open_.sum() * self.n_min, open_.sum() * self.n_max))
+        if open_.any():
+            solve = exact if self.solver == "exact" else greedy
+            p = np.clip(successes[open_] / trials[open_], 1e-9, 1.0 - 1e-9)
+            targets[open_] = solve(p, share, self.n_min, self.n_max)
+        if left > share and wrong.any():
+            targets[wrong] = min(self.n_min + (left - share) / wrong.sum(), self.n_max)
+        return targets
+
+    def success_mean(self, prompt_ids):
+        rows = self.table.rows(as_prompt_ids(prompt_ids))
+        means = np.full(rows.size, 0.5)
+        known = rows >= 0
+        trials, successes = (self.table[key][rows[known]] for key in ("recent_trials", "recent_successes"))
+        means[known] = (successes + 1.0) / (trials + 2.0)
+        return means
+
+    def _observed(self, rows, successes, trials):
+        old = self.table["recent_trials"][rows]
+        wanted = np.clip(self.window - trials, 0, old)
+        kept = wanted / np.maximum(old, 1.0)
+        self.table["recent_successes"][rows] = successes + kept * self.table["recent_successes"][rows]
+        self.table["recent_trials"][rows] = trials + wanted

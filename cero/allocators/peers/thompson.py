@@ -1,0 +1,41 @@
+"""Thompson sampling toward a success rate of one half (MoPPS, arXiv 2507.04632; BOTS, arXiv 2510.26374)."""
+
+import numpy as np
+
+from cero.allocators.beliefs import PosteriorAllocator
+from cero.core.checks import check_number
+
+
+class Thompson(PosteriorAllocator):
+    """Draw p~_i from each prompt's posterior; the share of prompts nearest to `target` get the rollouts, equally.
+
+    Published (MoPPS): Beta posteriors that decay, a draw from each, the batch made of the candidates nearest
+    to 1/2. That is a choice of prompts from a larger pool; here the pool is the step's own batch, its budget
+    stays, and those not chosen get n_min: ours. So are `share` and the decay's size (`forgetting`).
+
+    Parameters
+    ----------
+    share : float in (0, 1]
+        Share of the step's prompts that are chosen, at least one. Where they can't take all (n_max), the rest
+        goes to the others equally.
+    target : float in [0, 1]
+        Published: 0.5.
+    **options : see `PosteriorAllocator` and `Allocator`; value is only reported
+    """
+
+    name = "thompson"
+
+    def __init__(self, *, share=0.5, target=0.5, n_min=0, **options):
+        super().__init__(n_min=n_min, **options)
+        self.share = check_number("share", share, 0, 1, open_low=True)
+        self.target = check_number("target", target, 0, 1)
+
+    def _targets(self, rows, budget):
+        drawn = self._rng.beta(*self.posterior_parameters(rows))
+        chosen = min(rows.size, max(1, round(self.share * rows.size)))
+        nearest = np.argsort(np.abs(drawn - self.target), kind="stable")[:chosen]
+        targets = np.full(rows.size, float(self.n_min))
+        targets[nearest] = (budget - (rows.size - chosen) * self.n_min) / max(chosen, 1)
+        # Above n_max the common shift that follows would take from nobody and give to the rest: equally, as
+        # said.
+        return np.minimum(targets, self.n_max)

@@ -1,0 +1,221 @@
+"""Within a step: who is sampled again on what was seen so far, and when is it over?"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+WAIT = -1
+
+
+class Step(ABC):
+    """One step's sampling, in rounds: launch, hear what came back, launch more or end.
+
+    A rule is a subclass that gives `_first` and `_next`. Prompts go on independently of each other unless the
+    rule makes them wait, whatever order they report in. Plain NumPy, so that it can be sent to the process
+    that samples.
+
+    Parameters
+    ----------
+    ids : uint64 array, shape (n,); repeats are prompts of their own
+    cap : int, rollouts that the step may launch in all
+    n_max : int, rollouts that a prompt may get
+
+    Attributes (arrays of shape (n,), in the order of `ids`)
+    ----------
+    launched : rollouts launched; successes, trials : what came back (trials < launched where rollouts failed)
+    """
+
+    def __init__(self, ids, cap, n_max):
+        self.ids = np.asarray(ids, np.uint64)
+        self.cap, self.n_max = int(cap), int(n_max)
+        n = self.ids.size
+        self.launched, self.trials = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self.successes = np.zeros(n)
+        self.rounds = np.zeros(n, np.int64)  # how often a prompt was launched
+        self._before = np.zeros(n, np.int64)  # `launched` at the last launch
+        self._starts = []  # (prompts, `launched` before) of each launch
+        self._in_flight, self._over = np.zeros(n, bool), np.zeros(n, bool)
+
+    @property
+    def left(self):
+        """Rollouts that may still be launched."""
+        return self.cap - int(self.launched.sum())
+
+    @property
+    def over(self):
+        """True once every prompt has ended."""
+        return bool(self._over.all())
+
+    def start(self):
+        """Rollouts to launch first: int64 array, shape (n,). A prompt with none may get some later, or never."""
+        counts = self._launch(np.arange(self.ids.size), self._first())
+        # Nobody reports for a prompt that was not launched: it waits for others, or it is over.
+        if not self._in_flight.any():
+            self._over[:] = True
+        return counts
+
+    def report(self, prompt, successes, trials):
+        """Take up what came back of all rollouts of `prompt` (an index) that were in flight.
+
+        successes, trials : of these rollouts only, 0 <= successes <= trials <= their number. Fewer trials
+        than rollouts means that some failed, which ends the prompt.
+
+        Returns
+        -------
+        dict of index -> rollouts to launch now; 0 means that the prompt is over. Prompts that are not in it
+        go on waiting, or are in flight. When nothing is in flight any more, nothing waits.
+
+        Raises
+        ------
+        ValueError
+            If the prompt has nothing in flight, or the figures don't fit.
+        """
+        return self.report_all([prompt], [successes], [trials])
+
+    def report_all(self, prompts, successes, trials):
+        """As `report`, of several distinct prompts at once: sequences of one length, and one decision on them all."""
+        prompts, successes = np.asarray(prompts, np.int64), np.asarray(successes, np.float64)
+        trials = np.asarray(trials, np.int64)
+        known = (prompts >= 0) & (prompts < self.ids.size)
+        known[known] = self._in_flight[prompts[known]]
+        if not known.all() or np.unique(prompts).size < prompts.size:
+            wrong = prompts[~known][0] if not known.all() else prompts[0]
+            raise ValueError(
+                f"prompt={wrong} has nothing in flight; report each prompt once after each launch"
+            )
+        flown = self.launched[prompts] - self._before[prompts]
+        bad = ~((successes >= 0) & (successes <= trials) & (trials <= flown))
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(
+                f"prompt={prompts[at]}: successes={successes[at]} of trials={trials[at]} must lie in 0 <= successes <= "
+                f"trials <= {flown[at]}, the rollouts in flight"
+            )
+        self._in_flight[prompts] = False
+        self.successes[prompts] += successes
+        self.trials[prompts] += trials
+        failed = prompts[trials < flown]
+        self._over[failed] = True
+        return {int(i): 0 for i in failed} | self._decide()
+
+    def round_of(self, prompts, sessions):
+        """In which of its rounds (0, 1, ...) was rollout `sessions[k]` (0, 1, ... as launched) of `prompts[k]`?
+
+        Two int arrays of one shape (k,); returns an int64 array of that shape.
+        """
+        prompts, sessions = np.asarray(prompts, np.int64), np.asarray(sessions, np.int64)
+        stride = int(self.launched.max(initial=0)) + 1
+        begun = np.sort(np.concatenate([p * stride + before for p, before in self._starts]))
+        at = np.searchsorted(begun, prompts * stride + sessions, side="right")
+        return at - np.searchsorted(begun, prompts * stride, side="left") - 1
+
+    def _decide(self):
+        idle = np.flatnonzero(~self._in_flight & ~self._over)
+        if not idle.size:
+            return {}
+        wanted = np.asarray(self._next(idle), np.int64)
+        waits = wanted == WAIT
+        counts = self._launch(idle[~waits], wanted[~waits])
+        ended = idle[~waits][counts == 0]
+        if not self._in_flight.any():
+            ended = np.concatenate([ended, idle[waits]])  # nobody is left to wait for
+        self._over[ended] = True
+        launched = idle[~waits][counts > 0]
+        return {int(i): int(self.launched[i] - self._before[i]) for i in launched} | {
+            int(i): 0 for i in ended
+        }
+
+    def _launch(self, prompts, wanted):
+        counts = np.minimum(np.asarray(wanted, np.int64), self.n_max - self.launched[prompts])
+        counts = np.maximum(counts, 0)
+        # Beyond the cap the last of the prompts go without: a rule that minds looks at `left` itself.
+        if counts.sum() > self.left:
+            counts = np.diff(np.minimum(np.cumsum(counts), self.left), prepend=0)
+        self._before[prompts] = self.launched[prompts]
+        self._starts.append((prompts[counts > 0], self._before[prompts][counts > 0]))
+        self.launched[prompts] += counts
+        self._in_flight[prompts] = counts > 0
+        self.rounds[prompts] += counts > 0
+        return counts
+
+    # ---- what rules give -------------------------------------------------------------------------
+
+    @abstractmethod
+    def _first(self):
+        """Rollouts of the first round: int array, shape (n,)."""
+
+    def _next(self, idle):
+        """Called after each report with all prompts that are neither in flight nor over.
+
+        Returns an int array of the shape of `idle`: rollouts to launch, 0 to end the prompt, WAIT to be asked
+        again.
+        """
+        return np.zeros(idle.size, np.int64)
+
+
+class OneRound(Step):
+    """All is decided before sampling: what every allocator without rounds does."""
+
+    def __init__(self, ids, counts):
+        counts = np.asarray(counts, np.int64)
+        super().__init__(ids, counts.sum(), counts.max(initial=0))
+        self._counts = counts
+
+    def _first(self):
+        return self._counts
+
+
+class Rounds(Step):
+    """Rounds over all prompts of the step: each starts when enough of the last one's prompts are back.
+
+    Parameters
+    ----------
+    rounds : int >= 0, how many after the first
+    quorum : float in (0, 1]: the next round starts when this share of the launched prompts is back; 1 is a
+    barrier.
+        Below 1, rounds overlap (an engine need not idle for its longest answers), stragglers miss a round's
+        share, and who gets what depends on who was back first.
+
+    A subclass gives `_first` and `_spend(idle, budget)`.
+    """
+
+    def __init__(self, ids, cap, n_max, rounds, quorum):
+        super().__init__(ids, cap, n_max)
+        self.rounds_left, self.quorum = int(rounds), float(quorum)
+        self._awaited = 0
+
+    def start(self):
+        counts = super().start()
+        self._awaited = int(self._in_flight.sum())
+        return counts
+
+    def _next(self, idle):
+        if self.rounds_left == 0 or self.left <= 0:
+            return np.zeros(idle.size, np.int64)
+        if self._in_flight.sum() > (1.0 - self.quorum) * self._awaited + 1e-9:
+            return np.full(idle.size, WAIT)
+        counts = np.asarray(self._spend(idle, -(-self.left // self.rounds_left)), np.int64)
+        self.rounds_left -= 1
+        self._awaited = int(self._in_flight.sum() + (counts > 0).sum())
+        if self.rounds_left == 0 or not (counts > 0).any():
+            return counts
+        return np.where(counts > 0, counts, WAIT)
+
+    @abstractmethod
+    def _spend(self, idle, budget):
+        """Divide at most `budget` rollouts among the prompts `idle`: int array of that shape."""
+
+
+def play(step, sample):
+    """Run a step to its end with `sample(prompts, rollouts) -> (successes, trials)`, int arrays of one shape.
+
+    For simulations and tests; all prompts of a round report together.
+    """
+    counts = step.start()
+    prompts = np.flatnonzero(counts)
+    rollouts = counts[prompts]
+    while prompts.size:
+        more = step.report_all(prompts, *sample(prompts, rollouts))
+        more = {prompt: n for prompt, n in more.items() if n}
+        prompts, rollouts = np.array(list(more), np.int64), np.array(list(more.values()), np.int64)
+    return step

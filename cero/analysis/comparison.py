@@ -1,0 +1,319 @@
+"""Several runs side by side: who spent what, and what did it buy? One table, one picture.
+
+Runs are told apart by the overrides in which they differ, read from what was written beside each log at its
+start.
+"""
+
+import csv
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+
+from cero.analysis.figures import colours, figure
+from cero.analysis.report import Run, find_log, summarise
+
+JOB_FILE = "job.json"  # beside the log: {"overrides": [...], "allocator": name}, written when a run starts
+# Where a run writes, and how it is called, is no difference between runs.
+NO_SETTINGS = ("trainer.default_local_dir", "trainer.experiment_name")
+COLUMNS = (
+    "run",
+    "settings",
+    "allocator",
+    "steps",
+    "rollouts",
+    "budget",
+    "accuracy_before",
+    "accuracy_after",
+    "area",
+    "signal",
+    "step_seconds",
+)
+
+
+@dataclass
+class Member:
+    """One run of a comparison.
+
+    path : its folder, or its log
+    overrides : dict of Hydra overrides, key -> value as text; empty where none were written down
+    allocator : its name, or None
+    run : `cero.analysis.report.Run`
+    name, settings : what to call it among the others, set by `gather`; settings as `overrides`, those that
+    differ
+    """
+
+    path: Path
+    overrides: dict
+    allocator: str | None
+    run: Run
+    name: str = ""
+    settings: dict = None
+
+    @property
+    def label(self):
+        """Words that tell it from the others: its own settings, or its name."""
+        words = _words(self.settings, self.allocator)
+        return words or self.name
+
+
+def _words(settings, allocator=None):
+    """Settings as short words, `n_max=16`; the allocator by its bare name, first."""
+    short = {key: key.rpartition(".")[2] for key in settings}
+    names = list(short.values())
+    words = [
+        f"{short[key] if names.count(short[key]) == 1 else key}={_rounded(value)}"
+        for key, value in settings.items()
+        if key != "allocator"
+    ]
+    if allocator and "allocator" in settings:
+        words.insert(0, allocator)
+    return " ".join(words)
+
+
+def _rounded(value):
+    """A value as text; one with many digits, as a sweeper draws it, with four."""
+    return f"{float(value):.4g}" if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value) else value
+
+
+def find_runs(paths):
+    """Folders of runs at or below `paths`, in natural order, each once: list of Path.
+
+    A run's folder holds an allocation log, or is one that Hydra made for a job that may have failed before
+    its first step. Below a run nothing is looked for. A path may be a log, or a pattern that no shell has
+    expanded.
+
+    Raises FileNotFoundError, naming the path at which there is nothing.
+    """
+    found = {}
+    for path in map(Path, paths):
+        places = [path] if path.exists() else sorted(map(Path, glob(str(path))), key=_natural)
+        runs = [run for place in places for run in _below(place)]
+        if not runs:
+            find_log(path)  # raises: it says where it looked
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _below(path):
+    """The run at `path`, or the runs below it."""
+    if path.is_file() or _log(path) or (path / ".hydra").is_dir():
+        return [path]
+    folders = (child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return [run for folder in sorted(folders, key=_natural) for run in _below(folder)]
+
+
+def _natural(path):
+    """Sort key: 2 before 10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def read_job(path):
+    """(overrides as a dict of key -> text, allocator or None) of the run at `path`, from what was written beside it."""
+    log = _log(path)
+    job = log.with_name(JOB_FILE) if log else Path(path) / "cero" / JOB_FILE
+    if job.is_file():
+        about = json.loads(job.read_text(encoding="utf-8"))
+        return as_dict(about["overrides"]), about.get("allocator")
+    folder = Path(path).parent if Path(path).is_file() else Path(path)
+    for hydra in (folder / ".hydra", folder / "hydra" / ".hydra"):
+        if (hydra / "overrides.yaml").is_file():
+            import yaml
+
+            overrides = as_dict(yaml.safe_load((hydra / "overrides.yaml").read_text(encoding="utf-8")) or [])
+            config = yaml.safe_load((hydra / "config.yaml").read_text(encoding="utf-8"))
+            return overrides, (config.get("allocator") or {}).get("name")
+    return {}, None
+
+
+def _log(path):
+    try:
+        return find_log(path)
+    except FileNotFoundError:
+        return None
+
+
+def as_dict(overrides):
+    """Hydra overrides (list of `key=value`) as a dict; the last of a key counts, `+` before it does not."""
+    pairs = (override.partition("=") for override in overrides)
+    return {key.lstrip("+"): value for key, _, value in pairs}
+
+
+def gather(paths):
+    """Read the runs at `paths` (see `find_runs`): list of Member, and dict of path -> why it is left out.
+
+    Raises ValueError if nothing is left, or for a damaged log.
+    """
+    members, left_out = [], {}
+    for path in find_runs(paths):
+        overrides, allocator = read_job(path)
+        try:
+            run = Run.read(path)
+        except FileNotFoundError:
+            left_out[str(path)] = "no allocation log: it failed before its first step, or writes elsewhere"
+        except ValueError as error:
+            if "no training step" not in str(error):
+                raise
+            left_out[str(path)] = "no training step logged: it failed, or has only begun"
+        else:
+            members.append(Member(path, overrides, allocator, run))
+    if not members:
+        raise ValueError("; ".join(f"{path}: {why}" for path, why in left_out.items()))
+    _tell_apart(members)
+    return members, left_out
+
+
+def _tell_apart(members):
+    """Set each member's `name` and `settings`."""
+    folders = [os.path.abspath(member.path) for member in members]
+    parent = os.path.commonpath(folders) if len(folders) > 1 else os.path.dirname(folders[0])
+    keys = dict.fromkeys(key for member in members for key in member.overrides)
+    differing = [
+        key
+        for key in keys
+        if key not in NO_SETTINGS
+        and not key.startswith("hydra.")
+        and len({member.overrides.get(key) for member in members}) > 1
+    ]
+    for member, folder in zip(members, folders, strict=True):
+        member.name = os.path.relpath(folder, parent)
+        member.settings = {key: member.overrides[key] for key in differing if key in member.overrides}
+        if member.settings.get("allocator") and not member.allocator:
+            member.allocator = member.settings["allocator"]
+
+
+def common_range(members):
+    """(from, to) in rollouts spent: the part in which each run that was validated twice has a curve; or None."""
+    spans = [spent for spent, _ in (member.run.accuracy() for member in members) if spent.size > 1]
+    if not spans:
+        return None
+    low, high = max(spent[0] for spent in spans), min(spent[-1] for spent in spans)
+    return (int(low), int(high)) if low < high else None
+
+
+def area(run, span):
+    """Mean held-out accuracy over `span` (from, to) of rollouts spent, by trapezoids; None if it has no curve there.
+
+    The area under the curve over its width, in [0, 1]; validations are joined by straight lines.
+    """
+    spent, accuracy = run.accuracy()
+    if span is None or spent.size < 2:
+        return None
+    low, high = span
+    at = np.unique(np.concatenate([[low, high], spent[(low < spent) & (spent < high)]]))
+    height = np.interp(at, spent, accuracy)
+    return float((np.diff(at) * (height[1:] + height[:-1]) / 2).sum() / (high - low))
+
+
+def compare(members):
+    """Figures of each run, JSON-ready: list of dict with the keys COLUMNS, path and label.
+
+    `signal` is the share of groups with both outcomes, mean over steps; `area` see `area`, over
+    `common_range`.
+    """
+    span = common_range(members)
+    rows = []
+    for member in members:
+        summary = summarise(member.run)
+        signal = member.run.metric("cero/group/signal")
+        rows.append(
+            {
+                "run": member.name,
+                "path": str(member.path),
+                "label": member.label,
+                "settings": member.settings,
+                "allocator": member.allocator,
+                **{key: summary[key] for key in COLUMNS if key in summary},
+                "area": area(member.run, span),
+                "signal": None if np.isnan(signal).all() else float(np.nanmean(signal)),
+            }
+        )
+    return rows
+
+
+def table(rows, span=None, title="Runs"):
+    """The rows as a rich table; `span` as of `common_range`, for its caption."""
+    from rich.table import Table
+
+    def share(value):
+        return "-" if value is None else f"{100 * value:.1f} %"
+
+    out = Table(title=title, title_justify="left", caption_justify="left")
+    if span is not None:
+        out.caption = f"area: mean held-out accuracy over {span[0]:,} to {span[1]:,} rollouts spent"
+    settings = [
+        _words({key: value for key, value in row["settings"].items() if key != "allocator"}) for row in rows
+    ]
+    columns = {
+        "run": [row["run"] for row in rows],
+        "settings": settings,
+        "allocator": [row["allocator"] or "-" for row in rows],
+        "rollouts": [
+            f"{row['rollouts']:,}" + ("" if row["budget"] is None else f" of {row['budget']:,}")
+            for row in rows
+        ],
+        "held-out accuracy": [
+            "-"
+            if row["accuracy_after"] is None
+            else f"{share(row['accuracy_before'])} -> {share(row['accuracy_after'])}"
+            for row in rows
+        ],
+        "area": [share(row["area"]) for row in rows],
+        "signal": [share(row["signal"]) for row in rows],
+        "s/step": [f"{row['step_seconds']:.2f}" for row in rows],
+    }
+    if not any(settings):
+        del columns["settings"]
+    for name in columns:
+        out.add_column(name, justify="left" if name in ("run", "settings", "allocator") else "right")
+    for cells in zip(*columns.values(), strict=True):
+        out.add_row(*cells)
+    return out
+
+
+def write_csv(rows, path):
+    """Write the rows to `path`: columns as COLUMNS, `settings` as one word each; unknown cells are empty."""
+
+    def cell(value):
+        if isinstance(value, dict):
+            return " ".join(f"{key}={text}" for key, text in value.items())
+        return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([cell(row[key]) for key in COLUMNS] for row in rows)
+    return path
+
+
+def plot(members, path, title=None):
+    """Write the picture (PNG) to `path`: held-out accuracy over rollouts spent, a line for each run.
+
+    If no run was validated, what is drawn instead is the success rate of the training prompts, and the axis
+    says so.
+    """
+    validated = any(member.run.accuracy()[0].size for member in members)
+    with figure(path, 1, 1, size=(9, 5.5)) as (_, axis):
+        palette = colours(len(members))
+        for member, colour in zip(members, palette, strict=True):
+            if validated:
+                spent, height = member.run.accuracy()
+                style = {"marker": "o", "markersize": 4}
+            else:
+                spent, height = member.run.spent, member.run.metric("cero/score/prompt_mean")
+                style = {}
+            axis.plot(spent / 1000, height, color=colour, label=member.label, **style)
+        what = "held-out accuracy" if validated else "success on training prompts (no run was validated)"
+        axis.set(xlabel="rollouts spent (thousands)", ylabel=what)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+        axis.set_title(title or "What the rollouts bought")
+    return Path(path)

@@ -1,0 +1,216 @@
+"""What did a run do with its rollouts? A summary, a table and a picture, from its allocation log."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cero.analysis.figures import figure
+from cero.analysis.runlog import FILE_NAME, held_out_accuracy, read_log
+
+MAX_BANDS = 60  # rows of the heat map: prompts are gathered into at most so many bands
+
+
+def find_log(path):
+    """The allocation log at `path`: the file itself, or under a run's folder (verl's trainer.default_local_dir).
+
+    Raises FileNotFoundError, naming where it looked.
+    """
+    path = Path(path)
+    places = [path] if path.suffix == ".jsonl" else [path / "cero" / FILE_NAME, path / FILE_NAME]
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError(
+        f"no allocation log at {' or '.join(map(str, places))}; is cero.log_allocations on?"
+    )
+
+
+class Run:
+    """A run's records as arrays.
+
+    steps, epochs, spent, budget : int arrays, shape (steps,)
+    prompts : list of arrays of prompt rows (int), one a step, indices into 0..prompt_count
+    rollouts, successes, trials : lists of arrays, one a step, aligned with `prompts`
+    validations : list of (step, spent, metrics)
+    """
+
+    def __init__(self, records):
+        steps = [record for record in records if record["kind"] == "step"]
+        if not steps:
+            raise ValueError("the allocation log holds no training step yet")
+        row = {}
+        self.prompts = [
+            np.array([row.setdefault(p, len(row)) for p in s["prompts"]], dtype=np.int64) for s in steps
+        ]
+        self.prompt_count = len(row)
+        self.rollouts, self.successes, self.trials = (
+            [np.array(s[key], dtype=float) for s in steps] for key in ("rollouts", "successes", "trials")
+        )
+        self.steps, self.epochs, self.budget, self.spent = (
+            np.array([s[key] for s in steps]) for key in ("step", "epoch", "budget", "spent")
+        )
+        self.metrics = [s["metrics"] for s in steps]
+        self.validations = [
+            (r["step"], r["spent"], r["metrics"]) for r in records if r["kind"] == "validation"
+        ]
+
+    @classmethod
+    def read(cls, path):
+        """From a run's folder or log file."""
+        return cls(read_log(find_log(path)))
+
+    def metric(self, key):
+        """A logged metric over steps; nan where it is missing. Float array, shape (steps,)."""
+        return np.array([metrics.get(key, np.nan) for metrics in self.metrics])
+
+    def accuracy(self):
+        """Validation accuracy: (spent, accuracy) arrays, the mean over data sources of their main metric."""
+        points = [(spent, held_out_accuracy(metrics)) for _, spent, metrics in self.validations]
+        points = [(spent, accuracy) for spent, accuracy in points if accuracy is not None]
+        return (
+            tuple(np.array(column) for column in zip(*points, strict=True)) if points else (np.zeros(0),) * 2
+        )
+
+    def prompt_epochs(self):
+        """Rollouts of each prompt in each epoch, (prompts, epochs), nan where not visited; and its success rate."""
+        epochs = np.unique(self.epochs)
+        grid = np.full((self.prompt_count, epochs.size), np.nan)
+        won, tried = np.zeros(self.prompt_count), np.zeros(self.prompt_count)
+        for epoch, prompts, rollouts, successes, trials in zip(
+            self.epochs, self.prompts, self.rollouts, self.successes, self.trials, strict=True
+        ):
+            column = np.searchsorted(epochs, epoch)
+            np.add.at(won, prompts, successes)
+            np.add.at(tried, prompts, trials)
+            given = np.bincount(prompts, rollouts, self.prompt_count)
+            seen = np.unique(prompts)
+            grid[seen, column] = np.nan_to_num(grid[seen, column]) + given[seen]
+        return grid, np.divide(won, tried, out=np.full(self.prompt_count, np.nan), where=tried > 0)
+
+
+def summarise(run):
+    """A run's figures as a dict, JSON-ready: steps, rollouts, budget, accuracy before and after, signal, seconds."""
+    _, accuracy = run.accuracy()
+    signal = run.metric("cero/group/signal")
+    window = max(1, run.steps.size // 5)
+    left = run.metrics[-1].get("cero/budget/total")
+    return {
+        "steps": int(run.steps[-1]),
+        "rollouts": int(run.spent[-1]),
+        "budget": None if left is None else int(left),
+        "prompts": run.prompt_count,
+        "rollouts_min": int(min(r.min() for r in run.rollouts)),
+        "rollouts_max": int(max(r.max() for r in run.rollouts)),
+        "accuracy_before": float(accuracy[0]) if accuracy.size else None,
+        "accuracy_after": float(accuracy[-1]) if accuracy.size else None,
+        "signal_first": float(np.nanmean(signal[:window])),
+        "signal_last": float(np.nanmean(signal[-window:])),
+        "padded_rows": int(np.nansum(run.metric("cero/padded_rows"))),
+        "step_seconds": float(np.nanmedian(run.metric("timing_s/step"))),
+        "scheduler_seconds": float(
+            np.nanmedian(run.metric("cero/time/allocate") + run.metric("cero/time/observe"))
+        ),
+    }
+
+
+def table(summary, title="Run"):
+    """The summary as a rich table."""
+    from rich.table import Table
+
+    def share(value):
+        return "-" if value is None else f"{100 * value:.1f} %"
+
+    budget = summary["budget"]
+    out = Table(title=title, title_justify="left", show_header=False)
+    out.add_column(style="bold")
+    out.add_column(justify="right")
+    out.add_row("steps", str(summary["steps"]))
+    out.add_row("rollouts spent", f"{summary['rollouts']:,}" + ("" if budget is None else f" of {budget:,}"))
+    out.add_row("rollouts per prompt and step", f"{summary['rollouts_min']} to {summary['rollouts_max']}")
+    out.add_row(
+        "validation accuracy", f"{share(summary['accuracy_before'])} -> {share(summary['accuracy_after'])}"
+    )
+    out.add_row("groups with signal", f"{share(summary['signal_first'])} -> {share(summary['signal_last'])}")
+    out.add_row("padded rows", str(summary["padded_rows"]))
+    out.add_row("seconds a step (median)", f"{summary['step_seconds']:.2f}")
+    out.add_row("of these in the scheduler", f"{1000 * summary['scheduler_seconds']:.1f} ms")
+    return out
+
+
+def plot(run, path, title=None):
+    """Write the picture (PNG) to `path`: where the rollouts went, and what they bought."""
+    with figure(path, 2, 2, size=(12, 8)) as (fig, axes):
+        _plot_grid(run, fig, axes[0, 0])
+        _plot_spread(run, axes[0, 1])
+        _plot_accuracy(run, axes[1, 0])
+        _plot_groups(run, axes[1, 1])
+        if title:
+            fig.suptitle(title)
+    return path
+
+
+def _plot_grid(run, fig, axis):
+    grid, success = run.prompt_epochs()
+    order = np.argsort(np.nan_to_num(success, nan=-1.0), kind="stable")
+    bands = np.array_split(order, min(MAX_BANDS, order.size))
+    with np.errstate(invalid="ignore"):
+        seen = np.array([(~np.isnan(grid[band])).sum(axis=0) for band in bands])
+        image = np.array([np.nansum(grid[band], axis=0) for band in bands]) / np.where(seen > 0, seen, np.nan)
+    shown = axis.imshow(image, aspect="auto", origin="lower", cmap="viridis", interpolation="nearest")
+    fig.colorbar(shown, ax=axis, label="rollouts per prompt (mean of the band)")
+    rates = [np.nanmean(success[band]) if np.isfinite(success[band]).any() else np.nan for band in bands]
+    ticks = np.unique(np.linspace(0, len(bands) - 1, 7).astype(int))
+    axis.set_yticks(ticks, [f"{rates[t]:.2f}" for t in ticks])
+    epochs = np.unique(run.epochs)
+    shown_epochs = np.unique(np.linspace(0, epochs.size - 1, min(epochs.size, 10)).astype(int))
+    axis.set_xticks(shown_epochs, epochs[shown_epochs] + 1)
+    axis.set(title="Where the rollouts went", xlabel="epoch", ylabel="prompts, by success rate over the run")
+
+
+def _plot_spread(run, axis):
+    spent = run.spent / 1000
+    for low, high, label, alpha in ((0, 100, "min to max", 0.15), (10, 90, "10 % to 90 %", 0.3)):
+        band = np.array([np.percentile(r, [low, high]) for r in run.rollouts])
+        axis.fill_between(
+            spent, band[:, 0], band[:, 1], alpha=alpha, color="tab:blue", label=label, linewidth=0
+        )
+    axis.plot(spent, [np.median(r) for r in run.rollouts], color="tab:blue", label="median")
+    axis.plot(spent, [r.mean() for r in run.rollouts], color="black", linestyle=":", label="mean")
+    axis.set(
+        title="Rollouts per prompt", xlabel="rollouts spent (thousands)", ylabel="rollouts", ylim=(0, None)
+    )
+    axis.legend(fontsize=8)
+
+
+def _plot_accuracy(run, axis):
+    spent, accuracy = run.accuracy()
+    axis.plot(spent / 1000, accuracy, marker="o", markersize=4, color="tab:green", label="validation")
+    axis.plot(
+        run.spent / 1000,
+        run.metric("cero/score/prompt_mean"),
+        color="tab:gray",
+        linewidth=1,
+        alpha=0.6,
+        label="training prompts (sampled)",
+    )
+    axis.set(title="What they bought", xlabel="rollouts spent (thousands)", ylabel="accuracy", ylim=(0, 1))
+    axis.legend(fontsize=8)
+
+
+def _plot_groups(run, axis):
+    kinds = (("signal", "tab:blue"), ("all_right", "tab:green"), ("all_wrong", "tab:red"))
+    window = np.ones(max(1, run.steps.size // 15))
+    smooth = {}
+    for kind, _ in kinds:
+        values = np.nan_to_num(run.metric(f"cero/group/{kind}"))
+        smooth[kind] = np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+    axis.stackplot(
+        run.spent / 1000,
+        *smooth.values(),
+        labels=["both outcomes (signal)", "all right", "all wrong"],
+        colors=[colour for _, colour in kinds],
+        alpha=0.7,
+    )
+    axis.set(title="Groups", xlabel="rollouts spent (thousands)", ylabel="share of groups", ylim=(0, 1))
+    axis.margins(x=0)
+    axis.legend(fontsize=8, loc="lower right")

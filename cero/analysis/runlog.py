@@ -1,0 +1,96 @@
+"""What did a run allocate? One JSON line a step, for reports and for whoever wants to look.
+
+Lines are {"kind": "step", ...} and {"kind": "validation", ...}; see `RunLog.step` and `RunLog.validation`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+FILE_NAME = "allocations.jsonl"
+
+
+class RunLog:
+    """Appends records to `path`; with `path=None` it writes nothing."""
+
+    def __init__(self, path):
+        self.path = None if path is None else Path(path)
+
+    def rewind(self, step):
+        """Drop what lies after `step` (a run resumed there will write it again), and a torn last line."""
+        if self.path is None or not self.path.exists():
+            return
+        kept = [record for record in read_log(self.path) if record["step"] <= step]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def step(self, step, epoch, budget, spent, prompts, rollouts, successes, trials, metrics, **counts):
+        """One training step: `prompts` (ids as hex), what each was given, and what was seen of it.
+
+        successes[i] of trials[i] are what came back of rollouts[i]; `budget` is what the step might have
+        spent, `spent` what the run has; `metrics` are verl's of the step that are kept. counts: rollouts
+        `sampled`, `kept` by the rule of selection and `trained` on.
+        """
+        self._write(
+            kind="step",
+            step=step,
+            epoch=epoch,
+            budget=budget,
+            spent=spent,
+            prompts=prompts,
+            rollouts=rollouts,
+            successes=successes,
+            trials=trials,
+            **counts,
+            metrics=metrics,
+        )
+
+    def validation(self, step, spent, metrics):
+        """One validation, after `step` steps and `spent` training rollouts."""
+        self._write(kind="validation", step=step, spent=spent, metrics=metrics)
+
+    def _write(self, **record):
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def iter_log(path):
+    """(line number, record) of a log, in order, as a stream; `read_log` has what is left out and what is raised."""
+    torn = None
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if torn:
+                raise torn
+            try:
+                record = json.loads(line)
+                record["kind"], record["step"]
+            except (ValueError, TypeError, KeyError) as error:
+                torn = ValueError(f"{path}, line {number} is not a record of an allocation log: {error}")
+                continue
+            yield number, record
+
+
+def read_log(path):
+    """All records of a log, in order. A torn last line (the run was killed while writing) is left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a line before the last is not a record.
+    """
+    return [record for _, record in iter_log(path)]
+
+
+def held_out_accuracy(metrics):
+    """Of a validation's metrics: verl's mean over samples, averaged over data sources; None if there is none.
+
+    With several samples a question verl reports best@k and their spread beside it, which are no accuracy.
+    """
+    values = [value for key, value in metrics.items() if key.startswith("val-core/") and "/mean@" in key]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,114 @@
+"""`cero regret`: how far from the offline optimum?"""
+
+import json
+
+from cero.cli.arguments import numbers, words
+
+HELP = "distance to the offline optimum over the horizon, fixed utilities"
+HORIZONS = [10, 30, 100, 300, 1000, 3000]
+ABLATION_HORIZONS = [10, 40, 300]
+
+
+def add_arguments(parser):
+    parser.add_argument("--allocators", type=words, default=["cero", "cero_resolve"], help="comma list")
+    parser.add_argument(
+        "--utilities", type=words, default=["exp", "rational"], help="comma list of exp,rational,log"
+    )
+    parser.add_argument(
+        "--epochs", type=numbers, help="comma list of horizons (default 10...3000; ablation 10,40,300)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="how many sets of values")
+    parser.add_argument("--prompts", type=int, default=512)
+    parser.add_argument(
+        "--anchor", choices=("last", "equal"), default="last", help="allocator.anchor of cero"
+    )
+    parser.add_argument(
+        "--ablation",
+        action="store_true",
+        help="cero alone: what each mend of the dual iteration does, and its anchors",
+    )
+    parser.add_argument(
+        "--out", help="where the picture goes (default regret.png; ablation: regret-ablation.png)"
+    )
+    parser.add_argument("--json", action="store_true", help="print records (and slopes) as JSON")
+
+
+def run(arguments):
+    (_ablation if arguments.ablation else _regret)(arguments)
+
+
+def _track(jobs):
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(jobs, description="regret", console=Console(stderr=True), transient=True)
+
+
+def _regret(arguments):
+    from rich.console import Console
+
+    from cero.research.theory import regret
+
+    def options(name):
+        # `cero` is bound to reach the optimum only with its own last allocation as anchor.
+        return {"anchor": arguments.anchor} if name == "cero" else {}
+
+    jobs = [
+        (name, utility, epochs, seed)
+        for name in arguments.allocators
+        for utility in arguments.utilities
+        for epochs in arguments.epochs or HORIZONS
+        for seed in range(arguments.seeds)
+    ]
+    records = [regret.run(*job, prompts=arguments.prompts, **options(job[0])) for job in _track(jobs)]
+    picture = regret.plot(records, arguments.out or "regret.png")
+    if arguments.json:
+        print(json.dumps(regret.as_json(records), indent=2))
+        return
+    console = Console()
+    console.print(regret.table(records))
+    console.print(f"Picture: {picture}", soft_wrap=True)
+
+
+def _ablation(arguments):
+    from rich.console import Console
+
+    from cero.research.theory import ablation
+
+    horizons = sorted(arguments.epochs or ABLATION_HORIZONS)
+    jobs = [
+        (row, mode, utility, epochs, seed)
+        for utility in arguments.utilities
+        for mode in ablation.MODES
+        for epochs in horizons
+        for seed in range(arguments.seeds)
+        for row in ablation.ROWS
+    ]
+    # The picture's left panel: one run of the middle horizon each.
+    traced = {
+        (row, "own", arguments.utilities[0], horizons[len(horizons) // 2], 0): row for row in ablation.TRACED
+    }
+    records, demands = [], {}
+    for job in _track(jobs):
+        record, demand = ablation.run(*job, prompts=arguments.prompts)
+        records.append(record)
+        if job in traced:
+            demands[traced[job]] = demand
+    picture = ablation.plot(records, demands, arguments.out or "regret-ablation.png")
+    if arguments.json:
+        print(json.dumps(ablation.as_json(records), indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)  # into a file or a pipe: nothing is cut off
+    for table in ablation.tables(records):
+        console.print(table)
+    for utility in arguments.utilities:
+        tied, above, below = ablation.cliff(utility, prompts=arguments.prompts)
+        console.print(
+            f"{utility}: at the optimum {tied:.0%} of the prompts are priced exactly at the market; there bang-bang "
+            f"demand falls from {below:.1f} to {above:.1f} rollouts per prompt.",
+            soft_wrap=True,
+            highlight=False,
+        )
+    console.print(f"Picture: {picture}", soft_wrap=True)

@@ -1,0 +1,77 @@
+"""`cero report`: what did a run do, or several?"""
+
+import json
+from pathlib import Path
+
+from cero.analysis import comparison
+from cero.analysis.report import Run, find_log, plot, summarise, table
+
+HELP = "table and picture of a run, or of several side by side, from their allocation logs"
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="DIR",
+        help="a run's folder (verl's trainer.default_local_dir) or its allocations.jsonl. Several, or a folder of "
+        "runs such as Hydra's multirun/DATE/TIME: one table and one picture of all",
+    )
+    parser.add_argument(
+        "--out",
+        help="where the picture goes (default: report.png beside the log; of several: in DIR, or here)",
+    )
+    parser.add_argument("--title", help="a title for table and picture")
+    parser.add_argument("--csv", help="of several: write the table to this file, too")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def run(arguments):
+    runs = comparison.find_runs(arguments.runs)
+    if len(runs) == 1 and not arguments.csv:
+        report_one(runs[0], arguments)
+    else:
+        report_several(arguments)
+
+
+def report_one(path, arguments):
+    """A run's own table and picture."""
+    run = Run.read(path)
+    summary = summarise(run)
+    picture = Path(arguments.out) if arguments.out else find_log(path).with_name("report.png")
+    plot(run, picture, title=arguments.title)
+    if arguments.json:
+        print(json.dumps(summary | {"picture": str(picture)}, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(table(summary, title=arguments.title or str(path)))
+    console.print(f"Picture: {picture}", soft_wrap=True)
+
+
+def report_several(arguments):
+    """One table and one picture of all runs."""
+    members, left_out = comparison.gather(arguments.runs)
+    rows, span = comparison.compare(members), comparison.common_range(members)
+    place = Path(arguments.runs[0]) if len(arguments.runs) == 1 else Path()
+    picture = Path(arguments.out) if arguments.out else (place if place.is_dir() else Path()) / "report.png"
+    comparison.plot(members, picture, title=arguments.title)
+    if arguments.csv:
+        comparison.write_csv(rows, arguments.csv)
+    if arguments.json:
+        found = {"runs": rows, "area_over": span, "left_out": left_out, "picture": str(picture)}
+        print(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)  # into a file or a pipe: nothing is cut off
+    title = arguments.title or f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
+    console.print(comparison.table(rows, span, title))
+    for path, why in left_out.items():
+        console.print(f"Left out: {path}: {why}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"Picture: {picture}", soft_wrap=True)
+    if arguments.csv:
+        console.print(f"Table: {arguments.csv}", soft_wrap=True)

@@ -1,0 +1,142 @@
+"""`cero simulate`: which allocator trains a simulated policy best?"""
+
+import json
+from argparse import ArgumentTypeError
+
+from cero.cli.arguments import numbers, words
+from cero.research.simulation.contenders import DEFAULT, NAMED
+from cero.research.simulation.presets import PRESETS
+
+HELP = "allocators on policies that learn without a network: a laboratory, not evidence"
+
+
+def at_least_one(text):
+    """A whole number, 1 or more, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--contenders",
+        type=words,
+        default=DEFAULT,
+        help=f"comma list; the first is the baseline. Of {', '.join(NAMED)}, or any allocator; each may go on with "
+        "/key=value: estimator, weight, history, keep, ratio, count, pass_rates, strength, or an option of the "
+        "allocator (cero/value=signal_hard/estimator=grpo)",
+    )
+    parser.add_argument(
+        "--presets",
+        "--preset",
+        type=words,
+        default=["latent"],
+        help=f"comma list of {', '.join(PRESETS)}; or all",
+    )
+    parser.add_argument(
+        "--budgets", type=numbers, default=[8], help="comma list: rollouts a prompt under uniform"
+    )
+    parser.add_argument("--seeds", type=at_least_one, default=None, help="default: 5 (20 with --check)")
+    parser.add_argument(
+        "--target", type=float, default=None, help="accuracy to reach; default: where the first ends"
+    )
+    parser.add_argument("--prompts", type=at_least_one, default=None, help="default: the preset's")
+    parser.add_argument("--epochs", type=at_least_one, default=None, help="default: the preset's")
+    parser.add_argument(
+        "--batch", type=at_least_one, default=None, help="prompts a step; default: the preset's"
+    )
+    parser.add_argument("--n-min", type=int, default=2)
+    parser.add_argument("--n-max", type=int, default=32)
+    parser.add_argument("--workers", type=at_least_one, default=None, help="processes (default: all cores)")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the order of rules with a small real lab's"
+    )
+    parser.add_argument("--out", default="simulate.png", help="where the picture goes")
+    parser.add_argument("--json", action="store_true", help="print figures and curves as JSON")
+
+
+def run(arguments):
+    (check if arguments.check else compare)(arguments)
+
+
+def bar(jobs, total):
+    """A progress bar on stderr, for `study`."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(jobs, total=total, description="simulate", console=Console(stderr=True), transient=True)
+
+
+def compare(arguments):
+    """Contenders side by side."""
+    from cero.research.simulation import run, show, study
+
+    seeds = arguments.seeds or 5
+    curves = study.study(
+        arguments.contenders,
+        list(PRESETS) if arguments.presets == ["all"] else arguments.presets,
+        arguments.budgets,
+        seeds,
+        progress=bar,
+        workers=arguments.workers,
+        prompts=arguments.prompts,
+        epochs=arguments.epochs,
+        batch=arguments.batch,
+        n_min=arguments.n_min,
+        n_max=arguments.n_max,
+    )
+    summaries = {cell: study.summarise(mine, arguments.target) for cell, mine in study.cells(curves).items()}
+    single = len(summaries) == 1
+    where = (
+        "{}, {} rollouts a prompt".format(*next(iter(summaries))) if single else f"{len(summaries)} settings"
+    )
+    title = f"Simulated policies, {where}, {seeds} seeds"
+    picture = show.plot(curves, arguments.out, title)
+    if arguments.json:
+        records = [
+            {"preset": preset, "budget": budget, "summary": summary}
+            for (preset, budget), summary in summaries.items()
+        ]
+        print(dumped({"cells": records, "curves": run.as_json(curves)}))
+    elif single:
+        tell(show.table(next(iter(summaries.values())), title, arguments.target), f"Picture: {picture}")
+    else:
+        tell(show.matrix(summaries, title), f"Picture: {picture}")
+
+
+def check(arguments):
+    """The laboratory against a real, small one."""
+    from cero.research.simulation import lab
+
+    seeds = arguments.seeds or 20
+    result = lab.check(seeds, progress=bar, workers=arguments.workers)
+    title = (
+        f"Area under the accuracy curve: predicted (preset lab, {seeds} seeds) and measured in a small lab"
+    )
+    picture = lab.plot(result, arguments.out, title)
+    if arguments.json:
+        print(dumped(result))
+    else:
+        tell(lab.table(result, title), lab.sentence(result), f"Picture: {picture}")
+
+
+def tell(*parts):
+    """Print tables and lines."""
+    from rich.console import Console
+
+    console = Console()
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def dumped(data):
+    """`data` as JSON text; what is not a number becomes null."""
+
+    def clean(value):
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        return None if value != value else value
+
+    return json.dumps(clean(data), indent=2, allow_nan=False)

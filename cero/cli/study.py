@@ -1,0 +1,41 @@
+"""`cero study`: which contender trains better, and by how much?"""
+
+import json
+from pathlib import Path
+
+from cero.research.study.plan import SHIPPED
+
+HELP = "tables of runs (cero benchmark) as a report: curves, rollouts to a target, intervals"
+
+
+def add_arguments(parser):
+    parser.add_argument("runs", help="folder of tables, <task>/<contender>/<seed>.csv")
+    parser.add_argument(
+        "--out", help="where report.md, results.json and pictures go (default: beside that folder)"
+    )
+    parser.add_argument(
+        "--champion", default=SHIPPED, help="compared with each other contender (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print results.json")
+
+
+def run(arguments):
+    from cero.research.study.compare import records, summarise
+    from cero.research.study.curves import read_curves
+    from cero.research.study.report import table, write
+
+    curves = read_curves(arguments.runs)
+    written = write(curves, arguments.out or Path(arguments.runs).resolve().parent, arguments.champion)
+    if arguments.json:
+        print(json.dumps(records(curves), indent=1))
+        return
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=220)  # into a file or a pipe: nothing is cut off
+    summaries = summarise(curves)
+    for task, split in dict.fromkeys((s.task, s.split) for s in summaries):
+        mine = [s for s in summaries if (s.task, s.split) == (task, split)]
+        console.print(table(mine, f"{task}, seeds to {split} (accuracy in %; ratio below 1 is better)"))
+    console.print("Written: " + ", ".join(map(str, written)), soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,147 @@
+"""How are real-valued targets made into rollouts that cost exactly the budget, and who keeps count?"""
+
+import numpy as np
+
+ROUNDINGS = ("systematic", "largest_remainder")
+
+
+def check_feasible(budget, prompts, n_min, n_max):
+    """Raise ValueError unless `prompts` prompts with n_min..n_max rollouts each can cost exactly `budget`."""
+    if budget != int(budget):
+        raise ValueError(f"budget={budget} is not a whole number of rollouts")
+    low, high = prompts * n_min, prompts * n_max
+    if budget < low:
+        raise ValueError(
+            f"budget={budget} is below {prompts} prompts x n_min={n_min} = {low}; lower n_min or raise the budget"
+        )
+    if budget > high:
+        raise ValueError(
+            f"budget={budget} is above {prompts} prompts x n_max={n_max} = {high}; raise n_max or lower the budget"
+        )
+
+
+def project_to_sum(targets, budget, n_min, n_max):
+    """Euclidean projection of `targets` onto {x : sum x = budget, n_min <= x <= n_max}.
+
+    It is clip(targets + c, n_min, n_max) for the one shift c (a price, in rollouts) that meets the budget; c
+    is found exactly, from the sorted breakpoints of the piecewise linear sum. Ours; the projection is
+    textbook.
+
+    Parameters
+    ----------
+    targets : float array, shape (n,), finite
+    budget : int, feasible (see `check_feasible`)
+
+    Returns
+    -------
+    float array, shape (n,), summing to `budget` up to rounding error.
+    """
+    targets = np.asarray(targets, np.float64)
+    if targets.size == 0:
+        return targets.copy()
+    # sum(c) rises with slope = number of prompts strictly between their bounds.
+    ordered = -np.sort(-targets)
+    breaks = np.concatenate([n_min - ordered, n_max - ordered])
+    order = np.argsort(breaks, kind="stable")  # of two ascending runs: a merge
+    breaks = breaks[order]
+    slope = np.cumsum(np.where(order < targets.size, 1, -1))
+    sums = n_min * targets.size + np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(breaks))])
+    at = int(np.clip(np.searchsorted(sums, budget, side="right") - 1, 0, breaks.size - 1))
+    shift = breaks[at] + ((budget - sums[at]) / slope[at] if slope[at] > 0 else 0.0)
+    return np.clip(targets + shift, n_min, n_max)
+
+
+def round_to_sum(targets, budget, n_min, n_max, rng=None, rounding="systematic"):
+    """Integers next to `targets` that sum to `budget` exactly and stay within [n_min, n_max].
+
+    Parameters
+    ----------
+    targets : float array, shape (n,), within [n_min, n_max], summing to `budget` (see `project_to_sum`)
+    rng : numpy.random.Generator, needed by "systematic"
+    rounding : "systematic" rounds up with probability equal to the fraction (unbiased: E[n] = target), by one
+        uniform draw along the cumulated fractions; "largest_remainder" gives the rest to the largest
+        fractions, ties to the earlier prompt (deterministic, biased).
+
+    Returns
+    -------
+    int64 array, shape (n,)
+    """
+    targets = np.asarray(targets, np.float64)
+    if targets.size == 0:
+        return np.zeros(0, np.int64)
+    counts = np.floor(targets + 1e-9).astype(np.int64)
+    fractions = np.clip(targets - counts, 0.0, 1.0)
+    rest = int(budget - counts.sum())
+    if rest > 0:
+        if rounding == "systematic":
+            cumulated = np.cumsum(fractions)
+            cumulated *= rest / cumulated[-1]  # the sum is `rest` but for float error; make it exact
+            ticks = np.floor(cumulated - rng.random()).astype(np.int64) + 1
+            ticks[-1] = rest
+            counts += np.diff(ticks, prepend=0)
+        else:
+            counts[np.argsort(-fractions, kind="stable")[:rest]] += 1
+    counts = np.clip(counts, n_min, n_max)
+    # Float error can leave single rollouts over; give or take them where there is room.
+    gap = int(budget - counts.sum())
+    if gap:
+        room = np.flatnonzero(counts < n_max if gap > 0 else counts > n_min)
+        room = room[np.argsort(-np.sign(gap) * (targets - counts)[room], kind="stable")]
+        while gap:
+            step = room[: abs(gap)]
+            counts[step] += np.sign(gap)
+            gap = int(budget - counts.sum())
+            room = room[counts[room] < n_max] if gap > 0 else room[counts[room] > n_min]
+    return counts
+
+
+class Ledger:
+    """What was spent, of how much. `total` is None where no global budget was set."""
+
+    def __init__(self, total=None):
+        if total is not None and (total != int(total) or total < 0):
+            raise ValueError(f"total_budget={total} must be a whole number of rollouts, 0 or more, or None")
+        self.total = None if total is None else int(total)
+        self.spent = 0
+
+    @property
+    def left(self):
+        """Rollouts left; None without a global budget."""
+        return None if self.total is None else self.total - self.spent
+
+    def check(self, rollouts):
+        """Raise ValueError if spending `rollouts` more would break the global budget."""
+        if self.total is not None and self.spent + rollouts > self.total:
+            raise ValueError(
+                f"budget={rollouts} would bring the run to {self.spent + rollouts} rollouts, over its "
+                f"total_budget={self.total} ({self.left} left); raise total_budget or ask for less"
+            )
+
+    def spend(self, rollouts):
+        """Count `rollouts` as spent, whatever becomes of them."""
+        self.check(rollouts)
+        self.spent += int(rollouts)
+
+    def refund(self, rollouts):
+        """Give back what was reserved and not launched."""
+        if not 0 <= rollouts <= self.spent:
+            raise ValueError(f"can't refund {rollouts} of {self.spent} rollouts spent")
+        self.spent -= int(rollouts)
+
+    def state_dict(self):
+        return {"spent": self.spent, "total": self.total}
+
+    def check_state(self, state):
+        """Raise ValueError unless `state` fits: spent within this run's total (the configured one counts)."""
+        spent = state["spent"]
+        if not isinstance(spent, int) or spent < 0:
+            raise ValueError(f"ledger: spent={spent!r} must be an integer, 0 or more")
+        if self.total is not None and spent > self.total:
+            raise ValueError(
+                f"ledger: the saved run had spent {spent} rollouts, over this run's total_budget={self.total}; "
+                "train for more steps, or start a new run"
+            )
+
+    def load_state_dict(self, state):
+        self.check_state(state)
+        self.spent = state["spent"]

@@ -1,0 +1,222 @@
+"""Which row of the tables belongs to a prompt?
+
+A prompt is known by a 64-bit id. `PromptTable` maps ids to rows of a struct of arrays, by an open-addressing
+hash index, all in NumPy: ten million prompts cost one int32 slot array beside the columns, and a look-up is a
+few vectorised probes whatever the table's size.
+"""
+
+import hashlib
+
+import numpy as np
+
+_MULTIPLIER = np.uint64(
+    0x9E3779B97F4A7C15
+)  # 2**64 / golden ratio: Fibonacci hashing spreads ids that are not random
+_MIN_SLOTS_LOG2 = 11
+_CHUNK = 2**18  # rows indexed at a time: the temporaries stay small beside the table
+_GROWTH = 1.25  # columns grow by a quarter: the spare room stays small at ten million prompts
+
+
+def prompt_id(*parts):
+    """Content id of a prompt: the first 8 bytes of BLAKE2b over its parts.
+
+    Parameters
+    ----------
+    *parts : str or bytes
+        Whatever makes the prompt what it is (data source, messages, answer). Lengths are hashed too, so
+        ("ab", "c") and ("a", "bc") differ.
+
+    Returns
+    -------
+    int
+        In [0, 2**64). Two different prompts collide with probability about N**2 / 2**65: 3e-6 at ten million.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else bytes(part)
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def as_prompt_ids(prompt_ids):
+    """Turn a sequence of str, or of integers in [0, 2**64), into a uint64 array of shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If the sequence is not one-dimensional, mixes kinds, or holds anything but str or unsigned integers.
+    """
+    array = prompt_ids if isinstance(prompt_ids, np.ndarray) else np.asarray(list(prompt_ids), dtype=object)
+    if array.ndim != 1:
+        raise ValueError(
+            f"prompt_ids has shape {array.shape}; give a one-dimensional sequence of str or uint64"
+        )
+    if array.dtype == np.uint64 or array.size == 0:
+        return array.astype(np.uint64)
+    if array.dtype.kind in "iu":
+        if array.min() < 0:
+            raise ValueError(f"prompt_ids holds {array.min()}; integer ids must lie in [0, 2**64)")
+        return array.astype(np.uint64)
+    kinds = {type(value) for value in array.tolist()}
+    if kinds <= {str}:
+        return np.fromiter((prompt_id(value) for value in array.tolist()), dtype=np.uint64, count=array.size)
+    if kinds <= {int, np.uint64, np.int64} and all(0 <= int(value) < 2**64 for value in array):
+        return np.fromiter((int(value) for value in array), dtype=np.uint64, count=array.size)
+    raise ValueError(
+        f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; give only str, or only integers in [0, 2**64)"
+    )
+
+
+def sort_ids(ids):
+    """Order of `ids`, and `ids` in that order; equal ids keep the order they came in. (int64, uint64), shape (n,)."""
+    order = np.argsort(ids)  # a few times as fast as a stable sort, which only repeats need (below)
+    ordered = ids[order]
+    equal = ordered[1:] == ordered[:-1]
+    if equal.any():
+        repeated = np.append(equal, False) | np.append(False, equal)
+        within = order[repeated]
+        order[repeated] = within[np.lexsort((within, ordered[repeated]))]
+    return order, ordered
+
+
+def merge_repeats(keys, *arrays):
+    """Distinct `keys`, how often each occurs, and the sums of each of `arrays` over a key's occurrences.
+
+    keys : shape (n,), equal ones adjacent (sorted, or rows of sorted ids); arrays : shape (n,) each, integer
+    or float. Returns (distinct keys, times, *sums), all of shape (m,), in the order of `keys`, each of its
+    array's dtype.
+    """
+    first = np.ones(keys.size, bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    if first.all():
+        return keys, np.ones(keys.size, np.int64), *arrays
+    group = np.cumsum(first) - 1
+    sums = (np.bincount(group, array).astype(array.dtype) for array in arrays)
+    return keys[first], np.bincount(group), *sums
+
+
+class PromptTable:
+    """Columns of per-prompt numbers, addressed by prompt id.
+
+    Parameters
+    ----------
+    columns : dict of str to (dtype, fill value)
+        The columns; each is an attribute-like entry of `table[name]`, an array of shape (size,), in the order
+        in which prompts were added.
+
+    Memory: the columns' item sizes + 8 bytes of id, times at most 1.25 for growth, + at most 11.5 bytes of
+    index.
+    """
+
+    def __init__(self, columns):
+        self._spec = {"id": (np.uint64, 0), **columns}
+        self.size = 0
+        self._data = {name: np.empty(0, dtype) for name, (dtype, _) in self._spec.items()}
+        self._rebuild(_MIN_SLOTS_LOG2)
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, name):
+        """The column `name`: a writable view of shape (size,)."""
+        return self._data[name][: self.size]
+
+    @property
+    def nbytes(self):
+        """Bytes held, spare room and index included."""
+        return self._slots.nbytes + sum(array.nbytes for array in self._data.values())
+
+    def rows(self, ids):
+        """Rows of `ids` (uint64, shape (n,)); -1 where the prompt is unknown. Returns int64, shape (n,)."""
+        rows = np.full(ids.size, -1, np.int64)
+        if not self.size:
+            return rows
+        pending, position = np.arange(ids.size), self._home(ids)
+        known = self._data["id"]
+        while pending.size:
+            found = self._slots[position].astype(np.int64)
+            rows[pending] = (
+                found  # the prompt's, or -1: the end of its probes; another's is overwritten further on
+            )
+            # An unknown id ends at the first empty slot; nothing is ever deleted, so that is exact.
+            again = np.flatnonzero((found >= 0) & (known[found] != ids[pending]))
+            pending, position = pending[again], (position[again] + 1) & self._mask
+        return rows
+
+    def add(self, ids):
+        """Rows of `ids`, adding those that are unknown. Returns int64, shape (n,)."""
+        rows = self.rows(ids)
+        missing = rows < 0
+        if missing.any():
+            new, inverse = np.unique(ids[missing], return_inverse=True)
+            first = self.size
+            self.reserve(first + new.size)
+            self.size += new.size
+            for name, (_, fill) in self._spec.items():
+                self[name][first:] = new if name == "id" else fill
+            self._insert(np.arange(first, self.size))
+            rows[missing] = first + inverse
+        return rows
+
+    def reserve(self, size):
+        """Make room for `size` prompts, so that adding them later moves nothing."""
+        capacity = self._data["id"].size
+        if size > capacity:
+            capacity = max(size, int(capacity * _GROWTH), 1024)
+            for name, (dtype, _) in self._spec.items():
+                grown = np.empty(capacity, dtype)
+                grown[: self.size] = self._data[name][: self.size]
+                self._data[name] = grown
+        log2 = max(_MIN_SLOTS_LOG2, int(np.ceil(np.log2(max(size, 1) / 0.7))))
+        if log2 > self._log2:
+            self._rebuild(log2)
+
+    def columns(self):
+        """Copies of all columns, "id" among them."""
+        return {name: self[name].copy() for name in self._spec}
+
+    def check_columns(self, columns):
+        """Raise ValueError unless `columns` could be loaded: same names, one length, right dtypes, distinct ids."""
+        if set(columns) != set(self._spec):
+            raise ValueError(
+                f"prompt table has columns {sorted(columns)}; this allocator needs {sorted(self._spec)}"
+            )
+        size = len(columns["id"])
+        for name, (dtype, _) in self._spec.items():
+            array = np.asarray(columns[name])
+            if array.shape != (size,) or array.dtype != np.dtype(dtype):
+                raise ValueError(
+                    f"prompt table column {name!r} has shape {array.shape} and dtype {array.dtype}; "
+                    f"needs ({size},) and {np.dtype(dtype)}"
+                )
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"prompt table column {name!r} holds a value that is not finite")
+        ordered = np.sort(columns["id"])  # far faster than np.unique, which hashes
+        if (ordered[1:] == ordered[:-1]).any():
+            raise ValueError("prompt table column 'id' holds a prompt twice")
+
+    def load(self, columns):
+        """Replace everything by `columns` (as given by `columns()`, and checked)."""
+        self.check_columns(columns)
+        self._data = {name: np.array(columns[name], dtype) for name, (dtype, _) in self._spec.items()}
+        self.size = self._data["id"].size
+        self._log2 = 0
+        self.reserve(self.size)
+
+    def _home(self, ids):
+        return ((ids * _MULTIPLIER) >> self._shift).view(np.int64)  # indexing by uint64 would copy
+
+    def _rebuild(self, log2):
+        self._log2, self._mask, self._shift = log2, (1 << log2) - 1, np.uint64(64 - log2)
+        self._slots = np.full(1 << log2, -1, np.int32)
+        for first in range(0, self.size, _CHUNK):
+            self._insert(np.arange(first, min(first + _CHUNK, self.size)))
+
+    def _insert(self, rows):
+        position = self._home(self._data["id"][rows])
+        while rows.size:
+            free = self._slots[position] < 0
+            self._slots[position[free]] = rows[free]  # of rows that want one slot, the last written stays
+            placed = self._slots[position] == rows
+            rows, position = rows[~placed], (position[~placed] + 1) & self._mask

@@ -1,0 +1,135 @@
+"""Of the rollouts of a step, which are trained on? Rules of selection, vectorised over groups."""
+
+import numpy as np
+
+
+def _rank(groups, key):
+    """Rank of each rollout in its group by ascending `key`: int64 array, shape of `groups`, from 0."""
+    order = np.lexsort((key, groups))
+    start = np.concatenate([[0], np.cumsum(np.bincount(groups))])
+    rank = np.empty(groups.size, np.int64)
+    rank[order] = np.arange(groups.size) - start[groups[order]]
+    return rank
+
+
+def keep_all(rewards, groups, lengths, rng, *, ratio, count):
+    """Everything."""
+    return np.ones(rewards.size, bool)
+
+
+def keep_aero(rewards, groups, lengths, rng, *, ratio, count):
+    """AERO's selective rejection (arXiv 2602.14338, at second hand).
+
+    A group less than half right keeps all its c right rollouts and round(ratio x c) of the wrong ones, drawn
+    at random; ratio = 1 is the published optimum. A homogeneous group keeps `count` (published: 4). Others
+    stay whole.
+    """
+    right = rewards > 0.5
+    sizes = np.bincount(groups)
+    correct = np.bincount(groups, right, sizes.size).astype(np.int64)
+    allowed = np.full(sizes.size, np.iinfo(np.int64).max)
+    rejecting = (correct > 0) & (2 * correct < sizes)
+    allowed[rejecting] = np.maximum(np.rint(ratio * correct[rejecting]), 1).astype(np.int64)
+    homogeneous = (correct == 0) | (correct == sizes)
+    draw = rng.random(rewards.size)
+    wrong_rank = _rank(groups, np.where(right, 2.0, draw))  # the wrong come first, in random order
+    kept = right | (wrong_rank < allowed[groups])
+    return np.where(homogeneous[groups], _rank(groups, draw) < count, kept)
+
+
+def keep_balanced(rewards, groups, lengths, rng, *, ratio, count):
+    """Reinforce-Ada's down-sampling (arXiv 2510.04996): `count` a group, half right and half wrong.
+
+    Where one half is short, the other fills up; smaller groups stay whole. Drawn at random.
+    """
+    right = rewards > 0.5
+    draw = rng.random(rewards.size)
+    sizes = np.bincount(groups)
+    correct = np.bincount(groups, right, sizes.size).astype(np.int64)
+    wrong = sizes - correct
+    half = count // 2
+    take_right = np.minimum(correct, np.maximum(half, count - wrong))
+    take_wrong = np.minimum(wrong, count - take_right)
+    rank_right = _rank(groups, np.where(right, draw, 2.0))
+    rank_wrong = _rank(groups, np.where(right, 2.0, draw))
+    return np.where(right, rank_right < take_right[groups], rank_wrong < take_wrong[groups])
+
+
+def keep_pods(rewards, groups, lengths, rng, *, ratio, count):
+    """PODS (arXiv 2504.13818): the `count` rollouts of a group with the greatest reward variance.
+
+    They are always some of the lowest and some of the highest rewards: every split is tried. Ties break at
+    random.
+    """
+    sizes = np.bincount(groups)
+    rank = _rank(groups, rewards + 1e-9 * rng.random(rewards.size))  # rewards are in [0, 1]: only ties move
+    order = np.argsort(groups * (rewards.size + 1) + rank)
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    first = np.concatenate([[0.0], np.cumsum(rewards[order])])
+    second = np.concatenate([[0.0], np.cumsum(rewards[order] ** 2)])
+    m = np.minimum(count, sizes)
+    best, low_of_best = np.full(sizes.size, -np.inf), np.zeros(sizes.size, np.int64)
+    for low in range(count + 1):
+        fits = low <= m
+        low_end, high_start = start[:-1] + np.minimum(low, m), start[1:] - (m - np.minimum(low, m))
+        total = first[low_end] - first[start[:-1]] + first[start[1:]] - first[high_start]
+        square = second[low_end] - second[start[:-1]] + second[start[1:]] - second[high_start]
+        spread = np.where(fits, square - total**2 / np.maximum(m, 1), -np.inf)
+        better = spread > best + 1e-12
+        best, low_of_best = np.where(better, spread, best), np.where(better, low, low_of_best)
+    return (rank < low_of_best[groups]) | (rank >= (sizes - (m - low_of_best))[groups])
+
+
+def keep_gfpo_length(rewards, groups, lengths, rng, *, ratio, count):
+    """GFPO (arXiv 2508.09726): the `count` shortest rollouts of a group."""
+    return _rank(groups, lengths + 1e-3 * rng.random(rewards.size)) < count
+
+
+def keep_gfpo_efficiency(rewards, groups, lengths, rng, *, ratio, count):
+    """GFPO (arXiv 2508.09726), token efficiency: the `count` rollouts of a group with most reward per token."""
+    return _rank(groups, -rewards / np.maximum(lengths, 1) + 1e-12 * rng.random(rewards.size)) < count
+
+
+KEEP = {
+    "all": keep_all,
+    "aero": keep_aero,
+    "balanced": keep_balanced,
+    "pods": keep_pods,
+    "gfpo_length": keep_gfpo_length,
+    "gfpo_efficiency": keep_gfpo_efficiency,
+}
+
+
+def kept(rule, rewards, groups, lengths, rng, *, ratio=1.0, count=4):
+    """Which rollouts are trained on.
+
+    Parameters
+    ----------
+    rule : a key of KEEP
+    rewards : float array, shape (r,), in [0, 1]; above 1/2 is right
+    groups : int array, shape (r,), in [0, g)
+    lengths : int array, shape (r,): response tokens
+    rng : numpy.random.Generator
+    ratio : float > 0, of `aero`; count : int >= 1, rollouts that a group keeps (`aero`: a homogeneous one)
+
+    Returns
+    -------
+    bool array, shape (r,); a group never loses all its rollouts.
+
+    Raises
+    ------
+    ValueError
+        For an unknown rule, or options out of range.
+    """
+    if rule not in KEEP:
+        raise ValueError(f"keep rule {rule!r} is not known; choose one of {', '.join(KEEP)}")
+    if not ratio > 0:
+        raise ValueError(f"ratio={ratio} must be above 0")
+    if count != int(count) or count < 1:
+        raise ValueError(f"count={count} must be a whole number of rollouts, 1 or more")
+    rewards, groups = np.asarray(rewards, np.float64), np.asarray(groups, np.int64)
+    if not rewards.size:
+        return np.zeros(0, bool)
+    return KEEP[rule](
+        rewards, groups, np.asarray(lengths, np.float64), rng, ratio=float(ratio), count=int(count)
+    )

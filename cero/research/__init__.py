@@ -1,0 +1,1 @@
+"""Studies of allocators: benchmarks, simulation, theory, speed. Nothing of the product imports this."""

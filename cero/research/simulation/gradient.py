@@ -1,0 +1,90 @@
+"""What does a step's sample teach? The gradient of each group's logit, under training's advantages and selections."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cero.estimators.advantage import Groups, advantages, known_so_far
+from cero.estimators.keep import kept
+
+
+class Rollouts(NamedTuple):
+    """The rollouts of a step.
+
+    group : place of each one's prompt in the step, int array, shape (r,); reward : 0.0 or 1.0, as the
+    verifier says;
+    right : whether it truly is, bool; round : in which of its prompt's rounds it was drawn; size : prompts in
+    the step
+    """
+
+    group: np.ndarray
+    reward: np.ndarray
+    right: np.ndarray
+    round: np.ndarray
+    size: int
+
+    @classmethod
+    def of_counts(cls, counts, size):
+        """From (prompt, round, rollouts, right, missed, faked) of each draw, six int arrays of one shape.
+
+        missed : right rollouts that the verifier failed; faked : wrong ones that it passed.
+        """
+        prompt, rounds, n, right, missed, faked = counts
+        kinds = np.stack([right - missed, missed, faked, n - right - faked], axis=1).ravel()
+        at = np.repeat(np.arange(kinds.size), kinds)
+        draw, kind = at // 4, at % 4
+        return cls(prompt[draw], np.isin(kind, (0, 2)).astype(float), kind < 2, rounds[draw], size)
+
+    @property
+    def n(self):
+        """Rollouts of each prompt, shape (size,)."""
+        return np.bincount(self.group, minlength=self.size)
+
+    @property
+    def rewarded(self):
+        """Rollouts of each prompt with reward 1: all that a trainer can see of those that are right."""
+        return np.bincount(self.group, self.reward, self.size)
+
+    @property
+    def signal(self):
+        """Whether both rewards occur in the group; bool, shape (size,)."""
+        return (self.rewarded > 0) & (self.rewarded < self.n)
+
+
+def group_gradient(rollouts, p, history_mean, contender, rollouts_per_prompt, rng):
+    """sum_j A_ij (c_ij - p_i) of each group over the rollouts that are kept, divided by their number.
+
+    rollouts : `Rollouts`; p : success probabilities under which they were sampled, history_mean : the
+    posterior's mean before the step, in (0, 1), both of shape (size,); contender : has `estimator`, `weight`,
+    `history` (of `cero.estimators.advantage`), `keep`, `ratio`, `count` (of `cero.estimators.keep`); rng :
+    for rules that draw what they keep.
+
+    Returns (float array of shape (size,), number of rollouts with an advantage other than 0).
+    """
+    rounds = rollouts.round if contender.estimator == "posterior" else None
+    trials, successes = known_so_far(rollouts.reward, rollouts.group, rounds)
+    stays = slice(None)
+    if contender.keep != "all":
+        lengths = np.ones(rollouts.group.size)  # a rollout is a rollout here
+        stays = kept(
+            contender.keep,
+            rollouts.reward,
+            rollouts.group,
+            lengths,
+            rng,
+            ratio=contender.ratio,
+            count=contender.count,
+        )
+    group = rollouts.group[stays]
+    if not group.size:
+        return np.zeros(rollouts.size), 0
+    advantage = advantages(
+        contender.estimator,
+        Groups(rollouts.reward[stays], group, rollouts.size, trials[stays], successes[stays]),
+        history_mean,
+        prompt_weight=contender.weight,
+        rollouts_per_prompt=rollouts_per_prompt,
+        history=contender.history,
+    )
+    score = rollouts.right[stays] - p[group]
+    return np.bincount(group, advantage * score, rollouts.size) / group.size, int((advantage != 0).sum())

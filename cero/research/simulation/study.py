@@ -1,0 +1,98 @@
+"""Many runs at once: contenders x presets x budgets x seeds, and what they add up to."""
+
+from concurrent.futures import ProcessPoolExecutor
+from os import cpu_count
+
+import numpy as np
+
+from cero.research.simulation.contenders import parse
+from cero.research.simulation.presets import PRESETS
+from cero.research.simulation.run import area, gain, reach, run
+
+
+def _job(arguments):
+    contender, preset, seed, options = arguments
+    return run(contender, preset, seed, **options)
+
+
+def study(labels, presets, budgets, seeds, progress=lambda jobs, total: jobs, workers=None, **options):
+    """Run every contender in every preset at every budget with every seed (0..seeds-1); returns curves, in that order.
+
+    labels : see `contenders.parse`; presets : keys of PRESETS; budgets : rollouts per prompt and epoch;
+    `options` go to `run`. `progress(jobs, total)` wraps the iterator of finished jobs; `workers` processes
+    (default: all cores). Raises ValueError before anything runs if a contender, preset or option can't be.
+    """
+    contenders = [parse(label) for label in labels]
+    unknown = [preset for preset in presets if preset not in PRESETS]
+    if unknown:
+        raise ValueError(f"preset {unknown[0]!r} is not known; choose of {', '.join(PRESETS)}, or all")
+    bounds = {key: options[key] for key in ("n_min", "n_max") if key in options}
+    for contender in contenders:
+        for budget in budgets:
+            try:
+                contender.make(rollouts_per_prompt=budget, epochs=2, seed=0, **bounds)
+            except ValueError as error:
+                raise ValueError(f"contender {contender.label!r}: {error}") from error
+    jobs = [
+        (contender, preset, seed, options | {"rollouts_per_prompt": budget})
+        for preset in presets
+        for budget in budgets
+        for contender in contenders
+        for seed in range(seeds)
+    ]
+    workers = workers or cpu_count() or 1
+    if workers == 1:
+        return list(progress(map(_job, jobs), len(jobs)))
+    with ProcessPoolExecutor(workers) as pool:
+        return list(progress(pool.map(_job, jobs), len(jobs)))
+
+
+def cells(curves):
+    """Curves by (preset, budget), in order of first appearance: a dict of lists."""
+    found = {}
+    for curve in curves:
+        found.setdefault((curve.preset, curve.budget), []).append(curve)
+    return found
+
+
+def interval(values, level=0.95):
+    """Mean and its Student t interval: (mean, low, high); the ends are nan for a single value, all for none or nan."""
+    from scipy import stats
+
+    values = np.asarray(values, float)
+    if not values.size or not np.isfinite(values).all():
+        return (float("nan"),) * 3
+    mean = float(values.mean())
+    if values.size < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.t.ppf(0.5 + level / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size))
+    return mean, mean - half, mean + half
+
+
+def summarise(curves, target=None):
+    """A dict of figures for each label of one cell; the first label is the baseline, seeds are paired with its.
+
+    target : accuracy to reach; None: what the baseline ends at, seed by seed. Each label gets, as (mean, low,
+    high) unless said: auc; final; gain (auc minus the baseline's, over the rollouts that both spent); reach
+    (rollouts to the target, nan where some seed never got there); ratio (reach over the baseline's); reached
+    (share of seeds that did); signal (mean share of groups with signal); seeds (their number).
+    """
+    baseline = {curve.seed: curve for curve in curves if curve.label == curves[0].label}
+    targets = {seed: curve.accuracy[-1] if target is None else target for seed, curve in baseline.items()}
+    first = {seed: reach(curve, targets[seed]) for seed, curve in baseline.items()}
+    summary = {}
+    for label in dict.fromkeys(curve.label for curve in curves):
+        mine = [curve for curve in curves if curve.label == label]
+        reached = np.array([reach(curve, targets[curve.seed]) for curve in mine])
+        to_beat = np.array([first[curve.seed] for curve in mine])
+        summary[label] = {
+            "auc": interval([area(curve) for curve in mine]),
+            "final": interval([curve.accuracy[-1] for curve in mine]),
+            "gain": interval([gain(curve, baseline[curve.seed]) for curve in mine]),
+            "reach": interval(reached),
+            "ratio": interval(np.divide(reached, to_beat, out=np.ones_like(reached), where=to_beat != 0)),
+            "reached": float(np.isfinite(reached).mean()),
+            "signal": float(np.mean([np.mean(curve.signal) for curve in mine])),
+            "seeds": len(mine),
+        }
+    return summary

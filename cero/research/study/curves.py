@@ -1,0 +1,143 @@
+"""How well did one run train? Its learning curve over a grid of rollouts that all runs of a task share.
+
+A validation is sampled and therefore noisy. What is read off a single place of a curve (the end, where it
+reaches a target) is read off the mean of that place and the one an interval before, for all contenders alike.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.integrate import trapezoid
+
+from cero.research.study.plan import BASELINE
+from cero.research.study.tables import read_table
+
+GROUPS = ("main", "peer", "ablation")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run, up to the budget.
+
+    task, contender, group, split : str; seed : int
+    budget, interval : rollouts; the places of the grid are 0, interval, ... budget
+    accuracy : held-out accuracy at the grid's places, shape (k,), linear between validations. A run that ends
+    before
+        the budget stays at its last one.
+    tokens, seconds : generated and passed until there, shape (k,)
+    rollouts, tokens_trained : in all; step_seconds : median of its steps
+    warm_start : digest of the model it began with; "" where that was not recorded
+    """
+
+    task: str
+    contender: str
+    group: str
+    split: str
+    seed: int
+    budget: float
+    interval: float
+    accuracy: np.ndarray
+    tokens: np.ndarray
+    seconds: np.ndarray
+    rollouts: float
+    tokens_trained: float
+    step_seconds: float
+    warm_start: str = ""
+
+    @property
+    def match(self):
+        """Runs are compared one by one where this is the same."""
+        return self.task, self.split, self.seed, self.warm_start
+
+    @property
+    def grid(self):
+        return self.interval * np.arange(self.accuracy.size)
+
+    @property
+    def smooth(self):
+        """Mean of each place and the one before it; the first as it is."""
+        before = np.concatenate([self.accuracy[:1], self.accuracy[:-1]])
+        return (self.accuracy + before) / 2
+
+    @property
+    def final(self):
+        """Accuracy at the end: the mean of the grid's last two places."""
+        return float(self.smooth[-1])
+
+    @property
+    def area(self):
+        """Mean accuracy over the budget: the area under the curve by trapezoids, over the budget."""
+        return float(trapezoid(self.accuracy, self.grid) / self.budget)
+
+    def reach(self, target):
+        """Rollouts at which the smooth curve first reaches `target`, linear in between; nan if it never does."""
+        above = np.flatnonzero(self.smooth >= target)
+        if not above.size:
+            return float("nan")
+        k = above[0]
+        if k == 0:
+            return 0.0
+        low, high = self.smooth[k - 1], self.smooth[k]
+        return float(self.grid[k - 1] + self.interval * (target - low) / (high - low))
+
+
+def make_curve(table, about):
+    """A curve from a table's columns (see `tables.read_table`) and the dict of its .json.
+
+    Raises ValueError if it was validated less than twice.
+    """
+    spent = table["rollouts_spent"]
+    validated = np.isfinite(table["accuracy"])
+    if validated.sum() < 2:
+        raise ValueError("a curve needs two validations at least; was trainer.test_freq set?")
+    budget, interval = float(about["budget"]), float(about["interval"])
+    grid = interval * np.arange(round(budget / interval) + 1)
+
+    def until(column):
+        total = np.concatenate([[0.0], np.nancumsum(table[column][table["step"] > 0])])
+        return np.interp(grid, np.concatenate([[0.0], spent[table["step"] > 0]]), total)
+
+    return Curve(
+        task=about["task"],
+        contender=about["contender"],
+        group=about["group"],
+        split=about["split"],
+        seed=about["seed"],
+        budget=budget,
+        interval=interval,
+        accuracy=np.interp(grid, spent[validated], table["accuracy"][validated]),
+        tokens=until("tokens"),
+        seconds=until("seconds"),
+        rollouts=float(min(spent[-1], budget)),
+        tokens_trained=float(until("tokens_trained")[-1]),
+        step_seconds=float(np.nanmedian(table["seconds"])),
+        warm_start=about.get("warm_start") or "",
+    )
+
+
+def read_curves(folder):
+    """All curves under `folder`, which holds <task>/<contender>/<seed>.csv.
+
+    By task; in each the baseline, main contenders, peers, ablations; by seed.
+
+    Raises FileNotFoundError if there is none, ValueError naming the file that can't be read.
+    """
+    paths = sorted(Path(folder).glob("*/*/*.csv"))
+    if not paths:
+        raise FileNotFoundError(f"no tables of runs under {folder}; `cero benchmark` makes them")
+    curves = []
+    for path in paths:
+        try:
+            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            curves.append(make_curve(read_table(path), about))
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{path}: {error!r}") from error
+
+    def order(curve):
+        kind = curve.group.partition(":")[0]
+        rank = GROUPS.index(kind) if kind in GROUPS else len(GROUPS)
+        return curve.task, curve.contender != BASELINE, rank, curve.group, curve.contender, curve.seed
+
+    return sorted(curves, key=order)

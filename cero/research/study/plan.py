@@ -1,0 +1,227 @@
+"""Which runs are there? Tasks x contenders x seeds, read from two yaml files.
+
+Nothing of a task or contender is known here: both are lists of Hydra overrides. `{data}` stands for the
+task's prepared folder, `{seed}` for the run's seed.
+"""
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+BASELINE = "grpo"
+SHIPPED = "cero-n1"  # what the others are compared with one by one
+SPLITS = ("tune", "confirm")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is trained on.
+
+    name, about : str; in_study : bool, whether it is among the tasks that run when none is named
+    prepare : tuple of words, the command that makes the folder {data}; run from the checkout's root
+    seeds : dict of split ("tune", "confirm") -> tuple of int
+    overrides : tuple of str
+    """
+
+    name: str
+    about: str
+    prepare: tuple
+    seeds: dict
+    overrides: tuple
+    in_study: bool = True
+
+    def number(self, key):
+        """The whole number that the task's overrides give `key`. Raises ValueError if there is none."""
+        text = lookup(self.overrides, key)
+        if text is None or not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"task {self.name!r}: {key}={text} must be given as a whole number, 1 or more")
+        return int(text)
+
+    @property
+    def step_rollouts(self):
+        return self.number("data.train_batch_size") * self.number("actor_rollout_ref.rollout.n")
+
+    @property
+    def steps(self):
+        return self.number("trainer.total_training_steps")
+
+    @property
+    def budget(self):
+        """Rollouts that each run may sample."""
+        return self.steps * self.step_rollouts
+
+    @property
+    def interval(self):
+        """Rollouts between two validations of uniform spending."""
+        return self.number("trainer.test_freq") * self.step_rollouts
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who competes.
+
+    label, about : str; group : "main", "peer" or "ablation:<name>"
+    overrides : tuple of str, of its base (another label) first
+    steps : float >= 1, times the task's steps. A contender that leaves rollouts of a step unspent has a
+    budget for
+        more of them; its run is ended where the task's budget is used up.
+    """
+
+    label: str
+    about: str
+    group: str
+    overrides: tuple
+    steps: float = 1.0
+
+    @property
+    def allocator(self):
+        """Name of its allocator."""
+        return lookup(self.overrides, "allocator") or "cero"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: `overrides` are complete but for {data}."""
+
+    task: Task
+    contender: Contender
+    seed: int
+    split: str
+    overrides: tuple
+
+    @property
+    def name(self):
+        return f"{self.task.name}/{self.contender.label}/{self.seed}"
+
+
+def lookup(overrides, key):
+    """The value (str) that a list of Hydra overrides gives `key`, the last if several, or None."""
+    values = [value for name, _, value in (override.partition("=") for override in overrides) if name == key]
+    return values[-1] if values else None
+
+
+def _read(path):
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no yaml: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must be a mapping")
+    return content
+
+
+def _only(where, entry, *keys):
+    """Refuse keys that would silently do nothing."""
+    unknown = sorted(set(entry) - set(keys))
+    if unknown:
+        raise ValueError(f"{where}: {unknown[0]!r} is not known; there are {', '.join(keys)}")
+
+
+def read_tasks(path):
+    """Tasks by name. Raises ValueError naming what is wrong, FileNotFoundError without the file."""
+    content = _read(path)
+    _only(path, content, "common", "tasks")
+    tasks = {}
+    for name, entry in content["tasks"].items():
+        where = f"{path}, task {name!r}"
+        _only(where, entry, "about", "prepare", "seeds", "overrides", "in_study")
+        _only(f"{where}, seeds", entry["seeds"], *SPLITS)
+        task = tasks[name] = Task(
+            name=name,
+            about=entry["about"],
+            prepare=tuple(shlex.split(entry["prepare"])),
+            seeds={split: tuple(seeds) for split, seeds in entry["seeds"].items()},
+            overrides=(*content.get("common", ()), *entry["overrides"]),
+            in_study=entry.get("in_study", True),
+        )
+        if task.budget % task.interval:
+            raise ValueError(
+                f"{where}: trainer.total_training_steps={task.steps} is no multiple of trainer.test_freq, so the last "
+                "interval between validations would be shorter than the others"
+            )
+        seeds = [seed for split in task.seeds.values() for seed in split]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{where}: a seed is both for tuning and for confirming, or there twice")
+    return tasks
+
+
+def read_contenders(path):
+    """(contenders by label, dict of group -> splits in which it runs). Raises as `read_tasks`."""
+    content = _read(path)
+    _only(path, content, "groups", "shapes", "contenders", "ablate", "ablations")
+    contenders, shapes = {}, content.get("shapes", {})
+    for name, entry in shapes.items():
+        _only(f"{path}, shape {name!r}", entry, "about", "overrides", "steps")
+
+    def add(label, entry, group, base=None):
+        where = f"{path}, contender {label!r}"
+        _only(where, entry, "about", "group", "base", "overrides", "steps", "shapes")
+        base = entry.get("base", base)
+        if base is not None and base not in contenders:
+            raise ValueError(f"{where}: its base {base!r} must be a contender further up")
+        if group.partition(":")[0] not in content["groups"]:
+            raise ValueError(f"{where}: group {group!r} is none of {', '.join(content['groups'])}")
+        overrides, steps = (contenders[base].overrides, contenders[base].steps) if base else ((), 1)
+        steps = float(entry.get("steps", steps))
+        if steps < 1:
+            raise ValueError(f"{where}: steps={steps} must be 1 or more")
+        made = contenders[label] = Contender(
+            label, entry["about"], group, (*overrides, *entry["overrides"]), steps
+        )
+        for shape in entry.get("shapes", ()):
+            if shape not in shapes:
+                raise ValueError(f"{where}: its shape {shape!r} is none of {', '.join(shapes)}")
+            contenders[f"{label}-{shape}"] = replace(
+                made,
+                label=f"{label}-{shape}",
+                about=f"{made.about}; {shapes[shape]['about']}",
+                overrides=(*made.overrides, *shapes[shape]["overrides"]),
+                steps=steps * float(shapes[shape].get("steps", 1)),
+            )
+
+    for label, entry in content["contenders"].items():
+        add(label, entry, entry["group"])
+    for name, levels in content.get("ablations", {}).items():
+        for level, entry in levels.items():
+            add(f"{name}-{level}", entry, f"ablation:{name}", base=content.get("ablate", "cero"))
+    if BASELINE not in contenders:
+        raise ValueError(
+            f"{path}: there must be a contender {BASELINE!r}, which the others are measured against"
+        )
+    return contenders, {group: tuple(splits) for group, splits in content["groups"].items()}
+
+
+def make_run(task, contender, seed, split):
+    """The run, its overrides complete but for {data}."""
+    overrides = task.overrides + contender.overrides
+    if contender.steps != 1:
+        overrides += (f"trainer.total_training_steps={round(task.steps * contender.steps)}",)
+    return Run(task, contender, seed, split, tuple(each.replace("{seed}", str(seed)) for each in overrides))
+
+
+def chosen(names, known, what):
+    """Those of the dict `known` that are named, in the order of the file; all for None. Raises ValueError."""
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ValueError(f"{what} {unknown[0]!r} is not known; there are {', '.join(known)}")
+    return [each for name, each in known.items() if names is None or name in names]
+
+
+def make_runs(tasks, contenders, groups, seeds=None, splits=SPLITS):
+    """All runs, seed by seed, so that contenders can be compared wherever the list is cut.
+
+    tasks, contenders : lists; groups : dict of group -> splits; seeds : those to keep, None for all.
+    """
+    runs = [
+        make_run(task, contender, seed, split)
+        for task in tasks
+        for contender in contenders
+        for split in groups[contender.group.partition(":")[0]]
+        if split in splits
+        for seed in task.seeds.get(split, ())
+        if seeds is None or seed in seeds
+    ]
+    # Tuning comes first; within a seed tasks and contenders keep their order.
+    return sorted(runs, key=lambda run: (SPLITS.index(run.split), run.task.seeds[run.split].index(run.seed)))

@@ -1,0 +1,122 @@
+"""What did a run do? One row a step, small enough to keep in git, made from its allocation log.
+
+A row holds what its step did; `rollouts_spent` alone is a running total. Row 0 is the validation before
+training. Empty cells are unknown, or not validated. docs/study/README.md explains each column.
+"""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cero.analysis.runlog import held_out_accuracy
+
+COLUMNS = (
+    "step",
+    "rollouts_spent",
+    "rollouts",
+    "rollouts_trained",
+    "tokens",
+    "tokens_trained",
+    "groups",
+    "signal",
+    "accuracy",
+    "seconds",
+)
+NAN = float("nan")
+
+
+def make_table(records):
+    """Rows (list of dict, columns as COLUMNS and then seconds_<phase>) of a log's records, see `cero.analysis.runlog`.
+
+    Raises ValueError if no step was logged.
+    """
+    validated = {
+        record["step"]: (record["spent"], held_out_accuracy(record["metrics"]))
+        for record in records
+        if record["kind"] == "validation"
+    }
+    validated = {step: (spent, NAN if score is None else score) for step, (spent, score) in validated.items()}
+    steps = [record for record in records if record["kind"] == "step"]
+    if not steps:
+        raise ValueError("the allocation log holds no training step")
+    phases = sorted({phase for record in steps for phase in _phases(record["metrics"])})
+    rows = [_row(record, validated, phases) for record in steps]
+    if 0 in validated:
+        spent, score = validated[0]
+        blank = dict.fromkeys((*COLUMNS, *(f"seconds_{phase}" for phase in phases)), NAN)
+        rows.insert(0, blank | {"step": 0, "rollouts_spent": spent, "accuracy": score})
+    return rows
+
+
+def _row(record, validated, phases):
+    metrics = record["metrics"]
+    rollouts = record.get("sampled", sum(record["rollouts"]))
+    trained = record.get("trained", metrics.get("cero/rollouts/observed", rollouts))
+    tokens = metrics.get("cero/tokens/sampled", metrics.get("response_length/mean", NAN) * trained)
+    # What verl's filter_groups throws away never comes back to be counted: it is taken to be as long as the
+    # rest.
+    returned = sum(record["trials"])
+    if returned and returned < rollouts:
+        tokens *= rollouts / returned
+    groups = sum(n > 0 for n in record["rollouts"])
+    with_signal = metrics.get("cero/group/signal", NAN) * metrics.get("cero/group/count", groups)
+    return {
+        "step": record["step"],
+        "rollouts_spent": record["spent"],
+        "rollouts": rollouts,
+        "rollouts_trained": trained,
+        "tokens": tokens,
+        "tokens_trained": metrics.get(
+            "cero/tokens/trained", tokens * trained / rollouts if rollouts else NAN
+        ),
+        "groups": groups,
+        "signal": with_signal / groups if groups else NAN,
+        "accuracy": validated.get(record["step"], (None, NAN))[1],
+        "seconds": metrics.get("timing_s/step", NAN),
+        **{f"seconds_{phase}": metrics.get(f"timing_s/{phase}", NAN) for phase in phases},
+    }
+
+
+def _phases(metrics):
+    """verl's phases, without the whole and without what is finer."""
+    keys = (key.removeprefix("timing_s/") for key in metrics if key.startswith("timing_s/"))
+    return [key for key in keys if key != "step" and "/" not in key]
+
+
+def write_table(path, rows, about):
+    """Write rows to `path` (.csv) and the dict `about` beside it (.json). The table comes last: it means finished."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    os.replace(temporary, path)
+
+
+def _cell(value):
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}" if value != int(value) else str(int(value))
+    return value
+
+
+def read_table(path):
+    """Columns of a table as float arrays, nan where empty: dict of name -> shape (rows,).
+
+    Raises ValueError if a column that every table has is missing, or a cell is no number.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    missing = [name for name in COLUMNS if not rows or name not in rows[0]]
+    if missing:
+        raise ValueError(f"{path} lacks the column {missing[0]!r}: it is no table of a run")
+    try:
+        return {name: np.array([float(row[name] or NAN) for row in rows]) for name in rows[0]}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} has a cell that is no number: {error}") from error

@@ -1,0 +1,1 @@
+"""The offline optimum, and how far an allocator stays behind it."""

@@ -1,1 +1,0 @@
-"""Within a step: when is a prompt sampled again, and which rollouts are kept? NumPy only."""

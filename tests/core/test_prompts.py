@@ -1,0 +1,68 @@
+"""Prompt ids and the table behind them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cero.core.prompts import PromptTable, as_prompt_ids, prompt_id
+
+
+def table():
+    return PromptTable({"seen": (np.int32, -1), "score": (np.float64, 0.5)})
+
+
+@given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 50), max_size=60), max_size=8))
+def test_behaves_like_a_dict(batches):
+    ours, oracle = table(), {}
+    for batch in batches:
+        ids = np.array(batch, dtype=np.uint64)
+        assert ours.rows(ids).tolist() == [oracle.get(i, -1) for i in batch]
+        rows = ours.add(ids)
+        for value in sorted(set(batch) - set(oracle)):
+            oracle[value] = len(oracle)
+        assert rows.tolist() == [oracle[i] for i in batch]
+        assert len(ours) == len(oracle)
+    if oracle:
+        assert ours["id"].tolist() == list(oracle)
+        assert (ours["seen"] == -1).all() and (ours["score"] == 0.5).all()
+
+
+def test_growth_keeps_columns():
+    ours = table()
+    for start in range(0, 200_000, 20_000):
+        ids = np.arange(start, start + 20_000, dtype=np.uint64)
+        rows = ours.add(ids)  # first: a column fetched before is the one before growth
+        ours["seen"][rows] = ids.astype(np.int32)
+    ids = np.random.default_rng(0).permutation(200_000).astype(np.uint64)
+    np.testing.assert_equal(ours["seen"][ours.rows(ids)], ids.astype(np.int32))
+    assert ours.rows(ids + np.uint64(10**9)).max() == -1
+
+
+def test_load_round_trip():
+    ours, other = table(), table()
+    rows = ours.add(np.array([7, 2**63, 9], np.uint64))
+    ours["score"][rows] = [0.1, 0.2, 0.3]
+    other.load(ours.columns())
+    assert other["score"][other.rows(np.array([9, 7, 2**63], np.uint64))].tolist() == [0.3, 0.1, 0.2]
+    other.add(np.array([1], np.uint64))
+    assert len(ours) == 3 and len(other) == 4
+
+
+def test_ids_are_content_and_lengths_count():
+    assert prompt_id("ab", "c") != prompt_id("a", "bc") != prompt_id("abc")
+    assert prompt_id("2+2", "4") == prompt_id(b"2+2", "4") == prompt_id("2+2", "4")
+    assert prompt_id("2+2", "4") != prompt_id("2+2", "5")
+    assert prompt_id("\ud800") == prompt_id("\ud800")  # lone surrogates happen in scraped text
+
+
+def test_strings_keep_their_ids_between_versions():
+    """A saved state must find its prompts again: this value may never change."""
+    assert prompt_id("1+1=") == 6158372511001574006
+
+
+def test_mixed_integer_types():
+    assert as_prompt_ids([1, np.uint64(2**64 - 1)]).tolist() == [1, 2**64 - 1]
+    assert as_prompt_ids(np.array(["a", "b"])).tolist() == [prompt_id("a"), prompt_id("b")]
+    with pytest.raises(ValueError, match="prompt_ids"):
+        as_prompt_ids([2**64])

@@ -1,0 +1,239 @@
+"""The estimators' numbers: by hand, and their bias by enumeration, stopping rules included."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cero import make_allocator
+from cero.allocators.rounds import play
+from cero.estimators.advantage import (
+    ADVANTAGES,
+    Groups,
+    advantages,
+    group_outcomes,
+    known_so_far,
+    posterior_advantage,
+)
+
+
+def test_by_hand():
+    # n = 2, q = 1/2, h = 2: b = (2 * 1/2 + the other's reward) / 3.
+    a = posterior_advantage([1, 0], [0, 0], [0.5], history=2, scale=False)
+    np.testing.assert_allclose(a, [1 - 1 / 3, 0 - 2 / 3])
+    a = posterior_advantage([1, 0], [0, 0], [0.5], history=2)
+    np.testing.assert_allclose(a, [(2 / 3) / np.sqrt(2 / 9), (-2 / 3) / np.sqrt(2 / 9)])
+
+
+def test_groups_of_one_and_homogeneous_groups_have_small_signed_signals():
+    a = posterior_advantage(
+        [1, 0, 1, 1, 1, 0, 0, 0], [0, 1, 2, 2, 2, 3, 3, 3], [0.5, 0.5, 0.9, 0.1], history=8
+    )
+    assert a[0] > 0 > a[1]
+    assert (a[2:5] > 0).all() and (a[5:] < 0).all()
+    assert np.abs(a[2:]).max() < np.abs(a[:2]).max()
+
+
+def test_without_history_it_is_leave_one_out():
+    rewards, n = np.array([1, 0, 0, 1.0]), 4
+    a = posterior_advantage(rewards, np.zeros(4, int), [0.5], history=1e-9, scale=False)
+    np.testing.assert_allclose(a, rewards - (rewards.sum() - rewards) / (n - 1), atol=1e-8)
+
+
+def test_prompt_weight_gives_each_prompt_the_same_weight():
+    rewards, groups = np.ones(10), np.array([0] * 2 + [1] * 8)
+    plain = posterior_advantage(rewards, groups, [0.5, 0.5], scale=False)
+    weighted = posterior_advantage(
+        rewards, groups, [0.5, 0.5], scale=False, prompt_weight="prompt", rollouts_per_prompt=5
+    )
+    np.testing.assert_allclose(weighted, plain * np.where(groups == 0, 5 / 2, 5 / 8))
+
+
+# ---- the family, by hand -------------------------------------------------------------------------
+
+GROUP = np.array([1.0, 0, 0, 0])
+
+
+def of(kind, rewards, history_mean=0.5, **options):
+    """Advantages of one group."""
+    data = Groups(
+        rewards, np.zeros(len(rewards), int), 1, options.pop("trials", None), options.pop("successes", None)
+    )
+    return advantages(kind, data, [history_mean], **options)
+
+
+def test_grpo_by_hand():
+    # mean 1/4, sample variance 4 (1/4) (3/4) / 3 = 1/4
+    np.testing.assert_allclose(of("grpo", GROUP), [1.5, -0.5, -0.5, -0.5], rtol=1e-5)
+    assert of("grpo", np.ones(3)).tolist() == [0, 0, 0]
+    assert of("grpo", [1.0]).tolist() == [0]
+
+
+def test_dr_grpo_and_rloo_by_hand():
+    np.testing.assert_allclose(of("dr_grpo", GROUP), [0.75, -0.25, -0.25, -0.25])
+    np.testing.assert_allclose(of("rloo", GROUP), [1, -1 / 3, -1 / 3, -1 / 3])
+    assert of("rloo", [1.0]).tolist() == [0]
+
+
+@pytest.mark.parametrize("form, wrong, right", [("standard", -0.2425, 1 / 3), ("linear", -0.8889, 0.8)])
+def test_aero_by_hand(form, wrong, right):
+    """0 of 16 and 8 of 8, four rollouts kept; a mixed group is GRPO's on what was kept."""
+    options = {"aero_form": form, "trials": np.full(4, 16), "successes": np.zeros(4)}
+    np.testing.assert_allclose(of("aero", np.zeros(4), **options), wrong, atol=1e-4)
+    options = {"aero_form": form, "trials": np.full(4, 8), "successes": np.full(4, 8)}
+    np.testing.assert_allclose(of("aero", np.ones(4), **options), right, atol=1e-4)
+    kept = np.array([1.0, 0.0])  # one right of ten sampled, one wrong kept
+    mixed = of("aero", kept, aero_form=form, trials=np.full(2, 10), successes=np.ones(2))
+    np.testing.assert_allclose(mixed, of("grpo", kept))
+
+
+def test_reinforce_adas_by_hand():
+    # 4 of 16 sampled were right; of these, two and two were kept.
+    kept, more = np.array([1.0, 1, 0, 0]), {"trials": np.full(4, 16), "successes": np.full(4, 4)}
+    np.testing.assert_allclose(of("ada_global", kept, **more), [0.75, 0.75, -0.25, -0.25])
+    np.testing.assert_allclose(
+        of("ada_est", kept, **more), np.array([0.75, 0.75, -0.25, -0.25]) / 0.5, rtol=1e-5
+    )
+    assert of("ada_est", np.zeros(4)).tolist() == [0] * 4
+
+
+def test_posterior_knows_all_that_was_sampled():
+    # 2 of 6 sampled, two kept: b = (h q + others) / (h + 5).
+    a = of("posterior", [1.0, 0.0], history=4.0, scale=False, trials=np.full(2, 6), successes=np.full(2, 2))
+    np.testing.assert_allclose(a, [1 - (2 + 1) / 9, 0 - (2 + 2) / 9])
+
+
+def test_known_so_far_by_hand():
+    rewards = np.array([1.0, 0, 0, 1, 1, 0.5])
+    groups = np.array([2, 2, 0, 2, 0, 2])
+    trials, successes = known_so_far(rewards, groups, np.array([0, 1, 0, 1, 3, 0]))
+    assert trials.tolist() == [2, 4, 1, 4, 2, 2]
+    assert successes.tolist() == [1.5, 2.5, 0, 2.5, 1, 1.5]
+    assert known_so_far(rewards, groups)[0].tolist() == [4, 4, 2, 4, 2, 4]
+
+
+@pytest.mark.parametrize("kind", ADVANTAGES)
+def test_groups_do_not_touch_each_other_and_order_does_not_matter(kind):
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 9, 60)
+    rewards, history = rng.integers(0, 2, 60).astype(float), rng.uniform(0.1, 0.9, 9)
+    whole = advantages(kind, Groups(rewards, groups, 9), history)
+    order = rng.permutation(60)
+    np.testing.assert_allclose(
+        advantages(kind, Groups(rewards[order], groups[order], 9), history), whole[order]
+    )
+    for g in range(9):
+        alone = of(kind, rewards[groups == g], history[g])
+        np.testing.assert_allclose(whole[groups == g], alone)
+
+
+# ---- bias, by enumeration ------------------------------------------------------------------------
+
+
+def gradient(kind, n, p, **options):
+    """Exact mean of sum_j A_j d log pi(r_j) / n for a two-armed softmax and a group of n; unbiased is p (1 - p)."""
+    total = 0.0
+    for s in range(n + 1):
+        rewards = np.repeat([1.0, 0.0], [s, n - s])
+        total += stats.binom(n, p).pmf(s) * (of(kind, rewards, 0.3, **options) * (rewards - p)).sum()
+    return total / n
+
+
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("n", range(1, 17))
+def test_gradient_is_unbiased_where_that_is_claimed(n, p):
+    """Exact over all outcomes, so no false alarms; Dr.GRPO and the global baseline are (n-1)/n of it."""
+    assert gradient("posterior", n, p, history=4.0, scale=False) == pytest.approx(p * (1 - p), rel=1e-9)
+    if n > 1:
+        assert gradient("rloo", n, p) == pytest.approx(p * (1 - p), rel=1e-9)
+    for kind in ("dr_grpo", "ada_global"):
+        assert gradient(kind, n, p) == pytest.approx(p * (1 - p) * (n - 1) / n, rel=1e-9, abs=1e-15)
+
+
+STOPPING = {
+    "aero": {"n_explore": 2, "n_extra": 2, "n_total": 6},
+    "cero_seq": {"n_first": 2, "skip": 0.0, "rounds": 2, "n_max": 6},
+}
+OTHER = 0.5  # success probability of the second prompt, which competes for the same budget
+
+
+def sequential_gradient(name, p, baseline):
+    """As `gradient` over a rule's own group sizes, of the first of two prompts that share 8 rollouts.
+
+    Returns (mean of sum_j A_j d log pi, mean size x p (1 - p)), exact over all 2^8 outcomes of the draws.
+    """
+    total = size = 0.0
+    for outcome in itertools.product([0.0, 1.0], repeat=8):
+        allocator = make_allocator(name, rollouts_per_prompt=4, epochs=5, **STOPPING[name])
+        left, seen, weight = list(outcome), {0: [], 1: []}, [0.5**8]
+
+        def sample(prompts, rollouts, left=left, seen=seen, weight=weight):
+            won = []
+            for prompt, n in zip(prompts, rollouts, strict=True):
+                draws = [left.pop(0) for _ in range(n)]
+                chance = p if prompt == 0 else OTHER
+                weight[0] *= np.prod([2 * (chance if r else 1 - chance) for r in draws])
+                seen[prompt] += draws
+                won.append(sum(draws))
+            return won, rollouts
+
+        # Draws never made keep their factor of 1/2 and are summed over.
+        step = play(allocator.begin(np.array([7, 8], np.uint64), 8), sample)
+        rewards, groups = np.array(seen[0]), np.zeros(len(seen[0]), int)
+        rounds = step.round_of(groups, np.arange(groups.size))
+        if baseline == "rloo":
+            a = of("rloo", rewards)
+        else:
+            known = known_so_far(rewards, groups, rounds if baseline == "past" else None)
+            a = of("posterior", rewards, 0.3, history=4.0, scale=False, trials=known[0], successes=known[1])
+        total += weight[0] * (a * (rewards - p)).sum()
+        size += weight[0] * groups.size
+    return total, size * p * (1 - p)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize("name", STOPPING)
+def test_baselines_that_look_back_only_are_unbiased_under_stopping_rules(name, p):
+    """sum_j A_j d log pi has mean E[n] p (1-p) (Wald): a prompt weighs as its rollouts, and the direction is exact."""
+    found, exact = sequential_gradient(name, p, "past")
+    assert found == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name, p, baseline", [("aero", 0.4, "all"), ("aero", 0.4, "rloo"), ("cero_seq", 0.1, "rloo")]
+)
+def test_baselines_that_look_ahead_are_biased_under_a_stopping_rule(name, p, baseline):
+    """The control: with the whole group's mean the same rules are off."""
+    found, exact = sequential_gradient(name, p, baseline)
+    assert abs(found / exact - 1) > 0.02
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rewards": [2.0, 0.0]}, "rewards"),
+        ({"rewards": [np.nan, 0.0]}, "rewards"),
+        ({"history_mean": [1.0]}, "history_mean"),
+        ({"history": 0}, "history=0"),
+        ({"prompt_weight": "token"}, "prompt_weight='token'"),
+        ({"prompt_weight": "prompt"}, "rollouts_per_prompt"),
+    ],
+)
+def test_bad_arguments(change, message):
+    with pytest.raises(ValueError, match=message):
+        posterior_advantage(**({"rewards": [1.0, 0.0], "groups": [0, 0], "history_mean": [0.5]} | change))
+
+
+def test_unknown_kinds_and_forms():
+    with pytest.raises(ValueError, match="advantage='ppo'"):
+        of("ppo", GROUP)
+    with pytest.raises(ValueError, match="aero_form='cubic'"):
+        of("aero", GROUP, aero_form="cubic")
+
+
+def test_group_outcomes():
+    won, trials, low, high = group_outcomes(np.array([1, 0, 1, 0.5]), np.array([0, 0, 2, 2]), 4)
+    assert won.tolist() == [1, 0, 1.5, 0] and trials.tolist() == [2, 0, 2, 0]
+    np.testing.assert_equal(low, [0, np.nan, 0.5, np.nan])
+    np.testing.assert_equal(high, [1, np.nan, 1, np.nan])

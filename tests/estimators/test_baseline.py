@@ -1,0 +1,122 @@
+"""The optimal baseline: by hand, unbiased by enumeration, and of least variance against brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+
+from cero.estimators.advantage import Groups, advantages
+from cero.estimators.baseline import FADING, FLOOR, PRIOR, OptimalBaseline, score_weights
+
+
+def test_score_weights_by_hand():
+    log_probs = np.log([[0.5, 0.9, 1.0], [1.0, 0.25, 0.5]])
+    mask = np.array([[1, 1, 0], [1, 1, 1]])
+    np.testing.assert_allclose(score_weights(log_probs, mask), [0.25 + 0.01, 0.0 + 0.5625 + 0.25])
+
+
+def test_by_hand():
+    # Weights 1, 3 and 2 around their mean 2; prompt 7 has the first two rollouts, prompt 8 the third.
+    baseline = OptimalBaseline(forgetting=0.5)
+    v = np.array([0.5, 1.5, 1.0]) + FLOOR
+    b = baseline.of_step([7, 8], np.array([0, 0, 1]), np.array([1.0, 0.0, 1.0]), np.array([1.0, 3.0, 2.0]))
+    half = PRIOR / 2
+    np.testing.assert_allclose(b, [half / (PRIOR + v[1]), (half + v[0]) / (PRIOR + v[0]), 0.5])
+    right, wrong = baseline.remembered([7, 8, 9])
+    np.testing.assert_allclose(right, [half + v[0], half + v[2], half], rtol=1e-6)
+    np.testing.assert_allclose(wrong, [half + v[1], half, half], rtol=1e-6)
+    # The next step's weights are in units of the first's mean; what was remembered fades only then.
+    b = baseline.of_step([7], np.zeros(1, int), np.zeros(1), np.array([4.0]))
+    np.testing.assert_allclose(b, [(half + v[0]) / (PRIOR + v[:2].sum())], rtol=1e-6)
+    np.testing.assert_allclose(baseline.remembered([7])[1], half + 0.5 * v[1] + 2 + FLOOR, rtol=1e-6)
+    np.testing.assert_allclose(baseline._weights, [FADING * 6 + 4, FADING * 3 + 1])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.9])
+def test_unbiased_and_of_less_variance_than_the_mean(p, n):
+    """All outcomes of a step are summed over: no sampling error. History: what p makes certain on average."""
+    weight = {1.0: (1 - p) ** 2, 0.0: p**2}  # squared scores of right and wrong
+    moments = {"optimal": np.zeros(2), "mean": np.zeros(2)}
+    for outcome in itertools.product([0.0, 1.0], repeat=n):
+        rewards = np.array(outcome)
+        chance = p ** rewards.sum() * (1 - p) ** (n - rewards.sum())
+        w = np.array([weight[r] for r in outcome])
+        baseline = OptimalBaseline()
+        baseline._weights[:] = (
+            2 * p * (1 - p) * 50,
+            50,
+        )  # the mean weight times something: fixed before the step
+        v = np.array([weight[1.0], weight[0.0]]) / (2 * p * (1 - p))
+        baseline.table.add(np.array([1], np.uint64))
+        baseline.table["right"][0], baseline.table["wrong"][0] = 40 * p * v[0], 40 * (1 - p) * v[1]
+        b = baseline.of_step([1], np.zeros(n, int), rewards, w)
+        data = Groups(rewards, np.zeros(n, int), 1, baseline=b)
+        optimal = advantages("posterior", data, [p], scale=False)
+        np.testing.assert_allclose(optimal, rewards - b)
+        mean = advantages("posterior", Groups(rewards, np.zeros(n, int), 1), [p], scale=False, history=40)
+        for kind, advantage in (("optimal", optimal), ("mean", mean)):
+            g = (advantage * (rewards - p)).sum() / n
+            moments[kind] += chance * np.array([g, g * g])
+    for first, _ in moments.values():
+        np.testing.assert_allclose(first, p * (1 - p), rtol=1e-9)
+    if p != 0.5:  # where both baselines are 1/2
+        variance = {kind: second - first**2 for kind, (first, second) in moments.items()}
+        assert variance["optimal"] < 0.5 * variance["mean"]
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.floats(0.01, 0.99), st.floats(0.01, 10), st.floats(0.01, 10))
+def test_limit_is_the_minimum(p, right, wrong):
+    """With much history b is what minimises E[w (r - b)^2], found numerically."""
+    baseline = OptimalBaseline()
+    baseline._weights[:] = 1e9, 1e9
+    baseline.table.add(np.array([1], np.uint64))
+    baseline.table["right"][0], baseline.table["wrong"][0] = 1e7 * p * right, 1e7 * (1 - p) * wrong
+    b = baseline.of_step([1], np.zeros(1, int), np.ones(1), np.array([right]))[0]
+    best = optimize.minimize_scalar(
+        lambda b: p * right * (1 - b) ** 2 + (1 - p) * wrong * b**2, bounds=(0, 1), method="bounded",
+        options={"xatol": 1e-9},
+    ).x  # fmt: skip
+    assert b == pytest.approx(best, abs=2e-3)
+
+
+def test_order_repeats_and_rounds():
+    rng = np.random.default_rng(0)
+    groups, rewards = np.repeat(np.arange(6), 3), rng.integers(0, 2, 18).astype(float)
+    weights, ids = rng.random(18), np.array([4, 5, 6, 7, 8, 4], np.uint64)  # a prompt that occurs twice
+    one, other = OptimalBaseline(), OptimalBaseline()
+    order = rng.permutation(18)
+    a = one.of_step(ids, groups, rewards, weights)
+    b = other.of_step(ids, groups[order], rewards[order], weights[order])
+    np.testing.assert_allclose(a[order], b)
+    np.testing.assert_allclose(one.remembered(ids), other.remembered(ids))
+    # Later rounds don't tell on earlier ones.
+    rounds = np.tile([0, 1, 1], 6)
+    c = OptimalBaseline().of_step(ids, groups, rewards, weights, rounds)
+    np.testing.assert_allclose(c[::3], 0.5)
+
+
+def test_state_and_bad_input():
+    baseline = OptimalBaseline()
+    baseline.of_step([1, 2], np.array([0, 1]), np.array([1.0, 0.0]), np.array([1.0, 2.0]))
+    other = OptimalBaseline()
+    other.load_state_dict(baseline.state_dict())
+    step = [1, 2, 3], np.arange(3), np.array([1.0, 1.0, 0.0]), np.array([3.0, 1.0, 1.0])
+    np.testing.assert_array_equal(baseline.of_step(*step), other.of_step(*step))
+    for bad, match in (({}, "no state"), (baseline.state_dict() | {"weights": [1, -1]}, "damaged")):
+        with pytest.raises(ValueError, match=match):
+            other.load_state_dict(bad)
+    before = baseline.state_dict()
+    with pytest.raises(ValueError, match="finite"):
+        baseline.of_step([1], np.zeros(1, int), np.ones(1), np.array([np.nan]))
+    assert before["weights"] == baseline.state_dict()["weights"]
+    assert OptimalBaseline().of_step([], np.zeros(0, int), np.zeros(0), np.zeros(0)).size == 0
+    # All tokens certain: every rollout counts alike.
+    sure = OptimalBaseline().of_step([1], np.zeros(2, int), np.array([1.0, 0.0]), np.zeros(2))
+    np.testing.assert_allclose(sure, [1 / 3, 2 / 3])
+    with pytest.raises(ValueError, match="forgetting"):
+        OptimalBaseline(forgetting=0)

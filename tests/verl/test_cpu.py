@@ -1,0 +1,153 @@
+"""The CPU path, without starting Ray or vLLM's engine: what registers where, and when it must not."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("verl")
+
+import torch
+import verl
+from verl.plugin.platform import platform_manager
+from verl.plugin.platform.platform_base import PlatformBase
+
+from cero.verl.cpu.platform import CpuPlatform
+
+RECIPE = Path(__file__).parents[2] / "recipe" / "cpu.yaml"
+
+
+def run(code, **env):
+    """Run `code` in a fresh interpreter, with VERL_PLATFORM set only if given, and return what it prints."""
+    clean = {name: value for name, value in os.environ.items() if name != "VERL_PLATFORM"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **env}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip().splitlines()[-1]
+
+
+def test_auto_detection_never_picks_the_cpu(monkeypatch):
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    for name in ("PlatformCUDA", "PlatformROCm", "PlatformNPU"):  # as on a head node without any
+        monkeypatch.setattr(
+            getattr(platform_manager, name), "is_platform_available", lambda self, use_smi_check=False: False
+        )
+    assert "cpu" in platform_manager.PlatformRegistry.registered_names()
+    assert platform_manager._detect_platform_name() == "nvidia"
+
+
+@pytest.mark.parametrize(
+    "value, available", [("cpu", True), (" CPU ", True), ("nvidia", False), ("", False), (None, False)]
+)
+def test_the_platform_serves_only_who_asks(monkeypatch, value, available):
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    if value is not None:
+        monkeypatch.setenv("VERL_PLATFORM", value)
+    assert CpuPlatform().is_platform_available(use_smi_check=True) is available
+
+
+def test_the_platform_implements_all_of_verls_interface():
+    platform = CpuPlatform()  # raises if an abstract method is missing
+    for name, theirs in inspect.getmembers(PlatformBase, inspect.isfunction):
+        ours = inspect.signature(getattr(CpuPlatform, name))
+        assert list(ours.parameters) == list(inspect.signature(theirs).parameters), name
+    assert torch.zeros(1).to(platform.current_device()).device == torch.device("cpu")
+    with platform.nvtx_range("nothing"):
+        platform.synchronize()
+
+
+def test_the_device_module_has_what_verl_calls():
+    sources = Path(verl.__file__).parent.rglob("*.py")
+    used = {
+        name
+        for path in sources
+        for name in re.findall(r"get_torch_device\(\)\.(\w+)", path.read_text("utf-8"))
+    }
+    assert len(used) > 10  # else the pattern is out of date
+    device = CpuPlatform().device_module
+    assert sorted(name for name in used if not hasattr(device, name)) == []
+    assert 0 < device.memory_allocated() < device.mem_get_info()[1]
+    assert device.get_device_name()
+
+
+def test_verl_uses_the_cpu_when_asked_in_the_environment():
+    code = (
+        "import verl.utils.device as d; print(d.get_device_name(), d.get_nccl_backend(), d.is_support_ipc())"
+    )
+    assert run(code, VERL_PLATFORM="cpu") == "cpu gloo False"
+
+
+def test_the_hydra_callback_turns_a_process_that_already_looked(monkeypatch):
+    from cero.verl.cpu.driver import UseCpu
+
+    monkeypatch.setattr(platform_manager, "_current_platform", platform_manager.PlatformCUDA())
+    UseCpu().on_job_start(config=None)
+    assert platform_manager.get_platform().device_name == "cpu"
+
+
+def test_engines_are_added_for_the_cpu_and_none_is_replaced():
+    from verl.workers.engine import EngineRegistry, FSDPEngineWithLMHead
+
+    for model_type in ("language_model", "value_model"):
+        engines = EngineRegistry._engines[model_type]
+        assert engines["fsdp2"]["cpu"].__module__ == "cero.verl.cpu.engine"
+        assert "cpu" not in engines["fsdp"]
+    assert EngineRegistry._engines["language_model"]["fsdp2"]["cuda"] is FSDPEngineWithLMHead
+
+
+@pytest.mark.parametrize(
+    "env, module", [({}, "verl.workers.rollout.replica"), ({"VERL_PLATFORM": "cpu"}, "cero.verl.cpu.rollout")]
+)
+def test_the_rollout_is_replaced_only_on_the_cpu(env, module):
+    code = "import verl.workers.rollout.replica as r; print(r.RolloutReplicaRegistry._registry['vllm'].__module__)"
+    assert run(code, **env) == module
+
+
+def test_import_verl_loads_only_the_platform():
+    code = "import sys, verl; print(sorted(m for m in sys.modules if m.startswith('cero.verl.cpu.') or m == 'vllm'))"
+    assert run(code) == "['cero.verl.cpu.platform']"
+
+
+def test_workers_are_swapped_by_role():
+    from verl.trainer.ppo.utils import Role
+
+    from cero.verl.cpu.workers import CpuActorRolloutRefWorker, CpuTrainingWorker, use_cpu_workers
+
+    trainer = SimpleNamespace(role_worker_mapping={Role.ActorRolloutRef: None, Role.Critic: None})
+    use_cpu_workers(trainer)
+    classes = {
+        role: actor.__ray_metadata__.modified_class for role, actor in trainer.role_worker_mapping.items()
+    }
+    assert issubclass(classes[Role.ActorRolloutRef], CpuActorRolloutRefWorker)
+    assert issubclass(classes[Role.Critic], CpuTrainingWorker)
+    assert CpuActorRolloutRefWorker.actor_worker_cls is CpuTrainingWorker
+
+
+def test_layers_that_share_a_weight_are_found():
+    pytest.importorskip("vllm")
+    from cero.verl.cpu.weight_sync import layers_sharing_a_weight
+
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("embed", "other", "head")})
+    for layer in model.values():
+        layer.quant_method = None
+    assert layers_sharing_a_weight(model) == []
+    model["head"].weight = model["embed"].weight
+    assert layers_sharing_a_weight(model) == [model["embed"], model["head"]]
+
+
+def test_the_recipe_leaves_the_environment_of_the_user_alone(monkeypatch):
+    from omegaconf import OmegaConf
+
+    env = OmegaConf.load(RECIPE).hydra.job.env_set
+    for name in ("VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "TORCHDYNAMO_DISABLE"):
+        monkeypatch.setenv(name, "mine")
+        assert env[name] == "mine"
+        monkeypatch.delenv(name)
+        assert env[name] != "mine"
+    assert env.VERL_PLATFORM == "cpu"
