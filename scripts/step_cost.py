@@ -1,8 +1,9 @@
 """What does the scheduler add to a training step? verl's own trainer and ours in turn, and the scheduler at real scale.
 
-    python examples/arithmetic/prepare.py --out data/arithmetic python scripts/step_cost.py run --task
-    data/arithmetic [--turns 60] [--out runs/step_cost] python scripts/step_cost.py scale python
-    scripts/speed/qwen_shape.py data/qwen_shape && python scripts/step_cost.py gpu --task data/qwen_shape
+    python examples/arithmetic/prepare.py --out data/arithmetic
+    python scripts/step_cost.py run --task data/arithmetic [--turns 60] [--out runs/step_cost]
+    python scripts/step_cost.py scale
+    python scripts/speed/qwen_shape.py data/qwen_shape && python scripts/step_cost.py gpu --task data/qwen_shape
 
 `run` trains with 48 prompts x 8 rollouts a step, and three trainers take turns, step by step, in random order
 (`cero.research.speed.turns`): verl's PPOTrainerSync with GRPO, in which not a line of ours is run; our

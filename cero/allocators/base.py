@@ -170,6 +170,14 @@ class Allocator(ABC):
         """
         self.observe(step.ids, successes, trials)
 
+    def least_rollouts(self):
+        if self.sequential:
+            first = getattr(self, "n_explore", 1)
+            return self.rollouts_per_prompt // 2 if first is None else first
+        return self.n_min
+
+    beliefs = None
+
     def success_mean(self, prompt_ids):
         """What is expected of each prompt now: a success probability in (0, 1), or 1/2 where nothing is known."""
         return np.full(as_prompt_ids(prompt_ids).size, 0.5)

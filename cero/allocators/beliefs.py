@@ -65,6 +65,8 @@ class PosteriorAllocator(Allocator):
         self._first_visits = np.zeros(2)  # successes and trials of all first visits
         self._scores = np.zeros(len(RETENTIONS))  # log-probability of what came, under each retention
 
+    beliefs = True
+
     @property
     def _group(self):
         """Size of the group that values are asked for: one rollout alone would be worth 0, whoever gets it."""

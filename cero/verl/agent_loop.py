@@ -12,7 +12,7 @@ from functools import partial
 import ray
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
-from cero.verl.rounds import Coordinator, PromptSampling
+from cero.verl.coordinator import Coordinator, PromptSampling
 from cero.verl.success import Success
 
 logger = logging.getLogger(__name__)
@@ -96,11 +96,11 @@ class SequentialManager(AgentLoopManagerTQ):
             *[worker.use_coordinator.remote(self._coordinator) for worker in self.agent_loop_workers]
         )
 
-    def begin(self, uids, step):
-        """Start a step; to be called before its prompts are submitted. See `Coordinator.begin`."""
-        ray.get(self._coordinator.begin.remote(uids, step))
+    def open_step(self, uids, step):
+        """Start the sampling of `step`, before its prompts are submitted. See `Coordinator.open_step`."""
+        ray.get(self._coordinator.open_step.remote(uids, step))
 
-    def end(self):
-        """The finished step; to be called when its prompts are in. See `Coordinator.end`."""
+    def close_step(self):
+        """Return the finished step, when its prompts are in. See `Coordinator.close_step`."""
         # The last reports may still be on their way, but nothing that takes long.
-        return ray.get(self._coordinator.end.remote(), timeout=60)
+        return ray.get(self._coordinator.close_step.remote(), timeout=60)

@@ -6,15 +6,18 @@ function.
 
 from hydra.experimental.callback import Callback
 
-from cero.verl.settings import read_settings, resume_state
+from cero.verl.hooks import check_verl
+from cero.verl.reading import read_settings
+from cero.verl.resume import resume_state
 
 
 class Preflight(Callback):
-    """Checks the settings and, when the run will resume, the allocator state it will resume from."""
+    """Checks verl, the settings and, when the run will resume, the allocator state it will resume from."""
 
     def on_job_start(self, config, **kwargs):
         """Exit with a message that names key, value and remedy; a callback's Exception would only be a warning."""
         try:
+            check_verl()
             settings = read_settings(config)
             resume_state(config, settings, settings.make_allocator(), settings.make_baseline())
         except ValueError as error:

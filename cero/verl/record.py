@@ -1,59 +1,68 @@
 """What did one training step do, from its sampling to its metrics?"""
 
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from tensordict import NonTensorStack
 
 from cero.allocators.rounds import Step
-from cero.verl.selection import Rollouts
+from cero.verl.context import StepContext
+from cero.verl.rows import RowPlan
+from cero.verl.sessions import Sessions
+from cero.verl.timing import Pending
 
 
 @dataclass
 class Dispatch:
-    """Prompts on their way: verl's column of their uids, their step, E[p] of each before it; all of one length."""
+    """Prompts on their way; all of one length.
 
-    uids: NonTensorStack
+    uids : verl's column of their uids, anything with `tolist()`
+    step : the allocator's, of these prompts
+    history_mean : float array, E[p] of each before this step's rewards, in (0, 1)
+    rollouts : int array: rollouts of each, or the most it may get where the allocator decides as it samples
+    """
+
+    uids: object
     step: Step
     history_mean: np.ndarray
+    rollouts: np.ndarray
 
 
 @dataclass
 class StepRecord:
-    """What one training step did, from its sampling to its metrics; arrays of shape (prompts,).
+    """What one training step did; arrays of shape (prompts,) unless another is named.
 
-    dispatches : of the step, one unless verl's filter_groups refills it
+    dispatches : of the step; one, unless verl's filter_groups refills it
     sequential : whether it was sampled in rounds, in which case there is one dispatch
     keys, tags : of the rows that came back
-    observed : what `cero.verl.outcomes.observe_all` returns, on its way; None where rows may be left out
     won, trials : successes and rollouts that came back; None until observed
-    sampled, successes : `Rollouts` that came back, and of each its success; None until observed
-    known : dict of "<uid>_<session>" -> (trials, successes) that its baseline may use
-    baselines : what `cero.verl.outcomes.optimal_baselines` returns, on its way; None: not asked for
-    counts : rollouts sampled, kept by the rule, trained on
-    steps : optimizer steps; None: those that verl makes of the number of rows it foresaw
+    sessions, successes : `Sessions` that came back, and the success of each, shape (s,); None until observed
+    context : what the estimator goes by; None until observed
+    observed : metrics of what was observed, on their way; None where they were needed before verl could go on
+    baselines : what the optimal baseline says, on its way; None where it isn't learned
+    counts : dict of rollouts sampled, kept by the rule, trained on
+    plan : `RowPlan` of the rows that are trained on
     scale : factor on the advantages
     """
 
-    dispatches: list
+    dispatches: list[Dispatch]
     sequential: bool = False
     keys: list = field(default_factory=list)
     tags: list = field(default_factory=list)
-    observed: Future | None = None
-    won: np.ndarray = None
-    trials: np.ndarray = None
-    sampled: Rollouts = None
-    successes: np.ndarray = None
-    known: dict = field(default_factory=dict)
-    baselines: Future | None = None
+    won: np.ndarray | None = None
+    trials: np.ndarray | None = None
+    sessions: Sessions | None = None
+    successes: np.ndarray | None = None
+    context: StepContext | None = None
+    observed: Pending | None = None
+    baselines: Pending | None = None
     counts: dict = field(default_factory=dict)
-    steps: int | None = None
+    plan: RowPlan | None = None
     scale: float = 1.0
 
     @cached_property
     def uids(self):
+        """Uids of the prompts, list of str."""
         return [str(uid) for dispatch in self.dispatches for uid in dispatch.uids.tolist()]
 
     @cached_property
@@ -63,18 +72,26 @@ class StepRecord:
 
     @property
     def ids(self):
+        """Prompt ids, uint64."""
         return np.concatenate([dispatch.step.ids for dispatch in self.dispatches])
 
     @property
     def rollouts(self):
+        """Rollouts launched, int64."""
         return np.concatenate([dispatch.step.launched for dispatch in self.dispatches])
 
     @property
+    def history_mean(self):
+        """E[p] of each prompt before this step's rewards, float."""
+        return np.concatenate([dispatch.history_mean for dispatch in self.dispatches])
+
+    @property
     def cap(self):
+        """Rollouts that the step might have launched, int."""
         return sum(dispatch.step.cap for dispatch in self.dispatches)
 
-    def round_of(self, rollouts):
-        """In which of its prompt's rounds each of these `Rollouts` was launched; None where there is but one."""
+    def round_of(self, sessions):
+        """In which of its prompt's rounds each of these `Sessions` was launched; None where there is but one."""
         if not self.sequential:
             return None
-        return self.dispatches[0].step.round_of(rollouts.groups, rollouts.numbers)
+        return self.dispatches[0].step.round_of(sessions.groups, sessions.numbers)

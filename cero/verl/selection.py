@@ -4,49 +4,9 @@ Rows are verl's: one for each output of a session (a rollout), with keys "<uid>_
 is kept or dropped whole.
 """
 
-import math
-from contextlib import contextmanager
-from dataclasses import dataclass
-
 import numpy as np
 
 from cero.estimators.keep import kept
-from cero.verl.estimators import final_rows
-
-
-@dataclass
-class Rollouts:
-    """The finished sessions of a step, in an order that does not depend on who came back first.
-
-    rows : int array, shape (s,): row of each session's last output, which has its reward
-    session_of_row : int array, shape (r,): a row's session
-    groups, numbers : int arrays, shape (s,): a session's prompt (place in the step) and its number in the
-    group
-    names : list of str, "<uid>_<session>"
-    """
-
-    rows: np.ndarray
-    session_of_row: np.ndarray
-    groups: np.ndarray
-    numbers: np.ndarray
-    names: list
-
-    @classmethod
-    def of_keys(cls, keys, group_of_uid):
-        """keys : list of str, none of them padding; group_of_uid : dict of uid -> place of the prompt in the step"""
-        rows, session_of_row, names = final_rows(keys)
-        parts = [name.rpartition("_") for name in names]
-        groups = np.array([group_of_uid[uid] for uid, _, _ in parts], dtype=np.int64)
-        numbers = np.array([int(number) for _, _, number in parts], dtype=np.int64)
-        order = np.lexsort((numbers, groups))
-        place = np.empty_like(order)
-        place[order] = np.arange(order.size)
-        names = [names[session] for session in order]
-        return cls(rows[order], place[session_of_row], groups[order], numbers[order], names)
-
-    def per_session(self, of_rows):
-        """Sum over each session's rows of `of_rows` (shape (r,)): float array, shape (s,)."""
-        return np.bincount(self.session_of_row, of_rows, self.rows.size)
 
 
 def select(keep, successes, rollouts, lengths, seed, step):
@@ -108,62 +68,3 @@ def advantage_scale(loss_agg_mode, tokens, rows):
     if loss_agg_mode == "token-sum":
         return 1.0
     return tokens if loss_agg_mode == "token-mean" else rows
-
-
-def round_up(rows, multiple):
-    """The least multiple of `multiple` that is not below `rows`."""
-    return -(-rows // multiple) * multiple
-
-
-def optimizer_steps(config):
-    """Optimizer steps that verl makes of the number of rows it foresees: those of any other number, too."""
-    return math.ceil(config.data.train_batch_size / config.actor_rollout_ref.actor.ppo_mini_batch_size)
-
-
-def row_multiple(config, dp_size, steps):
-    """Rows must be a multiple of this, so that ranks, optimizer steps and fixed micro-batches divide evenly."""
-    parts = config.actor_rollout_ref
-    per_rank = steps
-    if not parts.actor.use_dynamic_bsz:
-        per_rank *= parts.actor.ppo_micro_batch_size_per_gpu or 1
-    for part in (parts.rollout, parts.ref):
-        if not part.log_prob_use_dynamic_bsz:
-            per_rank = math.lcm(per_rank, part.log_prob_micro_batch_size_per_gpu or 1)
-    return dp_size * per_rank
-
-
-def deal_padding(is_padding, dp_size, steps):
-    """Order of the rows in which no optimizer step is left with padding alone (its loss would be 0 / 0).
-
-    verl puts padding last in each rank's share, and an optimizer step is a slice of it. Here each rank's real
-    rows are dealt to its slices in turn; with dp_size x steps real rows or more, every step then has one on
-    some rank.
-
-    is_padding : bool array, shape (r,), r a multiple of dp_size x steps. Returns an int array, shape (r,).
-    """
-    order = []
-    for share in np.split(np.arange(is_padding.size), dp_size):
-        real, padding = share[~is_padding[share]], share[is_padding[share]]
-        for i in range(steps):
-            mine = real[i::steps]
-            fill = share.size // steps - mine.size
-            order.extend([*mine, *padding[:fill]])
-            padding = padding[fill:]
-    return np.array(order, dtype=np.int64)
-
-
-@contextmanager
-def rows_per_optimizer_step(config, rows):
-    """Within it, verl's trainer makes optimizer steps of `rows` rows.
-
-    verl derives that number, in `_update_actor`, from two values of the config: ppo_mini_batch_size x
-    rollout.n. There is no other way to tell it, short of copying the method. The workers have configs of
-    their own.
-    """
-    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    before = actor.ppo_mini_batch_size, rollout.n
-    actor.ppo_mini_batch_size, rollout.n = rows, 1
-    try:
-        yield
-    finally:
-        actor.ppo_mini_batch_size, rollout.n = before

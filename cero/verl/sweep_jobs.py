@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
 from cero.analysis.comparison import JOB_FILE, as_dict
-from cero.verl.settings import read_settings
+from cero.verl.reading import read_settings
 
 FOLDER, NAME = "CERO_JOB_DIR", "CERO_JOB_NAME"
 # What a job is given where the command line says nothing. By way of the environment, because Hydra's own

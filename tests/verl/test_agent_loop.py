@@ -13,7 +13,7 @@ from verl.utils.import_utils import load_class_from_fqn
 from cero.allocators.rounds import Step
 from cero.verl import agent_loop
 from cero.verl.agent_loop import SequentialManager, SequentialWorker, Worker
-from cero.verl.rounds import Coordinator
+from cero.verl.coordinator import Coordinator
 from cero.verl.settings import AGENT_LOOP_MANAGER
 from cero.verl.success import Success
 
@@ -95,12 +95,12 @@ def play(worker, uids, validate=False):
         worker.use_coordinator(
             SimpleNamespace(**{name: Remote(getattr(coordinator, name)) for name in names})
         )
-        await coordinator.begin(uids, UntilSuccess(np.arange(len(uids)), 100, 5))
+        await coordinator.open_step(uids, UntilSuccess(np.arange(len(uids)), 100, 5))
         own = {} if validate else {"__rollout_n__": 5}
         await asyncio.gather(
             *[worker._run_prompt({"uid": uid} | own, {}, {"validate": validate}) for uid in uids]
         )
-        return None if validate else await coordinator.end()
+        return None if validate else await coordinator.close_step()
 
     return asyncio.run(asyncio.wait_for(prompts(), 5))
 

@@ -9,7 +9,7 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from cero import available_allocators
 from cero.research.study.plan import BASELINE, SHIPPED, lookup, make_run, read_contenders, read_tasks
 from cero.research.study.runner import Runner
-from cero.verl.settings import read_settings
+from cero.verl.reading import read_settings
 
 ROOT = Path(__file__).parents[2]
 TASKS = read_tasks(ROOT / "scripts" / "benchmark" / "tasks.yaml")

@@ -14,8 +14,9 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.workers.config import FSDPActorConfig, PolicyLossConfig
 from verl.workers.utils.losses import ppo_loss
 
-from cero.verl.selection import advantage_scale, groups_all_equal, round_up
-from cero.verl.settings import PROPORTIONAL_LOSSES
+from cero.verl.compatibility import PROPORTIONAL_LOSSES
+from cero.verl.rows import round_up
+from cero.verl.selection import advantage_scale, groups_all_equal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 from tiny import SHAPE  # noqa: E402

@@ -7,8 +7,9 @@ from verl import DataProto
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 from cero.estimators.advantage import posterior_advantage
-from cero.verl import estimators
-from cero.verl.estimators import StepContext, final_rows, set_context
+from cero.verl import estimators  # noqa: F401  (registers)
+from cero.verl.context import StepContext, current, estimating
+from cero.verl.sessions import final_rows
 
 TOKENS = 6
 
@@ -35,30 +36,33 @@ def step(groups, rewards, pads=0, outputs=1):
     return data, keys
 
 
+def columns(pairs):
+    return tuple(np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+
+
 def advantages(data, keys, estimator="cero", mean=0.5, **options):
     """One number a row, and a check that it stands on the response's tokens and nowhere else."""
     scores = data.batch["token_level_rewards"].sum(-1).numpy()
     by_session = {key.rsplit("_", 1)[0]: score for key, score in zip(keys, scores, strict=True)}
-    groups = {}
+    by_group = {}
     for name, score in by_session.items():
-        groups.setdefault(name.rsplit("_", 1)[0], []).append(score)
-    sampled = {uid: (len(group), sum(group)) for uid, group in groups.items()} | options.pop("sampled", {})
+        by_group.setdefault(name.rsplit("_", 1)[0], []).append(score)
+    sampled = {uid: (len(group), sum(group)) for uid, group in by_group.items()} | options.pop("sampled", {})
     known = options.pop("known", {name: sampled[name.rsplit("_", 1)[0]] for name in by_session})
+    uids = list(by_group)
     context = StepContext(
-        history_mean={uid: mean for uid in data.non_tensor_batch["uid"]},
-        keys=keys,
+        place={name: i for i, name in enumerate(by_session)},
+        groups=np.array([uids.index(name.rsplit("_", 1)[0]) for name in by_session]),
+        history_mean=np.full(len(uids), mean),
+        sampled=columns([sampled[name.rsplit("_", 1)[0]] for name in by_session]),
+        known=columns([known[name] for name in by_session]),
         to_success=lambda reward: reward,
         rollouts_per_prompt=4,
         options={"history": 8.0, "scale": True, "prompt_weight": "trajectory", "advantage": "posterior"}
         | options,
-        sampled=sampled,
-        known=known,
     )
-    set_context(lambda: context)
-    try:
+    with estimating(context, keys):
         out = compute_advantage_for_multi_trajectories(data, keys, estimator, config={}).batch
-    finally:
-        set_context(None)
     mask = out["response_mask"]
     value = out["advantages"][:, 0]
     assert torch.equal(out["advantages"], value[:, None] * mask) and torch.equal(
@@ -115,7 +119,7 @@ def test_without_the_scheduler_it_says_so():
     data, keys = step(EQUAL, REWARDS)
     with pytest.raises(ValueError, match=r"\+recipe=cero"):
         compute_advantage_for_multi_trajectories(data, keys, "cero", config={})
-    assert estimators._context_of is None
+    assert current() is None
 
 
 @pytest.mark.parametrize("kind", ["grpo", "rloo", "dr_grpo"])

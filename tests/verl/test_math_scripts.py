@@ -22,7 +22,7 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.utils.import_utils import load_class_from_fqn
 
 from cero.verl.preflight import Preflight
-from cero.verl.settings import read_settings
+from cero.verl.reading import read_settings
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("qwen2.5-math-*.sh"))

@@ -10,8 +10,8 @@ from verl.utils.config import validate_config
 from cero import available_allocators, make_allocator
 from cero.allocators import allocator_class
 from cero.allocators.base import option_names
+from cero.verl.reading import read_settings
 from cero.verl.recipes import recipe_files
-from cero.verl.settings import read_settings
 
 RECIPES = [name.removesuffix(".yaml") for group, name, *_ in recipe_files() if group == "recipe"]
 ALLOCATORS = [name.removesuffix(".yaml") for group, name, *_ in recipe_files() if group == "allocator"]

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from cero.verl import selection
-from cero.verl.selection import Rollouts
+from cero.verl import rows, selection
+from cero.verl.sessions import Sessions
 
 
 def test_sessions_in_an_order_of_their_own():
     """Two outputs of one session are one rollout; who came back first does not matter."""
     keys = ["b_1_0", "a_10_0", "a_2_1", "a_2_0", "b_0_0"]
-    rollouts = Rollouts.of_keys(keys, {"a": 0, "b": 1})
+    rollouts = Sessions.of_keys(keys, {"a": 0, "b": 1})
     assert [keys[row] for row in rollouts.rows] == ["a_2_1", "a_10_0", "b_0_0", "b_1_0"]
     assert rollouts.groups.tolist() == [0, 0, 1, 1] and rollouts.numbers.tolist() == [2, 10, 0, 1]
     assert rollouts.session_of_row.tolist() == [3, 1, 0, 0, 2]
@@ -30,7 +30,7 @@ def test_selection_is_drawn_again_by_a_resumed_run():
     keep = {"rule": "aero", "ratio": 1.0, "count": 4}
 
     def kept(keys, seed, step):
-        rollouts = Rollouts.of_keys(keys, {f"u{i}": i for i in range(20)})
+        rollouts = Sessions.of_keys(keys, {f"u{i}": i for i in range(20)})
         won = np.array([success[keys[row]] for row in rollouts.rows])
         chosen = selection.select(keep, won, rollouts, np.ones(won.size), seed, step)
         return {keys[row] for row in rollouts.rows[chosen]}
@@ -56,10 +56,10 @@ def test_groups_all_zero_go_whole_or_not_at_all():
 def test_keep_enough():
     """By whole groups, but for what selection took out of them."""
     stay, may = np.array([True, False, False, False, False]), np.array([True, False, True, True, True])
-    groups, rows = np.array([0, 1, 1, 1, 2]), np.array([1, 1, 2, 1, 1])
-    assert selection.keep_enough(stay, may, groups, rows, 1).tolist() == stay.tolist()
-    assert selection.keep_enough(stay, may, groups, rows, 2).tolist() == [True, False, True, True, False]
-    assert selection.keep_enough(stay, may, groups, rows, 99).tolist() == [True, False, True, True, True]
+    groups, sizes = np.array([0, 1, 1, 1, 2]), np.array([1, 1, 2, 1, 1])
+    assert selection.keep_enough(stay, may, groups, sizes, 1).tolist() == stay.tolist()
+    assert selection.keep_enough(stay, may, groups, sizes, 2).tolist() == [True, False, True, True, False]
+    assert selection.keep_enough(stay, may, groups, sizes, 99).tolist() == [True, False, True, True, True]
 
 
 def config(**actor):
@@ -74,14 +74,14 @@ def config(**actor):
 
 
 def test_row_multiple():
-    assert selection.optimizer_steps(config()) == 4
-    assert selection.row_multiple(config(), 2, 4) == 8
+    assert rows.optimizer_steps(config()) == 4
+    assert rows.row_multiple(config(), 2, 4) == 8
     fixed = config(use_dynamic_bsz=False, ppo_micro_batch_size_per_gpu=3)
-    assert selection.row_multiple(fixed, 2, 4) == 24
+    assert rows.row_multiple(fixed, 2, 4) == 24
     fixed.actor_rollout_ref.rollout.log_prob_use_dynamic_bsz = False
     fixed.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu = 8
-    assert selection.row_multiple(fixed, 2, 4) == 48
-    assert [selection.round_up(rows, 8) for rows in (1, 8, 9)] == [8, 8, 16]
+    assert rows.row_multiple(fixed, 2, 4) == 48
+    assert [rows.round_up(size, 8) for size in (1, 8, 9)] == [8, 8, 16]
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.data())
@@ -90,7 +90,7 @@ def test_no_optimizer_step_is_all_padding(dp_size, steps, width, data):
     size = dp_size * steps * width
     pads = data.draw(st.integers(0, size - dp_size * steps))
     is_padding = np.array(data.draw(st.permutations([True] * pads + [False] * (size - pads))))
-    order = selection.deal_padding(is_padding, dp_size, steps)
+    order = rows.deal_padding(is_padding, dp_size, steps)
     assert sorted(order) == list(range(size))
     shares = order.reshape(dp_size, -1)
     for rank, share in enumerate(shares):  # balance between ranks is left as it was
@@ -114,11 +114,11 @@ def test_verl_makes_optimizer_steps_of_the_size_it_is_told():
     full.actor_rollout_ref.rollout.temperature = 1.0
     trainer = SimpleNamespace(config=full, actor_rollout_wg=Workers())
     batch = SimpleNamespace(extra_info={})
-    with selection.rows_per_optimizer_step(full, 13):
+    with rows.rows_per_optimizer_step(full, 13):
         PPOTrainer._update_actor(trainer, batch, {})
     assert seen["mini_batch_size"] == seen["global_batch_size"] == 13
     PPOTrainer._update_actor(trainer, batch, {})
     assert seen["mini_batch_size"] == 8 * 4
-    with pytest.raises(KeyError), selection.rows_per_optimizer_step(full, 13):
+    with pytest.raises(KeyError), rows.rows_per_optimizer_step(full, 13):
         raise KeyError
     assert (full.actor_rollout_ref.actor.ppo_mini_batch_size, full.actor_rollout_ref.rollout.n) == (8, 4)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from cero.core.state import save_state
+from cero.core.state import STATE_FILE, save_state
 from cero.verl.preflight import Preflight
-from cero.verl.settings import STATE_FILE, read_settings, resume_state
+from cero.verl.reading import read_settings
+from cero.verl.resume import resume_state
 from cero.verl.success import Success
 
 RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8"]

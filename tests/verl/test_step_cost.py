@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cero.research.speed.turns import ARMS, arm_of
-from cero.verl.settings import read_settings
+from cero.verl.reading import read_settings
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "scripts" / "speed")]
@@ -27,35 +27,42 @@ OF_VERL = {f"timing_s/{phase}": 0.5 for phase in step_cost.PHASES} | {
 
 TAKE_TURNS = """
 from types import SimpleNamespace
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_module
 from verl.trainer.ppo.v1 import get_trainer_cls
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from cero.research.speed.turns import arm_of
-ours = get_trainer_cls("turns")
-trainer = ours.__new__(ours)
-trainer.ours = {"uniform": ("settings", "even", None, "grpo"), "cero": ("settings", "uneven", "learned", "cero")}
-trainer.config = OmegaConf.create({"algorithm": {"adv_estimator": "cero"}})
-trainer.train_dataloader = SimpleNamespace(collate_fn=SimpleNamespace(on=None))
+
+def data(self):
+    self.train_dataset = [{}] * 1024
+    self.train_dataloader = SimpleNamespace(collate_fn=None)
+    self.steps_per_epoch, self.total_training_steps = 1, 7
+
+PPOTrainerSync._init_dataloader = data
+with initialize_config_module("verl.trainer.config", version_base=None):
+    config = compose("ppo_trainer", overrides=["+recipe=cero_cpu", "trainer.v1.trainer_mode=turns"])
+trainer = get_trainer_cls("turns")(config)
+trainer._init_dataloader()
 for trainer.global_steps in range(1, 8):
     trainer.on_step_begin()
-    classes = [cls.__name__ for cls in type(trainer).__mro__]
-    print(arm_of(trainer.global_steps), "CeroTrainer" in classes, trainer.config.algorithm.adv_estimator,
-          trainer.train_dataloader.collate_fn.on, trainer.allocator if "CeroTrainer" in classes else None,
-          trainer._estimates if "CeroTrainer" in classes else None,
-          trainer.baseline if "CeroTrainer" in classes else None)
+    scheduled = "CeroTrainer" in [cls.__name__ for cls in type(trainer).__mro__]
+    scheduler = trainer.scheduler
+    print(arm_of(trainer.global_steps), scheduled, config.algorithm.adv_estimator,
+          trainer.train_dataloader.collate_fn.on, scheduler.allocator.name if scheduled else None,
+          scheduler.settings.estimates if scheduled else None, scheduler.baseline is not None if scheduled else None)
 """
 
 
 def test_whose_turn_it_is():
-    """In verl's turn the trainer has no method of ours; in ours it has the allocator and the estimator."""
+    """In verl's turn the trainer has no method of the plugin; else it has a scheduler and its estimator."""
     environment = os.environ | {"VERL_USE_EXTERNAL_MODULES": "cero.research.speed.turns"}
     done = subprocess.run([sys.executable, "-c", TAKE_TURNS], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = {
         "verl": "verl False grpo False None None None",
-        "uniform": "uniform True grpo True even False None",
-        "cero": "cero True cero True uneven True learned",
+        "uniform": "uniform True grpo True uniform False False",
+        "cero": "cero True cero True cero True True",
     }
-    assert done.stdout.splitlines() == [expected[arm_of(step)] for step in range(1, 8)]
+    assert done.stdout.splitlines()[-7:] == [expected[arm_of(step)] for step in range(1, 8)]
 
 
 def test_everyone_has_a_turn_in_three():

@@ -18,10 +18,8 @@ from verl.utils.dataset.rl_dataset import collate_fn
 
 from cero.allocators.rounds import play
 from cero.estimators.baseline import OptimalBaseline
-from cero.verl import outcomes
-from cero.verl import trainer as module
+from cero.verl import queue as queue_module
 from cero.verl.identity import IDS, CollateWithIds, batch_prompt_ids
-from cero.verl.settings import read_settings
 from cero.verl.trainer import CeroTrainer
 
 PROMPTS, N = 8, 4
@@ -90,17 +88,25 @@ def step(composed, monkeypatch):
             f"actor_rollout_ref.rollout.n={N}",
             *overrides,
         )
-        trainer, queue, metrics = CeroTrainer.__new__(CeroTrainer), Queue(), {}
-        trainer.config, trainer.settings = config, read_settings(config)
-        trainer.allocator = trainer.settings.make_allocator(epochs=2, total_budget=2 * PROMPTS * N)
-        trainer.use_critic, trainer.global_steps = False, 1
-        trainer._dispatches, trainer._record, trainer._scheduler_seconds = [], None, {}
+        uids = [f"u{i}" for i in range(PROMPTS)]
+        prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
+
+        def data(self):
+            """verl's: two passes over as many prompts as a step takes."""
+            self.train_dataset = [dict.fromkeys(prompts)] * PROMPTS
+            self.train_dataloader = SimpleNamespace(collate_fn=lambda rows: prompts)
+            self.steps_per_epoch, self.total_training_steps = 1, 2
+
+        monkeypatch.setattr(PPOTrainerSync, "_init_dataloader", data)
+        trainer, queue, metrics = CeroTrainer(config), Queue(), {}
+        trainer._init_dataloader()
+        trainer.global_steps = 1
 
         class Manager:
-            def begin(self, uids, begun):
-                self.step = begun
+            def open_step(self, uids, opened):
+                self.step = opened
 
-            def end(self):
+            def close_step(self):
                 def sample(prompts, counts):
                     return zip(
                         *[outcome(self.step, i, n) for i, n in zip(prompts, counts, strict=True)], strict=True
@@ -118,8 +124,7 @@ def step(composed, monkeypatch):
 
         trainer.agent_loop_manager = Manager()
         monkeypatch.setattr(PPOTrainerSync, "_submit_batch_to_rollout", lambda self, batch: len(batch))
-        monkeypatch.setattr(module, "tq", queue)
-        monkeypatch.setattr(outcomes, "tq", queue)
+        monkeypatch.setattr(queue_module, "tq", queue)
         monkeypatch.setattr(trainer_base, "tq", queue)
 
         def balance(self, batch, metrics):
@@ -151,17 +156,16 @@ def step(composed, monkeypatch):
         monkeypatch.setattr(PPOTrainerSync, "_balance_batch", balance)
         monkeypatch.setattr(PPOTrainerSync, "_compute_old_log_prob", lambda self, batch, metrics: batch)
         monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", advantage)
-        uids = [f"u{i}" for i in range(PROMPTS)]
-        prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
-        trainer.train_dataloader = SimpleNamespace(collate_fn=CollateWithIds(lambda rows: prompts))
-        prompts = tu.get_tensordict(trainer.train_dataloader.collate_fn(range(PROMPTS)))
-        trainer._submit_batch_to_rollout(prompts)
-        assert IDS not in prompts.keys()
-        trainer.asked = [int(n) for n in prompts["__rollout_n__"]]
-        if trainer.allocator.sequential:
-            trainer.agent_loop_manager.step = finished = trainer.agent_loop_manager.end()
-            trainer.agent_loop_manager.end = lambda: finished
-        launched = trainer._dispatches[0].step.launched
+        batch = tu.get_tensordict(trainer.train_dataloader.collate_fn(range(PROMPTS)))
+        trainer._submit_batch_to_rollout(batch)
+        assert IDS not in batch.keys()
+        trainer.asked = [int(n) for n in batch["__rollout_n__"]]
+        if trainer.scheduler.allocator.sequential:
+            trainer.agent_loop_manager.step = finished = trainer.agent_loop_manager.close_step()
+            trainer.agent_loop_manager.close_step = lambda: finished
+            launched = finished.launched
+        else:
+            launched = np.array(trainer.asked)
         for prompt in range(PROMPTS):
             for session in range(launched[prompt]):
                 if (prompt, session) not in lost:
@@ -200,7 +204,7 @@ def test_uniform_is_left_as_verl_has_it(step):
     trainer, batch, queue, metrics = step(
         "allocator=uniform", "actor_rollout_ref.actor.ppo_mini_batch_size=4"
     )
-    assert trainer.asked == [N] * PROMPTS and trainer._record.steps is None and trainer._record.scale == 1
+    assert trainer.asked == [N] * PROMPTS and trainer.record.plan.steps is None and trainer.record.scale == 1
     assert real(batch) == set(queue.rows) and not queue.cleared and metrics["cero/padded_rows"] == 0
     counts = [metrics[f"cero/rollouts/{key}"] for key in ("sampled", "observed", "kept", "trained")]
     assert counts == [PROMPTS * N] * 4
@@ -210,10 +214,10 @@ def test_a_failed_rollout_costs_and_does_not_teach(step):
     trainer, batch, queue, metrics = step(
         "allocator=uniform", "actor_rollout_ref.actor.ppo_mini_batch_size=4", lost={(2, 1)}
     )
-    assert trainer._record.trials.tolist() == [4, 4, 3, 4, 4, 4, 4, 4] and trainer._record.won[2] == 2
+    assert trainer.record.trials.tolist() == [4, 4, 3, 4, 4, 4, 4, 4] and trainer.record.won[2] == 2
     assert metrics["cero/rollouts/sampled"] == metrics["cero/rollouts/trained"] + 1 == 32
     # verl's two optimizer steps, of 16 rows each: one row is padding, not sixteen.
-    assert trainer._record.steps == 2 and len(batch) == 32 and metrics["cero/padded_rows"] == 1
+    assert trainer.record.plan.steps == 2 and len(batch) == 32 and metrics["cero/padded_rows"] == 1
 
 
 def test_selection_takes_rows_out_but_nothing_from_what_is_learned(step):
@@ -223,11 +227,12 @@ def test_selection_takes_rows_out_but_nothing_from_what_is_learned(step):
     assert metrics["cero/rollouts/kept"] == metrics["cero/rollouts/trained"] == 16
     assert len(real(batch)) == 32 and set(queue.cleared) == set(queue.rows) - real(batch)  # sessions go whole
     assert all(int(key.split("_")[1]) % 2 == 0 for key in real(batch))  # the shorter ones
-    assert trainer.allocator.ledger.spent == metrics["cero/rollouts/observed"] == 32
+    assert trainer.scheduler.allocator.ledger.spent == metrics["cero/rollouts/observed"] == 32
     assert metrics["cero/tokens/sampled"] == 2 * metrics["cero/tokens/trained"] * 7 / 6
     sums = [sum(won(i, s) for s in range(4)) for i in range(PROMPTS)]
-    context = outcomes.estimator_context(trainer._record, trainer.settings, batch.keys)
-    assert context.sampled == {f"u{i}": (4, sums[i]) for i in range(PROMPTS)}
+    context = trainer.record.context
+    sampled = {name: (n, s) for (name, i), n, s in zip(context.place.items(), *context.sampled, strict=True)}
+    assert sampled == {f"u{i}_{j}": (4, sums[i]) for i in range(PROMPTS) for j in range(4)}
 
 
 @pytest.mark.parametrize(
@@ -261,16 +266,16 @@ def test_enough_rows_stay_where_nothing_has_a_signal(step, monkeypatch):
         "allocator=uniform", "cero.drop_zero_advantage=true", "actor_rollout_ref.actor.ppo_mini_batch_size=2"
     )
     # Four optimizer steps; a whole group, lest a part of it gets an advantage.
-    assert trainer._record.steps == 4 and len(real(batch)) == 4
+    assert trainer.record.plan.steps == 4 and len(real(batch)) == 4
     assert len({key.split("_")[0] for key in real(batch)}) == 1
 
 
 def test_rounds(step):
     trainer, batch, queue, metrics = step("allocator=aero", lost={(1, 0)})
-    launched = trainer._record.rollouts.tolist()
+    launched = trainer.record.rollouts.tolist()
     # Two each; without a success two more. Prompt 1's only success was lost, and with it the prompt's rounds.
     assert trainer.asked == [N] * PROMPTS and launched == [4, 2, 2, 2, 4, 2, 2, 2]
-    assert trainer.allocator.ledger.spent == 20 and metrics["cero/budget/refunded"] == 12
+    assert trainer.scheduler.allocator.ledger.spent == 20 and metrics["cero/budget/refunded"] == 12
     assert metrics["cero/rounds/max"] == 2 and metrics["cero/rounds/mean"] == 1.25
     assert metrics["cero/rollouts/sampled"] == 20 and metrics["cero/rollouts/observed"] == 19
 
@@ -318,7 +323,7 @@ def test_rewards_are_fetched_once(step, overrides, fetched):
     assert (
         metrics["cero/time/allocate"] > 0
         and metrics["cero/time/observe"] > 0
-        and not trainer._scheduler_seconds
+        and not trainer.scheduler.stopwatch.take()
     )
     beside = not trainer.settings.selects or WEIGHTS in fetched  # rows to leave out can't wait
     assert (metrics.get("cero/time/background", 0) > 0) == beside
@@ -334,7 +339,7 @@ def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost)
     )
     weights = [WEIGHTS] if late[0].settings.baseline == "optimal" else []
     assert late[2].fetched == early[2].fetched == [["rm_scores"], *weights]
-    states = [result[0].allocator.state_dict() for result in (late, early)]
+    states = [result[0].scheduler.allocator.state_dict() for result in (late, early)]
     tables = [state.pop("table") for state in states]
     for key, column in tables[0].items():
         np.testing.assert_array_equal(column, tables[1][key])
@@ -344,7 +349,10 @@ def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost)
     for key, advantage in late[2].advantages.items():
         assert advantage == early[2].advantages[key]
     figures = [{k: v for k, v in result[3].items() if "/time/" not in k} for result in (late, early)]
-    assert figures[0] == figures[1] and late[0]._record.known == early[0]._record.known
+    assert figures[0] == figures[1]
+    for one, other in zip(late[0].record.context.known, early[0].record.context.known, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert late[0].record.context.place == early[0].record.context.place
 
 
 @pytest.mark.parametrize("allocator", ["cero", "uniform", "cero_seq"])
@@ -370,13 +378,13 @@ def test_the_optimal_baseline_is_what_is_subtracted(step, allocator):
     # Two outputs of a rollout count together, verl's padding not at all.
     weights = 2 * lengths * (1 - np.exp([log_prob(reward) for reward in rewards])) ** 2
     rounds = None
-    if trainer.allocator.sequential:
-        rounds = trainer._record.dispatches[0].step.round_of(prompts, numbers)
-    expected = OptimalBaseline().of_step(trainer._record.ids, prompts, rewards, weights, rounds)
+    if trainer.scheduler.allocator.sequential:
+        rounds = trainer.record.dispatches[0].step.round_of(prompts, numbers)
+    expected = OptimalBaseline().of_step(trainer.record.ids, prompts, rewards, weights, rounds)
     for name, reward, baseline in zip(names, rewards, expected, strict=True):
         assert queue.advantages[f"{name}_1"] == pytest.approx(reward - baseline, abs=1e-6)
     assert metrics["cero/baseline/mean"] == pytest.approx(expected.mean(), abs=1e-6)
-    assert len(trainer.baseline.table) == len(set(prompts))
+    assert len(trainer.scheduler.baseline.table) == len(set(prompts))
 
 
 def test_a_fetch_that_fails_ends_the_run(step, monkeypatch):
@@ -388,14 +396,8 @@ def test_a_fetch_that_fails_ends_the_run(step, monkeypatch):
         step("allocator=uniform")
 
 
-def test_verl_has_the_hooks_that_are_used():
-    names = ("_submit_batch_to_rollout", "_balance_batch", "_get_required_batch_multiple")
-    for name in (*names, "_compute_old_log_prob", "_compute_advantage", "_update_actor"):
-        assert callable(getattr(PPOTrainerSync, name)) and name in vars(CeroTrainer)
-
-
 def test_pass_rates_of_the_data_set_start_the_posteriors(step):
     rates = np.array([0.0, 0.5, 1.0, None, 0.25, 0.25, 0.25, 0.25], dtype=object)
     trainer, *_ = step("allocator=cero", "cero.pass_rates.column=rate", columns={"rate": rates})
-    before = trainer._record.dispatches[0].history_mean
+    before = trainer.record.dispatches[0].history_mean
     np.testing.assert_allclose(before[:5], [1 / 6, 0.5, 5 / 6, 0.5, 2 / 6])

@@ -12,15 +12,15 @@ import copy
 class Coordinator:
     """Plays a `cero.allocators.rounds.Step` with prompts that report from elsewhere, in any order.
 
-    Whatever goes wrong, nobody is left waiting: all that wait are told that sampling is over, and `end`
-    raises.
+    Whatever goes wrong, nobody is left waiting: all that wait are told that sampling is over, and
+    `close_step` raises.
     """
 
     def __init__(self):
         self._step, self._error, self._grants, self._index = None, None, [], {}
         self._over = asyncio.Event()
 
-    async def begin(self, uids, step):
+    async def open_step(self, uids, step):
         """Start `step`, whose prompts are called `uids` (distinct, in the step's order)."""
         if self._step is not None and not self._over.is_set():
             raise RuntimeError("a step's sampling began while another's was going on")
@@ -53,14 +53,14 @@ class Coordinator:
         return await self._grants[index]
 
     async def fail(self, message):
-        """End sampling for every prompt; `end` will raise with `message` (the first counts)."""
+        """End sampling for every prompt; `close_step` will raise with `message` (the first counts)."""
         self._error = self._error or message
         for grant in self._grants:
             if not grant.done():
                 grant.set_result(0)
         self._over.set()
 
-    async def end(self):
+    async def close_step(self):
         """Wait until every prompt is over and return the finished step.
 
         Raises

@@ -7,7 +7,7 @@ import pytest
 
 from cero.allocators import make_allocator
 from cero.allocators.rounds import Rounds, Step
-from cero.verl.rounds import Coordinator, PromptSampling
+from cero.verl.coordinator import Coordinator, PromptSampling
 
 
 def run(coroutine, seconds=5):
@@ -61,7 +61,7 @@ async def sample(step, outcome, delay=lambda prompt, number: 0.0, spoil=None):
     prompts
     """
     coordinator, launches = Coordinator(), []
-    await coordinator.begin(names(step), step)
+    await coordinator.open_step(names(step), step)
 
     async def prompt(i):
         sampling = PromptSampling(step.n_max)
@@ -88,7 +88,7 @@ async def sample(step, outcome, delay=lambda prompt, number: 0.0, spoil=None):
         return await asyncio.gather(play(), *sessions, return_exceptions=True)
 
     await asyncio.gather(*[prompt(i) for i in range(step.ids.size)], *([spoil(coordinator)] if spoil else []))
-    return await coordinator.end(), launches
+    return await coordinator.close_step(), launches
 
 
 def test_prompts_go_on_until_they_are_over_and_sessions_count_up():
@@ -153,13 +153,13 @@ def test_a_failing_worker_releases_everyone_and_is_heard_of():
 def test_a_report_that_does_not_fit_is_heard_of():
     async def play():
         coordinator = Coordinator()
-        await coordinator.begin(["a", "b"], UntilSuccess([1, 1]))
+        await coordinator.open_step(["a", "b"], UntilSuccess([1, 1]))
         waits = asyncio.create_task(coordinator.first("b"))
         assert await coordinator.first("a") == 1 == await waits
         with pytest.raises(ValueError, match="successes=2"):
             await coordinator.report("a", 2, 2)
         assert await coordinator.report("b", 0, 1) == 0
-        await coordinator.end()
+        await coordinator.close_step()
 
     with pytest.raises(RuntimeError, match="successes=2"):
         run(play())
@@ -169,7 +169,7 @@ def test_sessions_that_verl_never_started_count_as_failed():
     async def play():
         coordinator = Coordinator()
         step = UntilSuccess([2])
-        await coordinator.begin(["a"], step)
+        await coordinator.open_step(["a"], step)
         sampling = PromptSampling(step.n_max)
         playing = asyncio.create_task(
             sampling.play(
@@ -178,7 +178,7 @@ def test_sessions_that_verl_never_started_count_as_failed():
         )
         sampling.abandon()
         await playing
-        return await coordinator.end()
+        return await coordinator.close_step()
 
     step = run(play())
     assert step.launched.tolist() == [2] and step.trials.tolist() == [0]
@@ -188,12 +188,12 @@ def test_one_step_after_the_other():
     async def play():
         coordinator = Coordinator()
         for _ in range(2):
-            await coordinator.begin(["a"], UntilSuccess([1]))
+            await coordinator.open_step(["a"], UntilSuccess([1]))
             with pytest.raises(RuntimeError, match="another's was going on"):
-                await coordinator.begin(["a"], UntilSuccess([1]))
+                await coordinator.open_step(["a"], UntilSuccess([1]))
             assert await coordinator.first("a") == 1
             assert await coordinator.report("a", 1, 1) == 0
-            assert (await coordinator.end()).launched.tolist() == [1]
+            assert (await coordinator.close_step()).launched.tolist() == [1]
 
     run(play())
 

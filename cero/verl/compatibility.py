@@ -1,0 +1,299 @@
+"""Which settings can't work together? A table of rules, each with its message.
+
+A rule says when it refuses a run and what it then tells: the keys, their values and the remedy.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from cero.allocators.base import Allocator
+from cero.verl.settings import ESTIMATOR, TRAINER_MODE, Settings
+
+# verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else
+# changes when it is left out.
+ZERO_IF_EQUAL = ("grpo", "rloo")
+# verl's policy losses that are proportional to the advantage, and divided as actor.loss_agg_mode says.
+PROPORTIONAL_LOSSES = ("vanilla", "gspo", "cispo", "gpg", "dppo_tv", "dppo_kl")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What the rules look at: verl's config, the settings read from it, and an allocator made of them."""
+
+    config: DictConfig
+    settings: Settings
+    allocator: Allocator
+
+    @property
+    def actor(self):
+        """verl's section actor_rollout_ref.actor."""
+        return self.config.actor_rollout_ref.actor
+
+    @property
+    def estimator(self):
+        """Name of the estimator, verl's algorithm.adv_estimator."""
+        return self.config.algorithm.adv_estimator
+
+    @property
+    def filtered(self):
+        """Whether verl's dynamic sampling is on."""
+        return not self.settings.budgeted
+
+    @property
+    def keeps(self):
+        """Whether a rule leaves out rollouts."""
+        return self.settings.keep["rule"] != "all"
+
+    @property
+    def has_critic(self):
+        """Whether verl will train a critic."""
+        enabled = self.config.critic.enable
+        return bool(enabled) if enabled is not None else self.estimator == "gae"
+
+    @property
+    def manager(self):
+        """The agent loop manager that the user names, or None."""
+        return self.config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
+
+    @property
+    def correction(self):
+        """verl's section algorithm.rollout_correction."""
+        return self.config.algorithm.get("rollout_correction") or {}
+
+
+class Rule(NamedTuple):
+    """Refuses a combination if `refuses(it)`, and tells `message(it)`."""
+
+    refuses: Callable[[Combination], bool]
+    message: Callable[[Combination], str]
+
+
+def _group_of_one(remedy):
+    return (
+        f"a group of one rollout gets its raw reward as advantage there; set {remedy} "
+        f"or algorithm.adv_estimator={ESTIMATOR}"
+    )
+
+
+TRAINER = (
+    Rule(
+        lambda it: not it.config.trainer.use_v1,
+        lambda it: "trainer.use_v1=False: verl's legacy trainer knows no plugins; set trainer.use_v1=True",
+    ),
+    Rule(
+        lambda it: it.config.trainer.v1.trainer_mode != TRAINER_MODE,
+        lambda it: (
+            f"trainer.v1.trainer_mode={it.config.trainer.v1.trainer_mode} would train without the allocator; "
+            f"leave it at {TRAINER_MODE!r} (the synchronous trainer; verl's asynchronous modes are not supported)"
+        ),
+    ),
+)
+GROUPS_OF_ONE = (  # verl's estimators give a group of one its raw reward as advantage
+    Rule(
+        lambda it: (
+            not it.settings.estimates and it.allocator.sequential and it.allocator.least_rollouts() < 2
+        ),
+        lambda it: (
+            f"allocator={it.settings.allocator} with algorithm.adv_estimator={it.estimator}: "
+            + _group_of_one("allocator=aero, allocator.n_explore=2 or more,")
+        ),
+    ),
+    Rule(
+        # uniform spending leaves everything as verl has it, groups of one included.
+        lambda it: (
+            not it.settings.estimates
+            and it.settings.allocator != "uniform"
+            and it.allocator.least_rollouts() < 2
+        ),
+        lambda it: (
+            f"allocator.n_min={it.allocator.n_min} with algorithm.adv_estimator={it.estimator}: "
+            + _group_of_one("allocator.n_min=2")
+        ),
+    ),
+    Rule(
+        lambda it: not it.settings.estimates and it.keeps and it.settings.keep["count"] < 2,
+        lambda it: (
+            f"cero.keep.count={it.settings.keep['count']} with algorithm.adv_estimator={it.estimator}: "
+            + _group_of_one("cero.keep.count=2")
+        ),
+    ),
+)
+OWN_ESTIMATOR = (
+    Rule(
+        lambda it: it.settings.estimates and it.config.algorithm.use_kl_in_reward,
+        lambda it: (
+            "algorithm.use_kl_in_reward=True with algorithm.adv_estimator=cero: the baseline is a success "
+            "probability; use actor_rollout_ref.actor.use_kl_loss=True instead"
+        ),
+    ),
+    Rule(
+        lambda it: it.settings.estimates and it.settings.success.key is not None,
+        lambda it: (
+            f"cero.success.key={it.settings.success.key} with algorithm.adv_estimator=cero: its baseline must be "
+            "in the units of the reward; set cero.success.key=null, or algorithm.adv_estimator=grpo"
+        ),
+    ),
+)
+DYNAMIC_SAMPLING = (
+    Rule(
+        lambda it: it.filtered and it.settings.allocator != "uniform",
+        lambda it: (
+            f"algorithm.filter_groups.enable=True with allocator={it.settings.allocator}: filtering refills one "
+            "prompt at a time, so there is no step's budget to divide; use allocator=uniform, or switch "
+            "filtering off"
+        ),
+    ),
+    Rule(
+        lambda it: it.filtered and it.settings.selects,
+        lambda it: (
+            f"algorithm.filter_groups.enable=True with cero.keep.rule={it.settings.keep['rule']} and "
+            f"cero.drop_zero_advantage={it.settings.drop_zero_advantage}: filtering samples on until the batch "
+            "is full of groups with a signal, and these take rows out of it again; set cero.keep.rule=all and "
+            "cero.drop_zero_advantage=false, or switch filtering off"
+        ),
+    ),
+)
+PASS_RATES = (
+    Rule(
+        lambda it: it.settings.pass_rates[0] is not None and it.allocator.beliefs is None,
+        lambda it: (
+            f"cero.pass_rates.column={it.settings.pass_rates[0]} with allocator={it.settings.allocator}: it keeps "
+            "no posterior that could start at a pass rate; set it to null, or use e.g. allocator=cero"
+        ),
+    ),
+)
+ROUNDS = (  # sampling in rounds needs an agent loop of its own, and rewards while it samples
+    Rule(
+        lambda it: it.allocator.sequential and it.manager is not None,
+        lambda it: (
+            f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={it.manager} with "
+            f"allocator={it.settings.allocator}: sampling in rounds needs an agent loop manager of its own; set "
+            "it to null, or use an allocator that decides before sampling"
+        ),
+    ),
+    Rule(
+        lambda it: (
+            it.allocator.sequential
+            and it.config.reward.reward_model.enable
+            and not it.config.reward.reward_model.enable_resource_pool
+        ),
+        lambda it: (
+            f"reward.reward_model.enable=True with allocator={it.settings.allocator}: a colocated reward model "
+            "says nothing before all is sampled, and rounds go by rewards; set "
+            "reward.reward_model.enable_resource_pool=True, use a reward function, or an allocator that decides "
+            "before sampling"
+        ),
+    ),
+)
+
+
+def _drop_zero(refuses, reason):
+    """Make a rule on what gives rows of advantage zero a gradient, or lets their absence change that of others."""
+    return Rule(
+        lambda it: it.settings.drop_zero_advantage and bool(refuses(it)),
+        lambda it: f"cero.drop_zero_advantage=True with {reason(it)}, or cero.drop_zero_advantage=false",
+    )
+
+
+DROP_ZERO = (
+    _drop_zero(
+        lambda it: it.estimator not in (ESTIMATOR, *ZERO_IF_EQUAL),
+        lambda it: (
+            f"algorithm.adv_estimator={it.estimator}: its advantages depend on what is left out, or are not known "
+            f"to be zero; use {', '.join((ESTIMATOR, *ZERO_IF_EQUAL))}"
+        ),
+    ),
+    _drop_zero(
+        lambda it: it.has_critic,
+        lambda it: (
+            f"critic.enable={it.config.critic.enable}: every row teaches a critic; set critic.enable=false"
+        ),
+    ),
+    _drop_zero(
+        lambda it: it.actor.use_kl_loss,
+        lambda it: (
+            "actor_rollout_ref.actor.use_kl_loss=True: the KL term has a gradient on every row; set it to False"
+        ),
+    ),
+    _drop_zero(
+        lambda it: it.config.algorithm.use_kl_in_reward,
+        lambda it: "algorithm.use_kl_in_reward=True: rewards then differ within every group; set it to False",
+    ),
+    _drop_zero(
+        lambda it: it.actor.entropy_coeff != 0,
+        lambda it: (
+            f"actor_rollout_ref.actor.entropy_coeff={it.actor.entropy_coeff}: entropy has a gradient on every "
+            "row; set it to 0"
+        ),
+    ),
+    _drop_zero(
+        lambda it: (it.config.get("distillation") or {}).get("enabled", False),
+        lambda it: "distillation.enabled=True: a teacher teaches on every row; set it to False",
+    ),
+    _drop_zero(
+        lambda it: it.actor.policy_loss.loss_mode not in PROPORTIONAL_LOSSES,
+        lambda it: (
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={it.actor.policy_loss.loss_mode} is not proportional "
+            f"to the advantage, or has a divisor of its own; use {', '.join(PROPORTIONAL_LOSSES)}"
+        ),
+    ),
+    _drop_zero(
+        lambda it: it.actor.loss_agg_mode == "seq-mean-token-sum-norm" and it.actor.loss_scale_factor is None,
+        lambda it: (
+            f"actor_rollout_ref.actor.loss_agg_mode={it.actor.loss_agg_mode} without loss_scale_factor divides by "
+            "the width of a micro-batch, which depends on the rows in it; set "
+            "actor_rollout_ref.actor.loss_scale_factor"
+        ),
+    ),
+    _drop_zero(
+        lambda it: it.correction.get("bypass_mode") or it.correction.get("rollout_is_batch_normalize"),
+        lambda it: (
+            "algorithm.rollout_correction.bypass_mode or .rollout_is_batch_normalize: losses or weights go by the "
+            "whole batch; set both to False"
+        ),
+    ),
+)
+REST = (
+    Rule(
+        lambda it: (it.allocator.sequential or it.keeps) and it.has_critic,
+        lambda it: (
+            f"a critic (critic.enable={it.config.critic.enable}, algorithm.adv_estimator={it.estimator}) with "
+            f"allocator={it.settings.allocator}, cero.keep.rule={it.settings.keep['rule']}: the number of rows "
+            "changes from step to step, and verl splits a critic's batch by a fixed one; set "
+            "critic.enable=false, or use an allocator that is not sequential and cero.keep.rule=all"
+        ),
+    ),
+    Rule(
+        lambda it: it.config.trainer.v1.sampler.get("sync_refill_failed_groups", False),
+        lambda it: (
+            "trainer.v1.sampler.sync_refill_failed_groups=True spends rollouts that no budget foresaw; set it to "
+            "False"
+        ),
+    ),
+    Rule(
+        lambda it: OmegaConf.select(it.config, "skip.rollout_tq.enable"),
+        lambda it: "skip.rollout_tq.enable=True replays rollouts that were never allocated; set it to False",
+    ),
+)
+# In this order: the first rule that refuses is the one that speaks.
+RULES = (
+    *TRAINER,
+    *GROUPS_OF_ONE,
+    *OWN_ESTIMATOR,
+    *DYNAMIC_SAMPLING,
+    *PASS_RATES,
+    *ROUNDS,
+    *DROP_ZERO,
+    *REST,
+)
+
+
+def check_compatibility(config, settings):
+    """Raise ValueError if no run can be had of `config` (verl's) with these `settings`: what the first rule says."""
+    combination = Combination(config, settings, settings.make_allocator())
+    for rule in RULES:
+        if rule.refuses(combination):
+            raise ValueError(rule.message(combination))

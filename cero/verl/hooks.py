@@ -1,0 +1,96 @@
+"""Has the installed verl the hooks that this plugin overrides or calls? Asked once, before anything trains.
+
+Without it, a verl that renamed a method would train without the scheduler, or fail somewhere in a step.
+"""
+
+import importlib
+import inspect
+
+TESTED = ("0.9.1",)  # versions of verl with which the whole test suite passes
+
+# module -> name in it -> method (None: the name itself is called) -> parameters that are relied on, by name.
+HOOKS = {
+    "verl.trainer.ppo.v1.trainer_base": {
+        "register_trainer": {None: ("name",)},
+        "PPOTrainer": {
+            "__init__": ("config",),
+            "_init_dataloader": (),
+            "_init_resource_pool_mgr": (),
+            "_submit_batch_to_rollout": ("batch",),
+            "_balance_batch": ("batch", "metrics"),
+            "_get_required_batch_multiple": ("dp_size",),
+            "_compute_old_log_prob": ("batch", "metrics"),
+            "_compute_advantage": ("batch", "metrics"),
+            "_update_actor": ("batch", "metrics"),
+            "_compute_metrics": ("batch", "metrics", "timing_raw", "global_steps", "epoch"),
+            "_validate": (),
+            "_save_checkpoint": (),
+            "_load_checkpoint": (),
+        },
+    },
+    "verl.trainer.ppo.v1.trainer_sync": {"PPOTrainerSync": {}},
+    "verl.trainer.ppo.v1.agent_loop_tq": {
+        "AgentLoopManagerTQ": {"_init_agent_loop_workers": ()},
+        # verl hides the class behind Ray's decorator.
+        "AgentLoopWorkerTQ.__ray_actor_class__": {
+            "_run_prompt": ("prompt", "sampling_params", "trajectory"),
+            "_run_agent_loop": ("sampling_params", "trajectory"),
+            "_agent_loop_postprocess": ("output", "validate"),
+        },
+    },
+    "verl.trainer.ppo.core_algos": {"register_adv_est": {None: ("name_or_enum",)}},
+    "transfer_queue": {
+        "kv_batch_get": {None: ("keys", "partition_id", "select_fields")},
+        "kv_batch_put": {None: ("keys", "partition_id", "fields")},
+        "kv_clear": {None: ("keys", "partition_id")},
+    },
+}
+
+
+class IncompatibleVerl(ValueError):
+    """The installed verl lacks a hook; the message names it, and the versions that are known to work."""
+
+
+def missing_hooks(hooks=HOOKS):
+    """Find the hooks that the installed verl lacks: list of str, each saying what is missing or different."""
+    missing = []
+    for module_name, names in hooks.items():
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            missing.append(f"{module_name} ({error})")
+            continue
+        for name, methods in names.items():
+            try:
+                owner = module
+                for part in name.split("."):
+                    owner = getattr(owner, part)
+            except AttributeError:
+                missing.append(f"{module_name}.{name}")
+                continue
+            for method, parameters in methods.items():
+                where = f"{module_name}.{name}" + (f".{method}" if method else "")
+                function = getattr(owner, method, None) if method else owner
+                if function is None:
+                    missing.append(where)
+                    continue
+                missing += _missing_parameters(where, function, parameters)
+    return missing
+
+
+def _missing_parameters(where, function, parameters):
+    has = inspect.signature(function).parameters
+    absent = [name for name in parameters if name not in has]
+    return [f"{where} without the parameter {', '.join(absent)} (it has {', '.join(has)})"] if absent else []
+
+
+def check_verl(hooks=HOOKS):
+    """Raise IncompatibleVerl if the installed verl lacks a hook; imports verl's trainers."""
+    missing = missing_hooks(hooks)
+    if missing:
+        import verl
+
+        raise IncompatibleVerl(
+            f"verl {verl.__version__} lacks what the rollout scheduler hooks into: {'; '.join(missing)}. "
+            f"Versions known to work: {', '.join(TESTED)}; install one of them (pip install verl=={TESTED[-1]})"
+        )

@@ -1,0 +1,131 @@
+"""How are the settings read from verl's config? Each value is checked here, and their combination by
+`cero.verl.compatibility`; nothing of it needs data, workers or a GPU.
+"""
+
+from omegaconf import OmegaConf
+
+from cero.core.checks import check_choice, check_number
+from cero.estimators.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
+from cero.estimators.baseline import BASELINES
+from cero.estimators.keep import KEEP
+from cero.verl.compatibility import check_compatibility
+from cero.verl.settings import ESTIMATOR, Settings
+from cero.verl.success import Success
+
+ON_MISSING_STATE = ("error", "fresh")
+OF_OTHERS = (
+    "adv_estimator",
+    "keep",
+    "advantage",
+    "baseline",
+)  # what an allocator's yaml says of other sections
+# Options of the estimator, under algorithm.cero, and what they are where the config is silent.
+ESTIMATOR_OPTIONS = {
+    "advantage": "posterior",
+    "baseline": "mean",
+    "history": 8.0,
+    "scale": True,
+    "prompt_weight": "trajectory",
+    "aero_form": "standard",
+}
+
+
+def read_settings(config):
+    """Read and check the settings in verl's config (DictConfig).
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    ValueError
+        Naming the key, its value and the remedy.
+    """
+    for key in ("allocator", "cero"):
+        if OmegaConf.select(config, key) is None:
+            raise ValueError(f"the config has no {key!r} section; start with +recipe=cero (or cero_cpu)")
+    allocator = OmegaConf.to_container(config.allocator, resolve=True)
+    name = allocator.pop("name", None)
+    for key in OF_OTHERS:
+        allocator.pop(key, None)
+    for key in ("rollouts_per_prompt", "epochs", "total_budget"):
+        if key in allocator:
+            raise ValueError(
+                f"allocator.{key}={allocator[key]!r} is set by the trainer from verl's own keys "
+                "(actor_rollout_ref.rollout.n, trainer.total_epochs); remove it"
+            )
+    ours = config.cero
+    estimator = _estimator_options(config)
+    baseline = _baseline(estimator.pop("baseline"), config, estimator["advantage"])
+    settings = Settings(
+        allocator=name,
+        options=allocator,
+        rollouts_per_prompt=config.actor_rollout_ref.rollout.n,
+        epochs=config.trainer.total_epochs,
+        budgeted=not OmegaConf.select(config, "algorithm.filter_groups.enable"),
+        success=Success.from_config(ours.success),
+        pass_rates=_pass_rates(ours.pass_rates),
+        keep=_keep_options(ours.keep),
+        drop_zero_advantage=check_choice("cero.drop_zero_advantage", ours.drop_zero_advantage, (True, False)),
+        on_missing_state=check_choice("cero.on_missing_state", ours.on_missing_state, ON_MISSING_STATE),
+        log_allocations=bool(ours.log_allocations),
+        poll_interval=_poll_interval(ours.poll_interval),
+        estimates=config.algorithm.adv_estimator == ESTIMATOR,
+        estimator=estimator,
+        baseline=baseline,
+    )
+    check_compatibility(config, settings)
+    return settings
+
+
+def _keep_options(config):
+    """Read the options of the keep rule: rule, ratio, count."""
+    check_choice("cero.keep.rule", config.rule, KEEP)
+    return {
+        "rule": config.rule,
+        "ratio": check_number("cero.keep.ratio", config.ratio, 0, 1e6, open_low=True),
+        "count": check_number("cero.keep.count", config.count, 1, 2**20, integer=True),
+    }
+
+
+def _pass_rates(config):
+    """Read (column or None, strength)."""
+    return config.column, check_number("cero.pass_rates.strength", config.strength, 0, 1e6, open_low=True)
+
+
+def _poll_interval(value):
+    return None if value is None else check_number("cero.poll_interval", value, 0, 60, open_low=True)
+
+
+def _estimator_options(config):
+    """Read the options under algorithm.cero, the missing ones filled in."""
+    options = OmegaConf.to_container(config.algorithm.get("cero") or OmegaConf.create({}), resolve=True)
+    for key in options:
+        if key not in ESTIMATOR_OPTIONS:
+            raise ValueError(
+                f"algorithm.cero.{key}={options[key]!r} is no option of the estimator; "
+                f"it has {', '.join(ESTIMATOR_OPTIONS)}"
+            )
+    options = ESTIMATOR_OPTIONS | options
+    check_number("algorithm.cero.history", options["history"], 0, 1e6, open_low=True)
+    check_choice("algorithm.cero.scale", options["scale"], (True, False))
+    check_choice("algorithm.cero.prompt_weight", options["prompt_weight"], PROMPT_WEIGHTS)
+    check_choice("algorithm.cero.advantage", options["advantage"], ADVANTAGES)
+    check_choice("algorithm.cero.baseline", options["baseline"], BASELINES)
+    check_choice("algorithm.cero.aero_form", options["aero_form"], AERO_FORMS)
+    return options
+
+
+def _baseline(asked, config, advantage):
+    """Say what is subtracted from rewards. Advantages but `posterior` have their own, so none is learned for them."""
+    estimator = config.algorithm.adv_estimator
+    if estimator == ESTIMATOR and advantage == "posterior":
+        return asked
+    if asked not in ("mean", config.allocator.get("baseline")):  # asked for, not the allocator's own default
+        raise ValueError(
+            f"algorithm.cero.baseline={asked} with algorithm.adv_estimator={estimator} and "
+            f"algorithm.cero.advantage={advantage}, which has a baseline of its own; set "
+            f"algorithm.adv_estimator={ESTIMATOR} and algorithm.cero.advantage=posterior, or leave it out"
+        )
+    return "mean"

@@ -1,0 +1,67 @@
+"""From which checkpoint will the run go on, and what had the scheduler learned by then?"""
+
+import os
+from pathlib import Path
+
+from cero.core.state import BASELINE_FILE, COMMIT_MARKER, STATE_FILE, load_state
+
+
+def resume_folder(config):
+    """Folder of the checkpoint that verl will resume from, or None; verl's own rules (trainer.resume_mode)."""
+    mode = config.trainer.resume_mode
+    if mode == "disable":
+        return None
+    if mode == "resume_path":
+        return Path(os.path.abspath(config.trainer.resume_from_path))
+    root = Path(os.path.abspath(config.trainer.default_local_dir))
+    marker = root / COMMIT_MARKER
+    if not marker.exists():
+        return None
+    folder = root / f"global_step_{int(marker.read_text())}"
+    return folder if folder.exists() else None
+
+
+def resume_state(config, settings, allocator, baseline=None):
+    """Load the state of the checkpoint to be resumed, if there is one, into `allocator` and `baseline`.
+
+    Returns True if a state was taken up; False for a new run, or where cero.on_missing_state=fresh allows
+    one.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged, of another allocator, or does not fit this run's budget.
+    """
+    folder = resume_folder(config)
+    if folder is None:
+        return False
+    path = folder / STATE_FILE
+    try:
+        state = load_state(path)
+    except FileNotFoundError:
+        if settings.on_missing_state == "fresh":
+            return False
+        raise ValueError(
+            f"{folder} holds no allocator state ({STATE_FILE}): the checkpoint is of a run without this recipe. "
+            "Set cero.on_missing_state=fresh to start the allocator anew on it, or trainer.resume_mode=disable"
+        ) from None
+    try:
+        allocator.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if baseline is not None:
+        _resume_baseline(folder / BASELINE_FILE, settings, baseline)
+    return True
+
+
+def _resume_baseline(path, settings, baseline):
+    try:
+        baseline.load_state_dict(load_state(path))
+    except FileNotFoundError:
+        if settings.on_missing_state == "error":
+            raise ValueError(
+                f"there is no {path}: the checkpoint is of a run without algorithm.cero.baseline=optimal. Set "
+                "algorithm.cero.baseline=mean, or cero.on_missing_state=fresh to learn the baseline anew"
+            ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
