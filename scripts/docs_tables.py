@@ -16,6 +16,7 @@ import argparse
 import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import yaml
@@ -53,6 +54,13 @@ def escaped(text):
             part = re.sub(r"(?<![\w.])_|_(?![\w.])", "&#95;", part)
         parts[i] = part
     return "`".join(parts)
+
+
+def wrapped(text):
+    """Return a paragraph of Markdown in lines of at most 108 characters, none beginning as an item of a list would."""
+    glued = re.sub(r" (?=(?:[-+*#>]|\d+[.)]) )", "\0", text)
+    lines = textwrap.fill(glued, 108, break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\0", " ")
 
 
 def code(value):
@@ -262,7 +270,7 @@ def allocator_options():
         rows = option_rows(found, fallback=lambda key, cls=cls: parameter(cls, key), skipped=OF_OTHERS)
         parts.append(
             f"### {name}\n\n"
-            + "\n\n".join(map(escaped, paragraphs(cls.__doc__)))
+            + "\n\n".join(wrapped(escaped(part)) for part in paragraphs(cls.__doc__))
             + f"\n\nFiles: `{source(cls)}`, `recipe/allocator/{name}.yaml`.\n\n"
             + markdown(("`allocator.`...", "default", "what it does"), rows)
         )
