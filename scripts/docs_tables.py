@@ -8,8 +8,8 @@ A page asks for a table with a pair of markers, and everything between them is r
     <!-- generated: NAME -->
     <!-- end -->
 
-NAME is a key of `TABLES`. A new allocator (one module and one yaml), a new setting of a recipe or a new option of
-the command line appears without a change here.
+NAME is a key of `TABLES`. A new allocator (one module and one yaml), a new setting of a recipe or a new option
+of the command line appears without a change here.
 """
 
 import argparse
@@ -57,7 +57,10 @@ def escaped(text):
 
 
 def wrapped(text):
-    """Return a paragraph of Markdown in lines of at most 108 characters, none beginning as an item of a list would."""
+    """Return a paragraph of Markdown in lines of at most 108 characters.
+
+    No line begins as an item of a list would.
+    """
     glued = re.sub(r" (?=(?:[-+*#>]|\d+[.)]) )", "\0", text)
     lines = textwrap.fill(glued, 108, break_long_words=False, break_on_hyphens=False)
     return lines.replace("\0", " ")
@@ -111,9 +114,9 @@ def sentences(parts):
 def entries(text):
     """Return the leaves of a yaml text in their order: list of (keys, values, comment).
 
-    keys : dotted keys that share a comment, and values : theirs; comment : str. The comment that the file begins
-    with is its header and belongs to no key. A comment above a key is also that of the keys right below which have
-    none; one beside a key is that key's; one beside a section is its first key's.
+    keys : dotted keys that share a comment, and values : theirs; comment : str. The comment that the file
+    begins with is its header and belongs to no key. A comment above a key is also that of the keys right below
+    which have none; one beside a key is that key's; one beside a section is its first key's.
     """
     tree, found, stack = yaml.safe_load(text), [], []  # stack: (indent, key) of the sections around
     above, fresh, begun = [], False, False  # blocks of comment above; whether a key has yet to use them
@@ -157,7 +160,10 @@ def entries(text):
 
 
 def option_rows(found, fallback=None, skipped=()):
-    """Rows (keys, defaults, what) of `entries`; `fallback(key)` says what a key means where the yaml does not."""
+    """Return rows (keys, defaults, what it does) of `entries`.
+
+    fallback : callable, key -> str: what a key means where the yaml does not say it; skipped : keys left out
+    """
     rows = []
     for keys, values, comment in found:
         if set(keys) <= set(skipped):
@@ -165,13 +171,17 @@ def option_rows(found, fallback=None, skipped=()):
         if not comment and fallback is not None:
             comment = fallback(keys[0])
         rows.append(
-            (", ".join(f"`{key}`" for key in keys), ", ".join(code(value) for value in values), escaped(comment))
+            (
+                ", ".join(f"`{key}`" for key in keys),
+                ", ".join(code(value) for value in values),
+                escaped(comment),
+            )
         )
     return rows
 
 
 def recipe_settings(name, sections):
-    """Table of the leaves of recipe/<name>.yaml that lie in one of `sections` (None: all but defaults and hydra)."""
+    """Return a table of the leaves of recipe/<name>.yaml in `sections` (None: all but defaults and hydra)."""
     found = entries((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
     mine = [
         (keys, values, comment)
@@ -182,7 +192,7 @@ def recipe_settings(name, sections):
 
 
 def recipes():
-    """Table of the recipes."""
+    """Return a table of the recipes."""
     rows = []
     for path in sorted(RECIPES.glob("*.yaml")):
         rows.append((f"`+recipe={path.stem}`", escaped(header(path.read_text(encoding="utf-8")))))
@@ -215,7 +225,7 @@ def parameter(cls, name):
 
 
 def functions(table):
-    """Table of functions by name: the first line of each docstring."""
+    """Return a table of functions by name: the first line of each docstring."""
     return markdown(
         ("name", "what"), [(f"`{name}`", escaped(paragraphs(f.__doc__)[0])) for name, f in table.items()]
     )
@@ -235,19 +245,21 @@ def about(text):
 
 
 def sequential(cls):
-    """Whether allocators of this class decide while a step is sampled."""
+    """Return whether allocators of this class decide while a step is sampled."""
     return bool(getattr(cls, "sequential", False))
 
 
 def allocators():
-    """Table of the allocators: one row each."""
+    """Return a table of the allocators: one row each."""
     rows = []
     for name, text, values, cls in allocator_files():
         estimator = values["adv_estimator"]
-        weighed = f"`{values.get('advantage', 'posterior')}`" if estimator == "cero" else f"`{estimator}` (verl's)"
+        weighed = f"`{estimator}` (verl's)"
+        if estimator == "cero":
+            weighed = f"`{values.get('advantage', 'posterior')}`"
         if "baseline" in values:
             weighed += f", baseline `{values['baseline']}`"
-        bounds = f"{values['n_min']} to {values['n_max']}" if "n_min" in values else f"up to {values['n_max']}"
+        low = f"{values['n_min']} to" if "n_min" in values else "up to"
         rows.append(
             (
                 f"[`{name}`](#{name})",
@@ -255,7 +267,7 @@ def allocators():
                 "within the step" if sequential(cls) else "before sampling",
                 f"`{values.get('keep', 'all')}`",
                 weighed,
-                bounds,
+                f"{low} {values['n_max']}",
             )
         )
     head = ("`allocator=`", "what it does", "decides", "kept", "advantage", "rollouts a prompt and step")
@@ -263,7 +275,7 @@ def allocators():
 
 
 def allocator_options():
-    """A section for each allocator: what its class says, and its options."""
+    """Return a section for each allocator: what its class says, and its options."""
     parts = []
     for name, text, _, cls in allocator_files():
         found = entries(text)
@@ -286,7 +298,7 @@ def source(cls):
 
 
 def subcommands():
-    """Dict of the subcommands' parsers by name, and of their one-line help."""
+    """Return two dicts by subcommand: its parser, and its one-line help."""
     for action in cero_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             return action.choices, {choice.dest: choice.help for choice in action._choices_actions}
@@ -294,15 +306,16 @@ def subcommands():
 
 
 def commands():
-    """Table of the subcommands."""
+    """Return a table of the subcommands."""
     parsers, helps = subcommands()
     return markdown(
-        ("command", "what it does"), [(f"[`cero {name}`](#cero-{name})", escaped(helps[name])) for name in parsers]
+        ("command", "what it does"),
+        [(f"[`cero {name}`](#cero-{name})", escaped(helps[name])) for name in parsers],
     )
 
 
 def command_options():
-    """A section for each subcommand with its arguments."""
+    """Return a section for each subcommand with its arguments."""
     parsers, helps = subcommands()
     parts = []
     for name, parser in parsers.items():
@@ -310,9 +323,11 @@ def command_options():
         for action in parser._actions:
             if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
                 continue
-            words = ", ".join(f"`{word}`" for word in action.option_strings) or f"`{action.metavar or action.dest}`"
-            rows.append((words, default_of(action), escaped(described(action))))
-        parts.append(f"### cero {name}\n\n{escaped(helps[name])}\n\n" + markdown(("argument", "default", "what"), rows))
+            words = action.option_strings or [action.metavar or action.dest]
+            names = ", ".join(f"`{word}`" for word in words)
+            rows.append((names, default_of(action), escaped(described(action))))
+        table = markdown(("argument", "default", "what"), rows)
+        parts.append(f"### cero {name}\n\n{escaped(helps[name])}\n\n{table}")
     return "\n".join(parts)
 
 
@@ -356,7 +371,13 @@ TABLES = {
 
 
 def filled(text, page):
-    """Return a page's text with every table made anew. Raises SystemExit for a marker whose table is not known."""
+    """Return a page's text with every table made anew.
+
+    Raises
+    ------
+    SystemExit
+        For a marker whose table is not known.
+    """
 
     def table(match):
         name = match["name"]
@@ -370,7 +391,7 @@ def filled(text, page):
 def main(argv=None):
     """Write the tables, or check them; returns the exit code."""
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is stale")
+    options.add_argument("--check", action="store_true", help="change nothing; exit with 1 if stale")
     options.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the pages")
     arguments = options.parse_args(argv)
     stale = []
