@@ -8,8 +8,8 @@ A page asks for a table with a pair of markers, and everything between them is r
     <!-- generated: NAME -->
     <!-- end -->
 
-NAME is a key of `TABLES`. A new allocator (one module and one yaml), a new setting of a recipe or a new option
-of the command line appears without a change here.
+NAME is a key of `TABLES`. A new allocator (one module and one yaml), a new setting of a recipe or a new
+option of the command line appears without a change here.
 """
 
 import argparse
@@ -115,8 +115,8 @@ def entries(text):
     """Return the leaves of a yaml text in their order: list of (keys, values, comment).
 
     keys : dotted keys that share a comment, and values : theirs; comment : str. The comment that the file
-    begins with is its header and belongs to no key. A comment above a key is also that of the keys right below
-    which have none; one beside a key is that key's; one beside a section is its first key's.
+    begins with is its header and belongs to no key. A comment above a key is also that of the keys right
+    below which have none; one beside a key is that key's; one beside a section is its first key's.
     """
     tree, found, stack = yaml.safe_load(text), [], []  # stack: (indent, key) of the sections around
     above, fresh, begun = [], False, False  # blocks of comment above; whether a key has yet to use them
