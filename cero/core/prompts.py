@@ -1,35 +1,42 @@
 """Which row of the tables belongs to a prompt?
 
 A prompt is known by a 64-bit id. `PromptTable` maps ids to rows of a struct of arrays, by an open-addressing
-hash index, all in NumPy: ten million prompts cost one int32 slot array beside the columns, and a look-up is a
+hash index, all in NumPy. Ten million prompts cost one int32 slot array beside the columns, and a look-up is a
 few vectorised probes whatever the table's size.
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-_MULTIPLIER = np.uint64(
-    0x9E3779B97F4A7C15
-)  # 2**64 / golden ratio: Fibonacci hashing spreads ids that are not random
+from cero.core.arrays import AnyArray, Ids, Integers
+
+# 2**64 / golden ratio: Fibonacci hashing spreads ids that are not random.
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIN_SLOTS_LOG2 = 11
 _CHUNK = 2**18  # rows indexed at a time: the temporaries stay small beside the table
 _GROWTH = 1.25  # columns grow by a quarter: the spare room stays small at ten million prompts
 
 
-def prompt_id(*parts):
-    """Content id of a prompt: the first 8 bytes of BLAKE2b over its parts.
+def prompt_id(*parts: str | bytes) -> int:
+    """Return the content id of a prompt: the first 8 bytes of BLAKE2b over its parts.
+
+    >>> prompt_id("1+1=")
+    6158372511001574006
 
     Parameters
     ----------
-    *parts : str or bytes
-        Whatever makes the prompt what it is (data source, messages, answer). Lengths are hashed too, so
-        ("ab", "c") and ("a", "bc") differ.
+    *parts : whatever makes the prompt what it is (data source, messages, answer)
+        Lengths are hashed too, so ("ab", "c") and ("a", "bc") differ.
 
     Returns
     -------
     int
-        In [0, 2**64). Two different prompts collide with probability about N**2 / 2**65: 3e-6 at ten million.
+        In [0, 2**64). Any two of N different prompts share an id with probability about N**2 / 2**65: 3e-6 at
+        ten million.
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
@@ -39,8 +46,11 @@ def prompt_id(*parts):
     return int.from_bytes(digest.digest(), "little")
 
 
-def as_prompt_ids(prompt_ids):
+def as_prompt_ids(prompt_ids: Iterable[Any]) -> Ids:
     """Turn a sequence of str, or of integers in [0, 2**64), into a uint64 array of shape (n,).
+
+    >>> as_prompt_ids([7, 2**63])
+    array([                  7, 9223372036854775808], dtype=uint64)
 
     Raises
     ------
@@ -64,12 +74,16 @@ def as_prompt_ids(prompt_ids):
     if kinds <= {int, np.uint64, np.int64} and all(0 <= int(value) < 2**64 for value in array):
         return np.fromiter((int(value) for value in array), dtype=np.uint64, count=array.size)
     raise ValueError(
-        f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; give only str, or only integers in [0, 2**64)"
+        f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; "
+        "give only str, or only integers in [0, 2**64)"
     )
 
 
-def sort_ids(ids):
-    """Order of `ids`, and `ids` in that order; equal ids keep the order they came in. (int64, uint64), shape (n,)."""
+def sort_ids(ids: Ids) -> tuple[Integers, Ids]:
+    """Return the positions that sort `ids`, and `ids` sorted; both of shape (n,).
+
+    Equal ids keep the order they came in.
+    """
     order = np.argsort(ids)  # a few times as fast as a stable sort, which only repeats need (below)
     ordered = ids[order]
     equal = ordered[1:] == ordered[:-1]
@@ -80,12 +94,20 @@ def sort_ids(ids):
     return order, ordered
 
 
-def merge_repeats(keys, *arrays):
-    """Distinct `keys`, how often each occurs, and the sums of each of `arrays` over a key's occurrences.
+def merge_repeats(keys: AnyArray, *arrays: AnyArray) -> tuple[AnyArray, ...]:
+    """Return the distinct `keys`, how often each occurs, and the sums of `arrays` over a key's occurrences.
 
-    keys : shape (n,), equal ones adjacent (sorted, or rows of sorted ids); arrays : shape (n,) each, integer
-    or float. Returns (distinct keys, times, *sums), all of shape (m,), in the order of `keys`, each of its
-    array's dtype.
+    >>> merge_repeats(np.array([3, 3, 5]), np.array([1.0, 2.0, 4.0]))
+    (array([3, 5]), array([2, 1]), array([3., 4.]))
+
+    Parameters
+    ----------
+    keys : shape (n,), equal ones adjacent (sorted, or rows of sorted ids)
+    *arrays : integers or floats, shape (n,) each
+
+    Returns
+    -------
+    (distinct keys, times, *sums), all of shape (m,), in the order of `keys`; sums have their array's dtype
     """
     first = np.ones(keys.size, bool)
     np.not_equal(keys[1:], keys[:-1], out=first[1:])
@@ -99,36 +121,44 @@ def merge_repeats(keys, *arrays):
 class PromptTable:
     """Columns of per-prompt numbers, addressed by prompt id.
 
+    >>> table = PromptTable({"seen": (np.int32, 0)})
+    >>> ids = as_prompt_ids(["1+1=", "2+3="])
+    >>> table["seen"][table.add(ids)] += 1
+    >>> table.rows(as_prompt_ids(["2+3=", "never added"])).tolist()
+    [0, -1]
+
     Parameters
     ----------
     columns : dict of str to (dtype, fill value)
-        The columns; each is an attribute-like entry of `table[name]`, an array of shape (size,), in the order
-        in which prompts were added.
+        `table[name]` is a column: an array of shape (size,), in the order in which prompts were added. A
+        prompt starts with the fill value.
 
-    Memory: the columns' item sizes + 8 bytes of id, times at most 1.25 for growth, + at most 11.5 bytes of
-    index.
+    A prompt takes the columns' item sizes + 8 bytes of id, times at most 1.25 for growth, + at most 11.5
+    bytes of index.
     """
 
-    def __init__(self, columns):
-        self._spec = {"id": (np.uint64, 0), **columns}
+    def __init__(self, columns: Mapping[str, tuple[DTypeLike, Any]]) -> None:
+        self._spec: dict[str, tuple[DTypeLike, Any]] = {"id": (np.uint64, 0), **columns}
         self.size = 0
-        self._data = {name: np.empty(0, dtype) for name, (dtype, _) in self._spec.items()}
+        self._data: dict[str, AnyArray] = {
+            name: np.empty(0, dtype) for name, (dtype, _) in self._spec.items()
+        }
         self._rebuild(_MIN_SLOTS_LOG2)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, name):
-        """The column `name`: a writable view of shape (size,)."""
+    def __getitem__(self, name: str) -> AnyArray:
+        """Return the column `name`: a writable view of shape (size,)."""
         return self._data[name][: self.size]
 
     @property
-    def nbytes(self):
-        """Bytes held, spare room and index included."""
+    def nbytes(self) -> int:
+        """Return the bytes held, spare room and index included."""
         return self._slots.nbytes + sum(array.nbytes for array in self._data.values())
 
-    def rows(self, ids):
-        """Rows of `ids` (uint64, shape (n,)); -1 where the prompt is unknown. Returns int64, shape (n,)."""
+    def rows(self, ids: Ids) -> Integers:
+        """Return the rows of `ids`, shape (n,); -1 where the prompt is unknown."""
         rows = np.full(ids.size, -1, np.int64)
         if not self.size:
             return rows
@@ -136,16 +166,16 @@ class PromptTable:
         known = self._data["id"]
         while pending.size:
             found = self._slots[position].astype(np.int64)
-            rows[pending] = (
-                found  # the prompt's, or -1: the end of its probes; another's is overwritten further on
-            )
+            # The prompt's row, or -1 at the end of its probes. Another prompt's row is overwritten further
+            # on.
+            rows[pending] = found
             # An unknown id ends at the first empty slot; nothing is ever deleted, so that is exact.
             again = np.flatnonzero((found >= 0) & (known[found] != ids[pending]))
             pending, position = pending[again], (position[again] + 1) & self._mask
         return rows
 
-    def add(self, ids):
-        """Rows of `ids`, adding those that are unknown. Returns int64, shape (n,)."""
+    def add(self, ids: Ids) -> Integers:
+        """Return the rows of `ids`, shape (n,), after adding those that are unknown, in ascending order."""
         rows = self.rows(ids)
         missing = rows < 0
         if missing.any():
@@ -159,7 +189,7 @@ class PromptTable:
             rows[missing] = first + inverse
         return rows
 
-    def reserve(self, size):
+    def reserve(self, size: int) -> None:
         """Make room for `size` prompts, so that adding them later moves nothing."""
         capacity = self._data["id"].size
         if size > capacity:
@@ -172,12 +202,15 @@ class PromptTable:
         if log2 > self._log2:
             self._rebuild(log2)
 
-    def columns(self):
-        """Copies of all columns, "id" among them."""
+    def columns(self) -> dict[str, AnyArray]:
+        """Return copies of all columns, "id" among them."""
         return {name: self[name].copy() for name in self._spec}
 
-    def check_columns(self, columns):
-        """Raise ValueError unless `columns` could be loaded: same names, one length, right dtypes, distinct ids."""
+    def check_columns(self, columns: Mapping[str, AnyArray]) -> None:
+        """Raise ValueError unless `columns` could be loaded.
+
+        They must have the table's names and dtypes, one length, finite numbers and distinct ids.
+        """
         if set(columns) != set(self._spec):
             raise ValueError(
                 f"prompt table has columns {sorted(columns)}; this allocator needs {sorted(self._spec)}"
@@ -196,24 +229,27 @@ class PromptTable:
         if (ordered[1:] == ordered[:-1]).any():
             raise ValueError("prompt table column 'id' holds a prompt twice")
 
-    def load(self, columns):
-        """Replace everything by `columns` (as given by `columns()`, and checked)."""
+    def load(self, columns: Mapping[str, AnyArray]) -> None:
+        """Replace everything by `columns`, of `columns()`. Raise ValueError as `check_columns` does."""
         self.check_columns(columns)
         self._data = {name: np.array(columns[name], dtype) for name, (dtype, _) in self._spec.items()}
         self.size = self._data["id"].size
         self._log2 = 0
         self.reserve(self.size)
 
-    def _home(self, ids):
+    def _home(self, ids: Ids) -> Integers:
+        """Return the slot at which the probes for each of `ids` start."""
         return ((ids * _MULTIPLIER) >> self._shift).view(np.int64)  # indexing by uint64 would copy
 
-    def _rebuild(self, log2):
+    def _rebuild(self, log2: int) -> None:
+        """Make the index anew, with 2**log2 slots."""
         self._log2, self._mask, self._shift = log2, (1 << log2) - 1, np.uint64(64 - log2)
         self._slots = np.full(1 << log2, -1, np.int32)
         for first in range(0, self.size, _CHUNK):
             self._insert(np.arange(first, min(first + _CHUNK, self.size)))
 
-    def _insert(self, rows):
+    def _insert(self, rows: Integers) -> None:
+        """Put `rows`, whose ids are distinct and not in the index, into free slots."""
         position = self._home(self._data["id"][rows])
         while rows.size:
             free = self._slots[position] < 0
