@@ -123,7 +123,8 @@ class PromptTable:
 
     >>> table = PromptTable({"seen": (np.int32, 0)})
     >>> ids = as_prompt_ids(["1+1=", "2+3="])
-    >>> table["seen"][table.add(ids)] += 1
+    >>> rows = table.add(ids)
+    >>> table["seen"][rows] += 1
     >>> table.rows(as_prompt_ids(["2+3=", "never added"])).tolist()
     [0, -1]
 
@@ -149,7 +150,7 @@ class PromptTable:
         return self.size
 
     def __getitem__(self, name: str) -> AnyArray:
-        """Return the column `name`: a writable view of shape (size,)."""
+        """Return the column `name`: a writable view of shape (size,), valid until prompts are added."""
         return self._data[name][: self.size]
 
     @property
