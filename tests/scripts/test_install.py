@@ -1,4 +1,4 @@
-"""scripts/install.sh with a stub in place of Python and pip: what it asks for, in which order, and what it says."""
+"""scripts/install.sh, with a stub in place of Python and pip: what it asks for, and what it says."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 INDEX = "https://download.pytorch.org/whl/cpu"
 SOURCES = ["pyproject.toml", "setup.py", "scripts/install.sh", "scripts/lib/venv.sh"]
 
-# Plays the interpreter, `venv` and pip. TORCH_FROM says where torch is to be had: `configured` indexes, PyTorch's
-# own index once it is named, or nowhere.
+# Plays the interpreter, `venv` and pip. TORCH_FROM says where torch is to be had: "configured" (any index),
+# "own index" (PyTorch's, once it is named) or "nowhere".
 STUB = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >>"$CALLS"
 case "$*" in
@@ -35,7 +35,7 @@ esac
 
 @pytest.fixture
 def install(tmp_path):
-    """`install(torch_from)`: run the script in a copy of what it reads; (result, what Python was asked for)."""
+    """Return a function that runs the script in a copy of its files: its result, and the calls of Python."""
     for name in SOURCES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
