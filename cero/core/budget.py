@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cero.core.arrays import Floats, Integers
+from cero.core.arrays import Floats, Ints
 
 ROUNDINGS = ("systematic", "largest_remainder")
 
@@ -71,7 +71,7 @@ def round_to_sum(
     n_max: int,
     rng: np.random.Generator | None = None,
     rounding: str = "systematic",
-) -> Integers:
+) -> Ints:
     """Return integers next to `targets` that sum to `budget` exactly and stay within [n_min, n_max].
 
     >>> round_to_sum([2.0, 3.5, 6.5], budget=12, n_min=2, n_max=8, rounding="largest_remainder")

@@ -1,18 +1,21 @@
 """Which row of the tables belongs to a prompt?
 
 A prompt is known by a 64-bit id. `PromptTable` maps ids to rows of a struct of arrays, by an open-addressing
-hash index, all in NumPy. Ten million prompts cost one int32 slot array beside the columns, and a look-up is a
+hash index, all in NumPy: ten million prompts cost one int32 slot array beside the columns, and a look-up is a
 few vectorised probes whatever the table's size.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
-from cero.core.arrays import AnyArray, Ids, Integers
+from cero.core.arrays import Ids, Ints
+
+PromptIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[Any]
+Columns: TypeAlias = Mapping[str, tuple[DTypeLike, float]]  # name: (dtype, value for a new prompt)
 
 # 2**64 / golden ratio: Fibonacci hashing spreads ids that are not random.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -24,19 +27,16 @@ _GROWTH = 1.25  # columns grow by a quarter: the spare room stays small at ten m
 def prompt_id(*parts: str | bytes) -> int:
     """Return the content id of a prompt: the first 8 bytes of BLAKE2b over its parts.
 
-    >>> prompt_id("1+1=")
-    6158372511001574006
-
     Parameters
     ----------
-    *parts : whatever makes the prompt what it is (data source, messages, answer)
-        Lengths are hashed too, so ("ab", "c") and ("a", "bc") differ.
+    *parts : str or bytes
+        Whatever makes the prompt what it is (data source, messages, answer). Lengths are hashed too, so
+        ("ab", "c") and ("a", "bc") differ.
 
     Returns
     -------
     int
-        In [0, 2**64). Any two of N different prompts share an id with probability about N**2 / 2**65: 3e-6 at
-        ten million.
+        In [0, 2**64). Two different prompts collide with probability about N**2 / 2**65: 3e-6 at ten million.
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
@@ -46,11 +46,8 @@ def prompt_id(*parts: str | bytes) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def as_prompt_ids(prompt_ids: Iterable[Any]) -> Ids:
+def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
     """Turn a sequence of str, or of integers in [0, 2**64), into a uint64 array of shape (n,).
-
-    >>> as_prompt_ids([7, 2**63])
-    array([                  7, 9223372036854775808], dtype=uint64)
 
     Raises
     ------
@@ -79,11 +76,8 @@ def as_prompt_ids(prompt_ids: Iterable[Any]) -> Ids:
     )
 
 
-def sort_ids(ids: Ids) -> tuple[Integers, Ids]:
-    """Return the positions that sort `ids`, and `ids` sorted; both of shape (n,).
-
-    Equal ids keep the order they came in.
-    """
+def sort_ids(ids: Ids) -> tuple[Ints, Ids]:
+    """Return the order of `ids`, and `ids` in that order, shape (n,) each; equal ids keep their order."""
     order = np.argsort(ids)  # a few times as fast as a stable sort, which only repeats need (below)
     ordered = ids[order]
     equal = ordered[1:] == ordered[:-1]
@@ -94,20 +88,12 @@ def sort_ids(ids: Ids) -> tuple[Integers, Ids]:
     return order, ordered
 
 
-def merge_repeats(keys: AnyArray, *arrays: AnyArray) -> tuple[AnyArray, ...]:
+def merge_repeats(keys: NDArray[Any], *arrays: NDArray[Any]) -> tuple[Any, ...]:
     """Return the distinct `keys`, how often each occurs, and the sums of `arrays` over a key's occurrences.
 
-    >>> merge_repeats(np.array([3, 3, 5]), np.array([1.0, 2.0, 4.0]))
-    (array([3, 5]), array([2, 1]), array([3., 4.]))
-
-    Parameters
-    ----------
-    keys : shape (n,), equal ones adjacent (sorted, or rows of sorted ids)
-    *arrays : integers or floats, shape (n,) each
-
-    Returns
-    -------
-    (distinct keys, times, *sums), all of shape (m,), in the order of `keys`; sums have their array's dtype
+    keys : shape (n,), equal ones adjacent (sorted, or rows of sorted ids); arrays : shape (n,) each, integer
+    or float. Returns (distinct keys, times, *sums), all of shape (m,), in the order of `keys`, each of its
+    array's dtype.
     """
     first = np.ones(keys.size, bool)
     np.not_equal(keys[1:], keys[:-1], out=first[1:])
@@ -121,45 +107,56 @@ def merge_repeats(keys: AnyArray, *arrays: AnyArray) -> tuple[AnyArray, ...]:
 class PromptTable:
     """Columns of per-prompt numbers, addressed by prompt id.
 
-    >>> table = PromptTable({"seen": (np.int32, 0)})
-    >>> ids = as_prompt_ids(["1+1=", "2+3="])
-    >>> rows = table.add(ids)
-    >>> table["seen"][rows] += 1
-    >>> table.rows(as_prompt_ids(["2+3=", "never added"])).tolist()
-    [0, -1]
-
     Parameters
     ----------
-    columns : dict of str to (dtype, fill value)
-        `table[name]` is a column: an array of shape (size,), in the order in which prompts were added. A
-        prompt starts with the fill value.
+    columns : dict of str to (dtype, value for a new prompt)
+        `table[name]` is a column: an array of shape (size,), in the order in which prompts were added.
 
-    A prompt takes the columns' item sizes + 8 bytes of id, times at most 1.25 for growth, + at most 11.5
+    A prompt takes the columns' item sizes and 8 bytes of id, times at most 1.25 for growth, and at most 11.5
     bytes of index.
     """
 
-    def __init__(self, columns: Mapping[str, tuple[DTypeLike, Any]]) -> None:
-        self._spec: dict[str, tuple[DTypeLike, Any]] = {"id": (np.uint64, 0), **columns}
+    def __init__(self, columns: Columns) -> None:
+        self._spec: dict[str, tuple[DTypeLike, float]] = {"id": (np.uint64, 0)}
+        self._data: dict[str, NDArray[Any]] = {"id": np.empty(0, np.uint64)}
         self.size = 0
-        self._data: dict[str, AnyArray] = {
-            name: np.empty(0, dtype) for name, (dtype, _) in self._spec.items()
-        }
+        self.add_columns(columns)
         self._rebuild(_MIN_SLOTS_LOG2)
+
+    def add_columns(self, columns: Columns) -> None:
+        """Add further columns; prompts that are in the table already get the value for a new prompt.
+
+        Raises
+        ------
+        ValueError
+            If there is a column of that name.
+        """
+        for name, (dtype, fill) in columns.items():
+            if name in self._spec:
+                raise ValueError(f"the prompt table already has a column {name!r}; choose another name")
+            self._spec[name] = dtype, fill
+            self._data[name] = np.empty(self._data["id"].size, dtype)
+            self[name][:] = fill
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, name: str) -> AnyArray:
-        """Return the column `name`: a writable view of shape (size,), valid until prompts are added."""
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return the column `name`: a writable view of shape (size,)."""
         return self._data[name][: self.size]
 
     @property
+    def names(self) -> list[str]:
+        """The names of the columns, "id" first."""
+        return list(self._spec)
+
+    @property
     def nbytes(self) -> int:
-        """Return the bytes held, spare room and index included."""
+        """The bytes held, spare room and index included."""
         return self._slots.nbytes + sum(array.nbytes for array in self._data.values())
 
-    def rows(self, ids: Ids) -> Integers:
-        """Return the rows of `ids`, shape (n,); -1 where the prompt is unknown."""
+    def rows(self, ids: Ids) -> Ints:
+        """Return the rows of `ids`; -1 where the prompt is unknown. Both have shape (n,)."""
         rows = np.full(ids.size, -1, np.int64)
         if not self.size:
             return rows
@@ -167,16 +164,15 @@ class PromptTable:
         known = self._data["id"]
         while pending.size:
             found = self._slots[position].astype(np.int64)
-            # The prompt's row, or -1 at the end of its probes. Another prompt's row is overwritten further
-            # on.
+            # The prompt's row, or -1 at the end of its probes; another prompt's is overwritten further on.
             rows[pending] = found
             # An unknown id ends at the first empty slot; nothing is ever deleted, so that is exact.
             again = np.flatnonzero((found >= 0) & (known[found] != ids[pending]))
             pending, position = pending[again], (position[again] + 1) & self._mask
         return rows
 
-    def add(self, ids: Ids) -> Integers:
-        """Return the rows of `ids`, shape (n,), after adding those that are unknown, in ascending order."""
+    def add(self, ids: Ids) -> Ints:
+        """Return the rows of `ids`, adding those that are unknown. Both have shape (n,)."""
         rows = self.rows(ids)
         missing = rows < 0
         if missing.any():
@@ -203,11 +199,11 @@ class PromptTable:
         if log2 > self._log2:
             self._rebuild(log2)
 
-    def columns(self) -> dict[str, AnyArray]:
+    def columns(self) -> dict[str, NDArray[Any]]:
         """Return copies of all columns, "id" among them."""
         return {name: self[name].copy() for name in self._spec}
 
-    def check_columns(self, columns: Mapping[str, AnyArray]) -> None:
+    def check_columns(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Raise ValueError unless `columns` could be loaded.
 
         They must have the table's names and dtypes, one length, finite numbers and distinct ids.
@@ -230,27 +226,24 @@ class PromptTable:
         if (ordered[1:] == ordered[:-1]).any():
             raise ValueError("prompt table column 'id' holds a prompt twice")
 
-    def load(self, columns: Mapping[str, AnyArray]) -> None:
-        """Replace everything by `columns`, of `columns()`. Raise ValueError as `check_columns` does."""
+    def load(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Replace everything by `columns` (as given by `columns()`, and checked)."""
         self.check_columns(columns)
         self._data = {name: np.array(columns[name], dtype) for name, (dtype, _) in self._spec.items()}
         self.size = self._data["id"].size
         self._log2 = 0
         self.reserve(self.size)
 
-    def _home(self, ids: Ids) -> Integers:
-        """Return the slot at which the probes for each of `ids` start."""
+    def _home(self, ids: Ids) -> Ints:
         return ((ids * _MULTIPLIER) >> self._shift).view(np.int64)  # indexing by uint64 would copy
 
     def _rebuild(self, log2: int) -> None:
-        """Make the index anew, with 2**log2 slots."""
         self._log2, self._mask, self._shift = log2, (1 << log2) - 1, np.uint64(64 - log2)
         self._slots = np.full(1 << log2, -1, np.int32)
         for first in range(0, self.size, _CHUNK):
             self._insert(np.arange(first, min(first + _CHUNK, self.size)))
 
-    def _insert(self, rows: Integers) -> None:
-        """Put `rows`, whose ids are distinct and not in the index, into free slots."""
+    def _insert(self, rows: Ints) -> None:
         position = self._home(self._data["id"][rows])
         while rows.size:
             free = self._slots[position] < 0

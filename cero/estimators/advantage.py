@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cero.core.arrays import AnyArray, Floats, Integers
+from cero.core.arrays import AnyArray, Floats, Ints
 
 PROMPT_WEIGHTS = ("trajectory", "prompt")
 AERO_FORMS = ("standard", "linear")
@@ -269,7 +269,7 @@ def posterior_advantage(
     return advantages("posterior", Groups(rewards, groups, history_mean.size), history_mean, **options)
 
 
-def group_outcomes(rewards: Floats, groups: Integers, size: int) -> tuple[Floats, Integers, Floats, Floats]:
+def group_outcomes(rewards: Floats, groups: Ints, size: int) -> tuple[Floats, Ints, Floats, Floats]:
     """Return what each group showed: (successes, trials, least reward, greatest reward), each of shape (g,).
 
     `rewards` and `groups` have shape (r,), as for `Groups`; `size` is g. An empty group has 0, 0, nan, nan.

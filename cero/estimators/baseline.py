@@ -1,14 +1,13 @@
 """What is subtracted from a reward, so that the gradient varies least? The optimal baseline of a prompt."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cero.core.arrays import AnyArray, Floats, Integers
+from cero.core.arrays import AnyArray, Floats, Ints
 from cero.core.checks import check_number
-from cero.core.prompts import PromptTable, as_prompt_ids, merge_repeats, sort_ids
+from cero.core.prompts import PromptIds, PromptTable, as_prompt_ids, merge_repeats, sort_ids
 from cero.estimators.advantage import known_so_far
 
 BASELINES = ("mean", "optimal")
@@ -66,8 +65,8 @@ class OptimalBaseline:
 
     def of_step(
         self,
-        prompt_ids: Iterable[Any],
-        groups: Integers,
+        prompt_ids: PromptIds,
+        groups: Ints,
         rewards: Floats,
         weights: ArrayLike,
         rounds: ArrayLike | None = None,
@@ -112,21 +111,21 @@ class OptimalBaseline:
         self._observe(ids, rows, np.bincount(groups, own, size), np.bincount(groups, weights - own, size))
         return baseline
 
-    def remembered(self, prompt_ids: Iterable[Any]) -> tuple[Floats, Floats]:
+    def remembered(self, prompt_ids: PromptIds) -> tuple[Floats, Floats]:
         """Return the weights of right and of wrong rollouts of earlier visits, the prior included.
 
         Two float arrays of shape (n,), above 0, in units of the mean weight.
         """
         return self._of_rows(self.table.rows(as_prompt_ids(prompt_ids)))
 
-    def _of_rows(self, rows: Integers) -> tuple[Floats, Floats]:
+    def _of_rows(self, rows: Ints) -> tuple[Floats, Floats]:
         known = rows >= 0
         counts = np.full((2, rows.size), PRIOR / 2)
         for count, column in zip(counts, ("right", "wrong"), strict=True):
             count[known] += self.table[column][rows[known]]
         return counts[0], counts[1]
 
-    def _observe(self, ids: AnyArray, rows: Integers, right: AnyArray, wrong: AnyArray) -> None:
+    def _observe(self, ids: AnyArray, rows: Ints, right: AnyArray, wrong: AnyArray) -> None:
         visited = right + wrong > 0
         order, ids = sort_ids(ids[visited])
         rows = rows[visited][order]

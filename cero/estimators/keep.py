@@ -10,10 +10,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from cero.core.arrays import Flags, Floats, Integers
+from cero.core.arrays import Bools, Floats, Ints
 
 
-def _rank(groups: Integers, key: Floats) -> Integers:
+def _rank(groups: Ints, key: Floats) -> Ints:
     """Return the rank, from 0, of each rollout in its group by ascending `key`, shape (r,)."""
     order = np.lexsort((key, groups))
     start = np.concatenate([[0], np.cumsum(np.bincount(groups))])
@@ -23,15 +23,15 @@ def _rank(groups: Integers, key: Floats) -> Integers:
 
 
 def keep_all(
-    rewards: Floats, groups: Integers, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Flags:
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
     """Keep everything."""
     return np.ones(rewards.size, bool)
 
 
 def keep_aero(
-    rewards: Floats, groups: Integers, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Flags:
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
     """Reject wrong rollouts where they prevail: AERO (arXiv 2602.14338, at second hand).
 
     A group less than half right keeps all its c right rollouts and round(ratio x c) of the wrong ones, drawn
@@ -52,8 +52,8 @@ def keep_aero(
 
 
 def keep_balanced(
-    rewards: Floats, groups: Integers, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Flags:
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
     """Keep `count` rollouts of a group, half right and half wrong: Reinforce-Ada (arXiv 2510.04996).
 
     They are drawn at random. Where one half is short, the other fills up. Smaller groups stay whole.
@@ -68,13 +68,13 @@ def keep_balanced(
     take_wrong = np.minimum(wrong, count - take_right)
     rank_right = _rank(groups, np.where(right, draw, 2.0))
     rank_wrong = _rank(groups, np.where(right, 2.0, draw))
-    chosen: Flags = np.where(right, rank_right < take_right[groups], rank_wrong < take_wrong[groups])
+    chosen: Bools = np.where(right, rank_right < take_right[groups], rank_wrong < take_wrong[groups])
     return chosen
 
 
 def keep_pods(
-    rewards: Floats, groups: Integers, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Flags:
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
     """Keep the `count` rollouts of a group whose rewards vary most: PODS (arXiv 2504.13818).
 
     They are always some of the lowest and some of the highest rewards, so every split between the two is
@@ -100,20 +100,20 @@ def keep_pods(
 
 
 def keep_gfpo_length(
-    rewards: Floats, groups: Integers, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Flags:
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
     """Keep the `count` shortest rollouts of a group: GFPO (arXiv 2508.09726)."""
     return _rank(groups, lengths + 1e-3 * rng.random(rewards.size)) < count
 
 
 def keep_gfpo_efficiency(
-    rewards: Floats, groups: Integers, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Flags:
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
     """Keep the `count` rollouts of a group with most reward per token: GFPO (arXiv 2508.09726)."""
     return _rank(groups, -rewards / np.maximum(lengths, 1) + 1e-12 * rng.random(rewards.size)) < count
 
 
-KEEP: dict[str, Callable[..., Flags]] = {
+KEEP: dict[str, Callable[..., Bools]] = {
     "all": keep_all,
     "aero": keep_aero,
     "balanced": keep_balanced,
@@ -132,7 +132,7 @@ def kept(
     *,
     ratio: float = 1.0,
     count: int = 4,
-) -> Flags:
+) -> Bools:
     """Return which rollouts are trained on.
 
     >>> rng = np.random.default_rng(0)
