@@ -1,11 +1,17 @@
 """How are real-valued targets made into rollouts that cost exactly the budget, and who keeps count?"""
 
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
 import numpy as np
 
-ROUNDINGS = ("systematic", "largest_remainder")
+from cero.core.arrays import Floats, Ints
+
+Rounding = Literal["systematic", "largest_remainder"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
-def check_feasible(budget, prompts, n_min, n_max):
+def check_feasible(budget: float, prompts: int, n_min: int, n_max: int) -> None:
     """Raise ValueError unless `prompts` prompts with n_min..n_max rollouts each can cost exactly `budget`."""
     if budget != int(budget):
         raise ValueError(f"budget={budget} is not a whole number of rollouts")
@@ -20,12 +26,12 @@ def check_feasible(budget, prompts, n_min, n_max):
         )
 
 
-def project_to_sum(targets, budget, n_min, n_max):
-    """Euclidean projection of `targets` onto {x : sum x = budget, n_min <= x <= n_max}.
+def project_to_sum(targets: Floats, budget: int, n_min: int, n_max: int) -> Floats:
+    """Return the Euclidean projection of `targets` onto {x : sum x = budget, n_min <= x <= n_max}.
 
     It is clip(targets + c, n_min, n_max) for the one shift c (a price, in rollouts) that meets the budget; c
-    is found exactly, from the sorted breakpoints of the piecewise linear sum. Ours; the projection is
-    textbook.
+    is found exactly, from the sorted breakpoints of the piecewise linear sum. The projection is textbook, this
+    way to compute it is this project's.
 
     Parameters
     ----------
@@ -51,16 +57,24 @@ def project_to_sum(targets, budget, n_min, n_max):
     return np.clip(targets + shift, n_min, n_max)
 
 
-def round_to_sum(targets, budget, n_min, n_max, rng=None, rounding="systematic"):
-    """Integers next to `targets` that sum to `budget` exactly and stay within [n_min, n_max].
+def round_to_sum(
+    targets: Floats,
+    budget: int,
+    n_min: int,
+    n_max: int,
+    rng: np.random.Generator | None = None,
+    rounding: Rounding = "systematic",
+) -> Ints:
+    """Return integers next to `targets` that sum to `budget` exactly and stay within [n_min, n_max].
 
     Parameters
     ----------
     targets : float array, shape (n,), within [n_min, n_max], summing to `budget` (see `project_to_sum`)
     rng : numpy.random.Generator, needed by "systematic"
-    rounding : "systematic" rounds up with probability equal to the fraction (unbiased: E[n] = target), by one
-        uniform draw along the cumulated fractions; "largest_remainder" gives the rest to the largest
-        fractions, ties to the earlier prompt (deterministic, biased).
+    rounding : "systematic" or "largest_remainder"
+        "systematic" rounds up with probability equal to the fraction (unbiased: E[n] = target), by one uniform
+        draw along the cumulated fractions; "largest_remainder" gives the rest to the largest fractions, ties to
+        the earlier prompt (deterministic, biased).
 
     Returns
     -------
@@ -96,43 +110,47 @@ def round_to_sum(targets, budget, n_min, n_max, rng=None, rounding="systematic")
 
 
 class Ledger:
-    """What was spent, of how much. `total` is None where no global budget was set."""
+    """What a run has spent, and of how much.
 
-    def __init__(self, total=None):
+    total : int or None, rollouts that may be spent in all; None: no limit
+    """
+
+    def __init__(self, total: int | None = None) -> None:
         if total is not None and (total != int(total) or total < 0):
             raise ValueError(f"total_budget={total} must be a whole number of rollouts, 0 or more, or None")
         self.total = None if total is None else int(total)
         self.spent = 0
 
     @property
-    def left(self):
-        """Rollouts left; None without a global budget."""
+    def left(self) -> int | None:
+        """The rollouts left; None where there is no limit."""
         return None if self.total is None else self.total - self.spent
 
-    def check(self, rollouts):
-        """Raise ValueError if spending `rollouts` more would break the global budget."""
+    def check(self, rollouts: int) -> None:
+        """Raise ValueError if spending `rollouts` more would break the run's budget."""
         if self.total is not None and self.spent + rollouts > self.total:
             raise ValueError(
                 f"budget={rollouts} would bring the run to {self.spent + rollouts} rollouts, over its "
                 f"total_budget={self.total} ({self.left} left); raise total_budget or ask for less"
             )
 
-    def spend(self, rollouts):
+    def spend(self, rollouts: int) -> None:
         """Count `rollouts` as spent, whatever becomes of them."""
         self.check(rollouts)
         self.spent += int(rollouts)
 
-    def refund(self, rollouts):
-        """Give back what was reserved and not launched."""
+    def refund(self, rollouts: int) -> None:
+        """Take back what was reserved and not launched. Raises ValueError if that is more than was spent."""
         if not 0 <= rollouts <= self.spent:
             raise ValueError(f"can't refund {rollouts} of {self.spent} rollouts spent")
         self.spent -= int(rollouts)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, int | None]:
+        """Return what `load_state_dict` takes."""
         return {"spent": self.spent, "total": self.total}
 
-    def check_state(self, state):
-        """Raise ValueError unless `state` fits: spent within this run's total (the configured one counts)."""
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError unless what `state` spent is within this run's total; the total in `state` is ignored."""
         spent = state["spent"]
         if not isinstance(spent, int) or spent < 0:
             raise ValueError(f"ledger: spent={spent!r} must be an integer, 0 or more")
@@ -142,6 +160,7 @@ class Ledger:
                 "train for more steps, or start a new run"
             )
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned. Raises ValueError if it does not fit; nothing has changed then."""
         self.check_state(state)
         self.spent = state["spent"]

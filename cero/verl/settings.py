@@ -228,7 +228,7 @@ def _check_combinations(config, settings, instance, estimator, filtered):
             "groups with a signal, and these take rows out of it again; set cero.keep.rule=all and "
             "cero.drop_zero_advantage=false, or switch filtering off"
         )
-    if settings.pass_rates[0] is not None and not hasattr(instance, "set_pass_rates"):
+    if settings.pass_rates[0] is not None and instance.beliefs is None:
         raise ValueError(
             f"cero.pass_rates.column={settings.pass_rates[0]} with allocator={settings.allocator}: it keeps no "
             "posterior that could start at a pass rate; set it to null, or use e.g. allocator=cero"
@@ -258,11 +258,7 @@ def _check_groups_of_one(settings, instance, estimator):
     """verl's estimators give a group of one its raw reward as advantage."""
     remedy = f"a group of one rollout gets its raw reward as advantage there; set %s or algorithm.adv_estimator={ESTIMATOR}"
     if instance.sequential:
-        # What each prompt is sure to get; a rule that buys one at a time is sure of nothing.
-        first = getattr(instance, "n_explore", 1)
-        if first is None:
-            first = settings.rollouts_per_prompt // 2
-        if first < 2:
+        if instance.least_rollouts() < 2:
             raise ValueError(
                 f"allocator={settings.allocator} with algorithm.adv_estimator={estimator}: "
                 + remedy % ("allocator=aero, allocator.n_explore=2 or more,")
