@@ -30,4 +30,4 @@ def test_the_main_functions_have_examples():
     examples = doctest.DocTestFinder(recurse=False).find(cero, "cero")
     examples += doctest.DocTestFinder().find(allocators)
     with_examples = {test.name for test in examples if test.examples}
-    assert {"cero", "cero.allocators.make_allocator"} <= with_examples
+    assert {"cero", "cero.allocators.registry.make_allocator"} <= with_examples

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.allocators import make_allocator
-from cero.allocators.base import Allocator
+from cero.allocators import allocator_class, make_allocator, option_names
 from cero.analysis.figures import figure
 from cero.analysis.runlog import FILE_NAME, iter_log
 from cero.core.prompts import PromptTable
@@ -15,6 +14,8 @@ from cero.core.state import COMMIT_MARKER, STATE_FILE, load_state
 
 BINS = 10
 SCATTER_MAX = 3000  # more prompts than these are drawn as density
+# The columns of a state, in the order in which they are shown; others come after them.
+COLUMNS = ("rollouts", "visits", "posterior_mean", "strength", "value", "slope", "price")
 QUANTILES = {"min": 0.0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "max": 1.0}
 
 
@@ -103,40 +104,30 @@ def inspect_state(path):
     path = Path(path)
     state = load_state(path)
     allocator = _restore(state, path)
-    table, rows = allocator.table, np.arange(len(allocator.table))
-    columns = {"rollouts": table["allocated"]}
-    if "visits" in state["table"]:
-        columns["visits"] = table["visits"]
-    # The interface's own success_mean says 1/2 of everything: that is no knowledge.
-    mean = "posterior_mean" if type(allocator).success_mean is not Allocator.success_mean else None
-    if mean:
-        columns[mean] = allocator.success_mean(table["id"])
-    if hasattr(allocator, "posterior_parameters"):
-        columns["strength"] = np.add(*allocator.posterior_parameters(rows))
-    if hasattr(allocator, "values"):
-        columns["value"] = allocator.values(rows)
-    if "slope" in state["table"]:
-        columns["slope"] = np.where(table["slope"] > 0, table["slope"], np.nan)
-    if hasattr(allocator, "prices"):
-        columns["price"] = allocator.prices(rows)
+    found = allocator.describe()
+    names = [name for name in COLUMNS if name in found.columns]
+    names += [name for name in found.columns if name not in COLUMNS]
+    columns = {name: found.columns[name] for name in names}
     summary = {
         "kind": "state",
         "allocator": allocator.name,
         "options": allocator.options(),
-        "prompts": len(table),
-        "pending": int(table["pending"].sum()),
+        "prompts": len(allocator.table),
+        "pending": int(allocator.table["pending"].sum()),
     }
-    if "steps" in state["scalars"]:
-        summary["steps"] = state["scalars"]["steps"]
+    if found.steps is not None:
+        summary["steps"] = found.steps
     ledger = {"spent": allocator.ledger.spent, "total": allocator.ledger.total, "left": allocator.ledger.left}
-    price = _finite(allocator.metrics().get("dual/budget"))
-    return Inspection(path, summary, ledger, price, table["id"], columns, mean)
+    mean = "posterior_mean" if "posterior_mean" in columns else None
+    return Inspection(path, summary, ledger, _finite(found.price), allocator.table["id"], columns, mean)
 
 
 def _restore(state, path):
-    """The allocator that wrote `state`."""
+    """Return the allocator that wrote `state`; options that it had then and has no more don't matter to it."""
     try:
-        options = state["options"] | {"total_budget": state["ledger"]["total"]}
+        known = option_names(allocator_class(state["allocator"]))
+        options = {key: value for key, value in state["options"].items() if key in known}
+        options["total_budget"] = state["ledger"]["total"]
         allocator = make_allocator(state["allocator"], **options)
         allocator.load_state_dict(state)
     except KeyError as error:

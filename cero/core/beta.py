@@ -7,11 +7,13 @@ a, b are the parameters of a Beta distribution, both above 0: float arrays of sh
 """
 
 from collections.abc import Callable
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 
 from cero.core.arrays import FloatOrFloats, Floats
+
+Value = Literal["variance", "variance_hard", "signal", "signal_hard", "knapsack", "inverse_sqrt"]
 
 
 def updated(excess: Floats, forgetting: FloatOrFloats, count: Floats) -> Floats:

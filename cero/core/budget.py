@@ -1,13 +1,14 @@
 """How are real-valued targets made into rollouts that cost exactly the budget, and who keeps count?"""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import Floats, Ints
 
-ROUNDINGS = ("systematic", "largest_remainder")
+Rounding = Literal["systematic", "largest_remainder"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
 def check_feasible(budget: float, prompts: int, n_min: int, n_max: int) -> None:

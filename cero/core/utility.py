@@ -13,12 +13,14 @@ So one normalised function of x serves every v. Arguments are numbers or arrays 
 their shape.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import FloatOrFloats, Floats
+
+UtilityName = Literal["exp", "rational", "log"]
 
 
 class Utility(Protocol):

@@ -148,7 +148,7 @@ def test_forgetting_is_bayes_at_one_and_discounts_below():
         for won in (3, 2):
             a.allocate(["x"], budget=4)
             a.observe(["x"], [won], [4])
-        assert a.posterior_parameters(a.table.rows(np.array([a.table["id"][0]])))[0][0] == 1 + expected
+        assert a.beliefs.parameters(a.table.rows(np.array([a.table["id"][0]])))[0][0] == 1 + expected
 
 
 def test_bang_bang_is_the_linear_programme():
