@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.figures import colours, figure
-from cero.analysis.report import Run, find_log, summarise
+from cero.analysis.report import summarise_run
+from cero.analysis.run import NoStepsError, TrainingRun, find_log
 
 JOB_FILE = "job.json"  # beside the log: {"overrides": [...], "allocator": name}, written when a run starts
 # Where a run writes, and how it is called, is no difference between runs.
@@ -43,7 +44,7 @@ class Member:
     path : its folder, or its log
     overrides : dict of Hydra overrides, key -> value as text; empty where none were written down
     allocator : its name, or None
-    run : `cero.analysis.report.Run`
+    run : `cero.analysis.run.TrainingRun`
     name, settings : what to call it among the others, set by `gather`; settings as `overrides`, those that
     differ
     """
@@ -51,7 +52,7 @@ class Member:
     path: Path
     overrides: dict
     allocator: str | None
-    run: Run
+    run: TrainingRun
     name: str = ""
     settings: dict = None
 
@@ -154,12 +155,10 @@ def gather(paths):
     for path in find_runs(paths):
         overrides, allocator = read_job(path)
         try:
-            run = Run.read(path)
+            run = TrainingRun.read(path)
         except FileNotFoundError:
             left_out[str(path)] = "no allocation log: it failed before its first step, or writes elsewhere"
-        except ValueError as error:
-            if "no training step" not in str(error):
-                raise
+        except NoStepsError:
             left_out[str(path)] = "no training step logged: it failed, or has only begun"
         else:
             members.append(Member(path, overrides, allocator, run))
@@ -211,7 +210,7 @@ def area(run, span):
     return float((np.diff(at) * (height[1:] + height[:-1]) / 2).sum() / (high - low))
 
 
-def compare(members):
+def compare_runs(members):
     """Figures of each run, JSON-ready: list of dict with the keys COLUMNS, path and label.
 
     `signal` is the share of groups with both outcomes, mean over steps; `area` see `area`, over
@@ -220,7 +219,7 @@ def compare(members):
     span = common_range(members)
     rows = []
     for member in members:
-        summary = summarise(member.run)
+        summary = summarise_run(member.run)
         signal = member.run.metric("cero/group/signal")
         rows.append(
             {
@@ -237,7 +236,7 @@ def compare(members):
     return rows
 
 
-def table(rows, span=None, title="Runs"):
+def comparison_table(rows, span=None, title="Runs"):
     """The rows as a rich table; `span` as of `common_range`, for its caption."""
     from rich.table import Table
 
@@ -294,7 +293,7 @@ def write_csv(rows, path):
     return path
 
 
-def plot(members, path, title=None):
+def plot_comparison(members, path, title=None):
     """Write the picture (PNG) to `path`: held-out accuracy over rollouts spent, a line for each run.
 
     If no run was validated, what is drawn instead is the success rate of the training prompts, and the axis

@@ -301,7 +301,7 @@ def _prompt(inspection, row):
 # ---- showing -------------------------------------------------------------------------------------
 
 
-def tables(figures):
+def inspection_tables(figures):
     """The dict of `as_json` as a list of rich tables: summary, most and least rollouts, histogram."""
     out = [_summary_table(figures)]
     for key, title in (("most", "Most rollouts"), ("least", "Least rollouts")):
@@ -402,7 +402,7 @@ def _histogram_table(figures):
     return out
 
 
-def plot(inspection, path):
+def plot_inspection(inspection, path):
     """Write the picture (PNG) to `path`: how sure of success prompts are, and how many rollouts they got for it.
 
     Where nothing is known of success, only the histogram of rollouts.

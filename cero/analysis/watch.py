@@ -6,7 +6,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cero.analysis.report import Run, find_log
+from cero.analysis.run import TrainingRun, find_log
 from cero.analysis.runlog import read_log
 
 PLAIN_EVERY = 10  # steps between lines where there is no terminal to redraw
@@ -39,7 +39,7 @@ def status(records):
     if not any(record["kind"] == "step" for record in records):
         validated = any(record["kind"] == "validation" for record in records)
         return 0, None, "first step" if validated else "starting Ray, the trainer and the engine"
-    run = Run(records)
+    run = TrainingRun(records)
     _, accuracy = run.accuracy()
     last = run.metrics[-1]
     text = f"step {run.steps[-1]}, {last['timing_s/step']:.1f} s, groups with signal {last['cero/group/signal']:.0%}"

@@ -17,12 +17,12 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from cero.analysis.inspection import as_json, inspect, plot, tables
+    from cero.analysis.inspection import as_json, inspect, inspection_tables, plot_inspection
 
     inspection = inspect(arguments.path)
     figures = as_json(inspection, arguments.top)
     if arguments.out:
-        figures["picture"] = str(plot(inspection, arguments.out))
+        figures["picture"] = str(plot_inspection(inspection, arguments.out))
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return
@@ -31,6 +31,6 @@ def run(arguments):
 
     console = Console()
     console.print(Text(f"{figures['kind']} {figures['source']}"), soft_wrap=True)
-    console.print(*tables(figures), sep="\n")
+    console.print(*inspection_tables(figures), sep="\n")
     if arguments.out:
         console.print(f"Picture: {figures['picture']}", soft_wrap=True)

@@ -60,13 +60,13 @@ def _regret(arguments):
         for epochs in arguments.epochs or HORIZONS
         for seed in range(arguments.seeds)
     ]
-    records = [regret.run(*job, prompts=arguments.prompts, **options(job[0])) for job in _track(jobs)]
-    picture = regret.plot(records, arguments.out or "regret.png")
+    records = [regret.run_regret(*job, prompts=arguments.prompts, **options(job[0])) for job in _track(jobs)]
+    picture = regret.plot_regret(records, arguments.out or "regret.png")
     if arguments.json:
         print(json.dumps(regret.as_json(records), indent=2))
         return
     console = Console()
-    console.print(regret.table(records))
+    console.print(regret.regret_table(records))
     console.print(f"Picture: {picture}", soft_wrap=True)
 
 
@@ -90,18 +90,18 @@ def _ablation(arguments):
     }
     records, demands = [], {}
     for job in _track(jobs):
-        record, demand = ablation.run(*job, prompts=arguments.prompts)
+        record, demand = ablation.run_ablation(*job, prompts=arguments.prompts)
         records.append(record)
         if job in traced:
             demands[traced[job]] = demand
-    picture = ablation.plot(records, demands, arguments.out or "regret-ablation.png")
+    picture = ablation.plot_ablation(records, demands, arguments.out or "regret-ablation.png")
     if arguments.json:
         print(json.dumps(ablation.as_json(records), indent=2))
         return
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)  # into a file or a pipe: nothing is cut off
-    for table in ablation.tables(records):
+    for table in ablation.ablation_tables(records):
         console.print(table)
     for utility in arguments.utilities:
         tied, above, below = ablation.cliff(utility, prompts=arguments.prompts)

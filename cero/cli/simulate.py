@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentTypeError
 
 from cero.cli.arguments import numbers, words
-from cero.research.simulation.contenders import DEFAULT, NAMED
+from cero.research.simulation.methods import DEFAULT_METHODS, METHODS
 from cero.research.simulation.presets import PRESETS
 
 HELP = "allocators on policies that learn without a network: a laboratory, not evidence"
@@ -19,10 +19,12 @@ def at_least_one(text):
 
 def add_arguments(parser):
     parser.add_argument(
+        "--methods",
         "--contenders",
+        dest="methods",
         type=words,
-        default=DEFAULT,
-        help=f"comma list; the first is the baseline. Of {', '.join(NAMED)}, or any allocator; each may go on with "
+        default=DEFAULT_METHODS,
+        help=f"comma list; the first is the baseline. Of {', '.join(METHODS)}, or any allocator; each may go on with "
         "/key=value: estimator, weight, history, keep, ratio, count, pass_rates, strength, or an option of the "
         "allocator (cero/value=signal_hard/estimator=grpo)",
     )
@@ -69,11 +71,11 @@ def bar(jobs, total):
 
 def compare(arguments):
     """Contenders side by side."""
-    from cero.research.simulation import run, show, study
+    from cero.research.simulation import experiments, show, training
 
     seeds = arguments.seeds or 5
-    curves = study.study(
-        arguments.contenders,
+    curves = experiments.run_experiments(
+        arguments.methods,
         list(PRESETS) if arguments.presets == ["all"] else arguments.presets,
         arguments.budgets,
         seeds,
@@ -85,39 +87,46 @@ def compare(arguments):
         n_min=arguments.n_min,
         n_max=arguments.n_max,
     )
-    summaries = {cell: study.summarise(mine, arguments.target) for cell, mine in study.cells(curves).items()}
+    summaries = {
+        cell: experiments.summarise_methods(mine, arguments.target)
+        for cell, mine in experiments.curves_by_setting(curves).items()
+    }
     single = len(summaries) == 1
     where = (
         "{}, {} rollouts a prompt".format(*next(iter(summaries))) if single else f"{len(summaries)} settings"
     )
     title = f"Simulated policies, {where}, {seeds} seeds"
-    picture = show.plot(curves, arguments.out, title)
+    picture = show.plot_curves(curves, arguments.out, title)
     if arguments.json:
         records = [
             {"preset": preset, "budget": budget, "summary": summary}
             for (preset, budget), summary in summaries.items()
         ]
-        print(dumped({"cells": records, "curves": run.as_json(curves)}))
+        print(dumped({"cells": records, "curves": training.as_json(curves)}))
     elif single:
-        tell(show.table(next(iter(summaries.values())), title, arguments.target), f"Picture: {picture}")
+        tell(
+            show.summary_table(next(iter(summaries.values())), title, arguments.target), f"Picture: {picture}"
+        )
     else:
-        tell(show.matrix(summaries, title), f"Picture: {picture}")
+        tell(show.settings_table(summaries, title), f"Picture: {picture}")
 
 
 def check(arguments):
     """The laboratory against a real, small one."""
-    from cero.research.simulation import lab
+    from cero.research.simulation import order_check
 
     seeds = arguments.seeds or 20
-    result = lab.check(seeds, progress=bar, workers=arguments.workers)
+    result = order_check.check_order(seeds, progress=bar, workers=arguments.workers)
     title = (
         f"Area under the accuracy curve: predicted (preset lab, {seeds} seeds) and measured in a small lab"
     )
-    picture = lab.plot(result, arguments.out, title)
+    picture = order_check.plot_order(result, arguments.out, title)
     if arguments.json:
         print(dumped(result))
     else:
-        tell(lab.table(result, title), lab.sentence(result), f"Picture: {picture}")
+        tell(
+            order_check.order_table(result, title), order_check.describe_ranks(result), f"Picture: {picture}"
+        )
 
 
 def tell(*parts):

@@ -20,22 +20,22 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from cero.research.study.compare import records, summarise
     from cero.research.study.curves import read_curves
-    from cero.research.study.report import table, write
+    from cero.research.study.gains import run_results, summarise_contenders
+    from cero.research.study.study_report import study_table, write_study
 
     curves = read_curves(arguments.runs)
-    written = write(curves, arguments.out or Path(arguments.runs).resolve().parent, arguments.champion)
+    written = write_study(curves, arguments.out or Path(arguments.runs).resolve().parent, arguments.champion)
     if arguments.json:
-        print(json.dumps(records(curves), indent=1))
+        print(json.dumps(run_results(curves), indent=1))
         return
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=220)  # into a file or a pipe: nothing is cut off
-    summaries = summarise(curves)
+    summaries = summarise_contenders(curves)
     for task, split in dict.fromkeys((s.task, s.split) for s in summaries):
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
-        console.print(table(mine, f"{task}, seeds to {split} (accuracy in %; ratio below 1 is better)"))
+        console.print(study_table(mine, f"{task}, seeds to {split} (accuracy in %; ratio below 1 is better)"))
     console.print("Written: " + ", ".join(map(str, written)), soft_wrap=True, markup=False, highlight=False)

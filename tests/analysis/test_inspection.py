@@ -10,7 +10,7 @@ import pytest
 from cero import available_allocators, make_allocator
 from cero.allocators.base import Allocator
 from cero.analysis import inspection
-from cero.analysis.inspection import as_json, extremes, find_source, inspect, plot
+from cero.analysis.inspection import as_json, extremes, find_source, inspect, plot_inspection
 from cero.analysis.runlog import RunLog
 from cero.cli.main import main
 from cero.core.state import save_state
@@ -222,7 +222,7 @@ def test_picture_of_many_prompts(tmp_path):
         n = allocator.allocate(ids)
         allocator.observe(ids, rng.binomial(n, np.linspace(0, 1, ids.size)), n)
     save_state(allocator.state_dict(), tmp_path / "allocator.npz")
-    picture = plot(inspect(tmp_path), tmp_path / "many.png")
+    picture = plot_inspection(inspect(tmp_path), tmp_path / "many.png")
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 20_000
 
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from cero.analysis.report import Run, plot, summarise
+from cero.analysis.report import plot_run, summarise_run
+from cero.analysis.run import TrainingRun
 from cero.analysis.runlog import RunLog, read_log
 
 
@@ -40,7 +41,7 @@ def write_run(path, steps=6, epoch_steps=3):
 
 def test_summary(tmp_path):
     write_run(tmp_path / "allocations.jsonl")
-    summary = summarise(Run.read(tmp_path))
+    summary = summarise_run(TrainingRun.read(tmp_path))
     assert summary == {
         "steps": 6,
         "rollouts": 192,
@@ -60,14 +61,14 @@ def test_summary(tmp_path):
 
 def test_grid_counts_rollouts_by_prompt_and_epoch(tmp_path):
     write_run(tmp_path / "allocations.jsonl")
-    grid, success = Run.read(tmp_path).prompt_epochs()
+    grid, success = TrainingRun.read(tmp_path).prompt_epochs()
     assert grid.shape == (12, 2) and grid.sum() == 192
     assert sorted(success[:4]) == [0, 0.5, 4.5 / 8, 1]
 
 
 def test_picture(tmp_path):
     write_run(tmp_path / "allocations.jsonl")
-    picture = plot(Run.read(tmp_path), tmp_path / "sub" / "report.png")
+    picture = plot_run(TrainingRun.read(tmp_path), tmp_path / "sub" / "report.png")
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 20_000
 
 

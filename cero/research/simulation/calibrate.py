@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from cero.research.simulation.contenders import parse
-from cero.research.simulation.lab import ROWS, check
+from cero.research.simulation.methods import parse_method
+from cero.research.simulation.order_check import MEASURED_RULES, check_order
 from cero.research.simulation.presets import PRESETS
-from cero.research.simulation.run import area, run
+from cero.research.simulation.training import area, simulate
 
 # Uniform GRPO in the lab: accuracy before and after, area under the curve, share of groups with signal; and
 # how near is near enough (the worlds' own standard error over the seeds used is about half of it).
@@ -41,7 +41,7 @@ def world(point):
 
 def figures(of, seeds):
     """The figures of MEASURED that uniform GRPO has in the world `of`, means over `seeds` seeds."""
-    curves = [run(parse("uniform"), "lab", seed, world=of) for seed in range(seeds)]
+    curves = [simulate(parse_method("uniform"), "lab", seed, world=of) for seed in range(seeds)]
     return {
         "start": float(np.mean([curve.accuracy[0] for curve in curves])),
         "final": float(np.mean([curve.accuracy[-1] for curve in curves])),
@@ -91,9 +91,9 @@ def main(worlds=20, seeds=12):
     print("Kendall's tau of the rules under GRPO, and with weights and estimators")
     # Rounds within a step take ten times as long. The worlds are spread over all that fit: they are equally
     # good.
-    rows = [row for row in ROWS if row.group != "sequential"]
+    rows = [row for row in MEASURED_RULES if row.group != "sequential"]
     for point in fits[np.linspace(0, len(fits) - 1, min(worlds, len(fits))).astype(int)]:
-        ranks = list(check(seeds, rows, world=world(point))["ranks"].values())[:2]
+        ranks = list(check_order(seeds, rows, world=world(point))["ranks"].values())[:2]
         print(*(f"{x:.4g}" for x in point), *(f"{rank['tau']:.2f}" for rank in ranks), flush=True)
 
 

@@ -51,40 +51,40 @@ class Rollouts(NamedTuple):
         return (self.rewarded > 0) & (self.rewarded < self.n)
 
 
-def group_gradient(rollouts, p, history_mean, contender, rollouts_per_prompt, rng):
+def group_gradient(rollouts, p, history_mean, method, rollouts_per_prompt, rng):
     """sum_j A_ij (c_ij - p_i) of each group over the rollouts that are kept, divided by their number.
 
     rollouts : `Rollouts`; p : success probabilities under which they were sampled, history_mean : the
-    posterior's mean before the step, in (0, 1), both of shape (size,); contender : has `estimator`, `weight`,
+    posterior's mean before the step, in (0, 1), both of shape (size,); method : has `estimator`, `weight`,
     `history` (of `cero.estimators.advantage`), `keep`, `ratio`, `count` (of `cero.estimators.keep`); rng :
     for rules that draw what they keep.
 
     Returns (float array of shape (size,), number of rollouts with an advantage other than 0).
     """
-    rounds = rollouts.round if contender.estimator == "posterior" else None
+    rounds = rollouts.round if method.estimator == "posterior" else None
     trials, successes = known_so_far(rollouts.reward, rollouts.group, rounds)
     stays = slice(None)
-    if contender.keep != "all":
+    if method.keep != "all":
         lengths = np.ones(rollouts.group.size)  # a rollout is a rollout here
         stays = kept(
-            contender.keep,
+            method.keep,
             rollouts.reward,
             rollouts.group,
             lengths,
             rng,
-            ratio=contender.ratio,
-            count=contender.count,
+            ratio=method.ratio,
+            count=method.count,
         )
     group = rollouts.group[stays]
     if not group.size:
         return np.zeros(rollouts.size), 0
     advantage = advantages(
-        contender.estimator,
+        method.estimator,
         Groups(rollouts.reward[stays], group, rollouts.size, trials[stays], successes[stays]),
         history_mean,
-        prompt_weight=contender.weight,
+        prompt_weight=method.weight,
         rollouts_per_prompt=rollouts_per_prompt,
-        history=contender.history,
+        history=method.history,
     )
     score = rollouts.right[stays] - p[group]
     return np.bincount(group, advantage * score, rollouts.size) / group.size, int((advantage != 0).sum())

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cero.research.simulation.study import cells, interval, summarise
+from cero.research.simulation.experiments import curves_by_setting, summarise_methods, t_interval
 
 COLUMNS = 3  # panels beside each other
 LINES = 8  # contenders that a panel of lines can show; more are shown as dots
@@ -23,7 +23,7 @@ def reached(row):
     return f"{row['reach'][0] / 1000:.0f}k" + ("" if np.isnan(ratio) else f" ({ratio:.2f}x)")
 
 
-def table(summary, title, target=None):
+def summary_table(summary, title, target=None):
     """The summary of one cell as a rich table."""
     from rich.table import Table
 
@@ -51,7 +51,7 @@ def table(summary, title, target=None):
     return out
 
 
-def matrix(summaries, title):
+def settings_table(summaries, title):
     """Many cells as one rich table: for the first contender its area, for others the gain and the rollouts' ratio.
 
     summaries : {(preset, budget): summary}
@@ -81,7 +81,7 @@ def matrix(summaries, title):
     return out
 
 
-def plot(curves, path, title):
+def plot_curves(curves, path, title):
     """Write the picture, PNG: of one cell accuracy, gain and signal over rollouts; of many, a panel of gains for each.
 
     Lines are means over seeds, shades their 95 % intervals; gains are paired by seed with the first
@@ -89,7 +89,7 @@ def plot(curves, path, title):
     """
     from cero.analysis.figures import figure
 
-    of_cells = cells(curves)
+    of_cells = curves_by_setting(curves)
     if len({curve.label for curve in curves}) > LINES:
         return _dots(of_cells, path, title)
     panels = 3 if len(of_cells) == 1 else len(of_cells)
@@ -103,7 +103,7 @@ def plot(curves, path, title):
                 _lines(axes[1], mine, "gain", f"The same, minus that of {mine[0].label}")
                 _lines(axes[2], mine, "signal", "Share of groups with both rewards")
             else:
-                row = summarise(mine)[mine[0].label]
+                row = summarise_methods(mine)[mine[0].label]
                 start = np.mean([curve.accuracy[0] for curve in mine])
                 _lines(axis, mine, "gain", f"{cell[0]}, {cell[1]} a prompt")
                 axis.set_ylabel(f"gain ({mine[0].label}: {start:.2f} to {row['final'][0]:.2f})", fontsize=9)
@@ -127,7 +127,7 @@ def _dots(of_cells, path, title):
     ):
         axes = np.atleast_1d(axes).ravel()
         for place, (axis, (cell, mine)) in enumerate(zip(axes, of_cells.items(), strict=False)):
-            summary = summarise(mine)
+            summary = summarise_methods(mine)
             for y, label in enumerate(labels[1:]):
                 mean, low, high = summary[label]["gain"]
                 color = "tab:green" if low > 0 else "tab:red" if high < 0 else "tab:gray"
@@ -161,7 +161,7 @@ def _lines(axis, curves, what, title, intervals=True):
                 ]
         (line,) = axis.plot(x, values.mean(axis=0), label=label, linewidth=1.6)
         if intervals and len(mine) > 1:
-            _, low, high = np.array([interval(column) for column in values.T]).T
+            _, low, high = np.array([t_interval(column) for column in values.T]).T
             axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axis.set_title(title, fontsize=11)
     axis.set_xlabel("rollouts spent (thousands)")

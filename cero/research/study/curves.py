@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from scipy.integrate import trapezoid
 
-from cero.research.study.plan import BASELINE
+from cero.research.study.plan import REFERENCE
 from cero.research.study.tables import read_table
 
 GROUPS = ("main", "peer", "ablation")
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """One run, up to the budget.
 
     task, contender, group, split : str; seed : int
@@ -99,7 +99,7 @@ def make_curve(table, about):
         total = np.concatenate([[0.0], np.nancumsum(table[column][table["step"] > 0])])
         return np.interp(grid, np.concatenate([[0.0], spent[table["step"] > 0]]), total)
 
-    return Curve(
+    return LearningCurve(
         task=about["task"],
         contender=about["contender"],
         group=about["group"],
@@ -138,6 +138,6 @@ def read_curves(folder):
     def order(curve):
         kind = curve.group.partition(":")[0]
         rank = GROUPS.index(kind) if kind in GROUPS else len(GROUPS)
-        return curve.task, curve.contender != BASELINE, rank, curve.group, curve.contender, curve.seed
+        return curve.task, curve.contender != REFERENCE, rank, curve.group, curve.contender, curve.seed
 
     return sorted(curves, key=order)

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-BASELINE = "grpo"
+REFERENCE = "grpo"
 SHIPPED = "cero-n1"  # what the others are compared with one by one
 SPLITS = ("tune", "confirm")
 
@@ -80,7 +80,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training run: `overrides` are complete but for {data}."""
 
     task: Task
@@ -186,9 +186,9 @@ def read_contenders(path):
     for name, levels in content.get("ablations", {}).items():
         for level, entry in levels.items():
             add(f"{name}-{level}", entry, f"ablation:{name}", base=content.get("ablate", "cero"))
-    if BASELINE not in contenders:
+    if REFERENCE not in contenders:
         raise ValueError(
-            f"{path}: there must be a contender {BASELINE!r}, which the others are measured against"
+            f"{path}: there must be a contender {REFERENCE!r}, which the others are measured against"
         )
     return contenders, {group: tuple(splits) for group, splits in content["groups"].items()}
 
@@ -198,7 +198,9 @@ def make_run(task, contender, seed, split):
     overrides = task.overrides + contender.overrides
     if contender.steps != 1:
         overrides += (f"trainer.total_training_steps={round(task.steps * contender.steps)}",)
-    return Run(task, contender, seed, split, tuple(each.replace("{seed}", str(seed)) for each in overrides))
+    return PlannedRun(
+        task, contender, seed, split, tuple(each.replace("{seed}", str(seed)) for each in overrides)
+    )
 
 
 def chosen(names, known, what):

@@ -52,7 +52,7 @@ TRACED = ("textbook", "textbook, steps / 5", "mended", "- anchor last (default)"
 
 
 @dataclass(frozen=True)
-class Record(regret.Record):
+class AblationRecord(regret.RegretRecord):
     """One run, and how rough it was. Rollouts per prompt and epoch throughout.
 
     row, mode : which line of the ablation
@@ -71,12 +71,12 @@ class Record(regret.Record):
     dry: int
 
 
-def run(row, mode, utility, epochs, seed, prompts=512):
-    """One run of `row` of `ROWS` in `mode` of `MODES`: (`Record`, demand of each epoch in rollouts per prompt)."""
+def run_ablation(row, mode, utility, epochs, seed, prompts=512):
+    """One run of `row` of `ROWS` in `mode` of `MODES`: (`AblationRecord`, demand of each epoch in rollouts per prompt)."""
     allocator, values = regret.prepare("cero", utility, epochs, seed, prompts, **ROWS[row])
     demand, rollouts = regret.spend(allocator, epochs, prompts, exact=mode == "exact")
     off = np.abs(demand - allocator.rollouts_per_prompt)
-    record = Record(
+    record = AblationRecord(
         **asdict(regret.measure(allocator, values, utility, epochs, seed, held=demand.size)),
         row=row,
         mode=mode,
@@ -119,7 +119,7 @@ def as_json(records):
     return {"rows": ROWS, "records": [asdict(record) for record in records]}
 
 
-def tables(records):
+def ablation_tables(records):
     """Rich tables, one for each mode and utility: a line for each row, a group of columns for each horizon."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -158,7 +158,7 @@ def tables(records):
         yield out
 
 
-def plot(records, demands, path):
+def plot_ablation(records, demands, path):
     """Write the picture, PNG at `path`: how demand swings (left), and what is missed in either mode.
 
     demands : {row: demand of each epoch, rollouts per prompt}, in mode "own" for the first record's utility

@@ -17,7 +17,7 @@ FLOOR = 1e-9  # of the optimum: regrets below are not told from 0
 
 
 @dataclass(frozen=True)
-class Record:
+class RegretRecord:
     """One run: cumulative utility reached (`value`) against the offline `optimum`; `spent` of `budget` rollouts."""
 
     allocator: str
@@ -98,7 +98,7 @@ def spend(allocator, epochs, prompts, exact=True):
 
 
 def measure(allocator, values, utility_name, epochs, seed, held=None):
-    """The `Record` of an allocator after its horizon; `values` as `prepare` gave them.
+    """The `RegretRecord` of an allocator after its horizon; `values` as `prepare` gave them.
 
     held: how many epochs took place, if not all `epochs`; the optimum is bound by n_min in these only.
     """
@@ -109,7 +109,7 @@ def measure(allocator, values, utility_name, epochs, seed, held=None):
     rows = allocator.table.rows(np.arange(values.size, dtype=np.uint64))
     reached = total_utility(values, allocator.table["allocated"][rows], utility, scale)
     top = total_utility(values, best, utility, scale)
-    return Record(
+    return RegretRecord(
         allocator=allocator.name,
         utility=utility_name,
         epochs=epochs,
@@ -123,8 +123,8 @@ def measure(allocator, values, utility_name, epochs, seed, held=None):
     )
 
 
-def run(allocator_name, utility_name, epochs, seed, prompts=512, **options):
-    """Run one allocator over one horizon, every epoch at its exact budget; returns a `Record`."""
+def run_regret(allocator_name, utility_name, epochs, seed, prompts=512, **options):
+    """Run one allocator over one horizon, every epoch at its exact budget; returns a `RegretRecord`."""
     allocator, values = prepare(allocator_name, utility_name, epochs, seed, prompts, **options)
     spend(allocator, epochs, prompts)
     return measure(allocator, values, utility_name, epochs, seed)
@@ -173,7 +173,7 @@ def as_json(records):
     return {"records": [asdict(record) for record in records], "slopes": slopes(records)}
 
 
-def table(records):
+def regret_table(records):
     """A rich table: a row for each allocator, utility and horizon (means over seeds)."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -208,7 +208,7 @@ def table(records):
     return out
 
 
-def plot(records, path):
+def plot_regret(records, path):
     """Write the picture: regret over epochs, log-log, with sqrt(K) to compare. PNG at `path`.
 
     Points below the floor are drawn on it, hollow.

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.figures import colours, figure
-from cero.research.study.compare import band, cells, duels, records, summarise
-from cero.research.study.plan import BASELINE, SHIPPED
+from cero.research.study.gains import band, curves_by_task, duels, run_results, summarise_contenders
+from cero.research.study.plan import REFERENCE, SHIPPED
 
 AXES = (
     ("rollouts", 1e3, "rollouts sampled (thousands)"),
@@ -33,7 +33,7 @@ TOGETHER = """\
 """
 
 
-def write(curves, folder, champion=SHIPPED):
+def write_study(curves, folder, champion=SHIPPED):
     """Write report.md, results.json and the pictures into `folder`; returns the paths written.
 
     champion : label of the contender that is compared with each other one
@@ -41,9 +41,9 @@ def write(curves, folder, champion=SHIPPED):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "results.json"]
-    written[0].write_text(json.dumps(records(curves), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    summaries, by_cell, colour_of = summarise(curves), cells(curves), _colour_of(curves)
-    text = ["# Does it train better?\n", METHOD.format(baseline=BASELINE)]
+    written[0].write_text(json.dumps(run_results(curves), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    summaries, by_cell, colour_of = summarise_contenders(curves), curves_by_task(curves), _colour_of(curves)
+    text = ["# Does it train better?\n", METHOD.format(baseline=REFERENCE)]
 
     def section(name, heading, draw, contenders, rows, after=""):
         if not contenders:
@@ -51,12 +51,15 @@ def write(curves, folder, champion=SHIPPED):
         path = folder / f"{name}.png"
         draw(contenders, path, heading, colour_of)
         written.append(path)
-        text.append(f"## {heading}\n\n![accuracy]({path.name})\n\n{markdown(HEADER, map(row, rows))}{after}")
+        text.append(
+            f"## {heading}\n\n![accuracy]({path.name})\n\n{markdown_table(SUMMARY_COLUMNS, map(summary_row, rows))}{after}"
+        )
 
     together = duels(curves, champion) if len(by_cell) > 1 else []
     if together:
         text.append(
-            TOGETHER.format(champion=champion) + markdown(DUELS, (duel_row(*each) for each in together))
+            TOGETHER.format(champion=champion)
+            + markdown_table(DUEL_COLUMNS, (duel_row(*each) for each in together))
         )
     for (task, split), contenders in by_cell.items():
         ablations = _ablations(contenders)
@@ -64,12 +67,12 @@ def write(curves, folder, champion=SHIPPED):
         rivals = {c: of for c, of in contenders.items() if not of[0].group.startswith("ablation")}
         duel = duels([curve for runs in contenders.values() for curve in runs], champion)
         after = (
-            f"\n`{champion}` against each:\n\n{markdown(DUELS, (duel_row(*each) for each in duel))}"
+            f"\n`{champion}` against each:\n\n{markdown_table(DUEL_COLUMNS, (duel_row(*each) for each in duel))}"
             if duel
             else ""
         )
         name, heading = f"{task}-{split}", f"{task}, seeds to {split}"
-        section(name, heading, plot, rivals, [s for s in mine if s.contender in rivals], after)
+        section(name, heading, plot_task, rivals, [s for s in mine if s.contender in rivals], after)
         shown = {label for panel in ablations.values() for label in panel}
         rows = [s for s in mine if s.contender in shown]
         section(f"{name}-ablations", f"{heading}: ablations", plot_ablations, ablations, rows)
@@ -83,7 +86,7 @@ def _ablations(contenders):
     names = dict.fromkeys(
         mine[0].group for mine in contenders.values() if mine[0].group.startswith("ablation:")
     )
-    reference = {label: contenders[label] for label in (BASELINE, SHIPPED) if label in contenders}
+    reference = {label: contenders[label] for label in (REFERENCE, SHIPPED) if label in contenders}
     return {
         name.partition(":")[2]: reference
         | {label: mine for label, mine in contenders.items() if mine[0].group == name}
@@ -93,14 +96,14 @@ def _ablations(contenders):
 
 # ---- tables --------------------------------------------------------------------------------------
 
-HEADER = (
+SUMMARY_COLUMNS = (
     "contender", "seeds", "final accuracy", "IQM", "gain", "area", "gain", "ratio", "reached", "rollouts",
     "tokens trained", "s a step",
 )  # fmt: skip
 
 
-def row(summary):
-    """The cells of one contender, list of str, as HEADER."""
+def summary_row(summary):
+    """The cells of one contender, list of str, as SUMMARY_COLUMNS."""
     s = summary
     bound = "" if s.reached == s.paired else "≥ "
     return [
@@ -119,7 +122,7 @@ def row(summary):
     ]
 
 
-DUELS = (
+DUEL_COLUMNS = (
     "against",
     "seeds",
     "final accuracy: points more",
@@ -129,8 +132,8 @@ DUELS = (
 
 
 def duel_row(opponent, summary):
-    """The cells of one opponent, list of str, as DUELS. `summary`: the champion's, with it as the baseline."""
-    _, _, _, _, gain, _, area, ratio, *_ = row(summary)
+    """The cells of one opponent, list of str, as DUEL_COLUMNS. `summary`: the champion's, with it as the baseline."""
+    _, _, _, _, gain, _, area, ratio, *_ = summary_row(summary)
     return [opponent, str(summary.paired), gain, area, ratio]
 
 
@@ -147,28 +150,28 @@ def _percent(estimate, sign="", iqm=False):
     return f"{100 * value:{sign}.1f}{'' if iqm else _between(estimate, 100, sign + '.1f')}"
 
 
-def markdown(header, rows):
+def markdown_table(header, rows):
     """A Markdown table of lists of str."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def table(summaries, title):
+def study_table(summaries, title):
     """A rich table of summaries."""
     from rich.table import Table
 
     out = Table(title=title, title_justify="left")
-    for name in HEADER:
+    for name in SUMMARY_COLUMNS:
         out.add_column(name, justify="left" if name == "contender" else "right", no_wrap=True)
     for summary in summaries:
-        out.add_row(*row(summary))
+        out.add_row(*summary_row(summary))
     return out
 
 
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-def plot(contenders, path, title, colour_of):
+def plot_task(contenders, path, title, colour_of):
     """The main contenders' curves over three axes, and everyone's gain in area.
 
     contenders : label -> curves; colour_of : label -> colour, of the main ones
@@ -185,9 +188,9 @@ def plot(contenders, path, title, colour_of):
 def _colour_of(curves):
     """Main contenders in colour, the same in all pictures, the baseline black; peers, too many, stay grey."""
     runs = Counter(c.contender for c in curves if c.group != "peer" and not c.group.startswith("ablation:"))
-    runs.pop(BASELINE, None)
+    runs.pop(REFERENCE, None)
     main = [label for label, _ in runs.most_common()]  # the most seen get the strongest colours
-    return {BASELINE: "black"} | dict(zip(main, colours(len(main)), strict=True))
+    return {REFERENCE: "black"} | dict(zip(main, colours(len(main)), strict=True))
 
 
 def _curves(axis, contenders, by, unit, colour_of):
@@ -204,7 +207,11 @@ def _curves(axis, contenders, by, unit, colour_of):
 
 def _gains(axis, contenders, colour_of):
     curves = [curve for mine in contenders.values() for curve in mine]
-    summaries = [s for s in summarise(curves) if s.contender != BASELINE and not math.isnan(s.area_gain.mean)]
+    summaries = [
+        s
+        for s in summarise_contenders(curves)
+        if s.contender != REFERENCE and not math.isnan(s.area_gain.mean)
+    ]
     summaries.sort(key=lambda s: s.area_gain.mean)
     for place, s in enumerate(summaries):
         colour = colour_of.get(s.contender, "0.5")
@@ -212,7 +219,7 @@ def _gains(axis, contenders, colour_of):
         axis.plot(100 * s.area_gain.mean, place, "o", color=colour, markersize=5)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(summaries)), [s.contender for s in summaries])
-    axis.set(xlabel=f"area: points more than {BASELINE} (paired by seed, 95 %)")
+    axis.set(xlabel=f"area: points more than {REFERENCE} (paired by seed, 95 %)")
 
 
 def plot_ablations(ablations, path, title, colour_of):

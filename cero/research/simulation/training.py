@@ -1,4 +1,4 @@
-"""How does one simulated training run go? One contender, one preset, one seed: a curve."""
+"""How does one simulated training run go? One method, one preset, one seed: a curve."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -11,7 +11,7 @@ from cero.research.simulation.presets import PRESETS
 
 
 @dataclass
-class Curve:
+class SimulatedCurve:
     """One run: `accuracy` (mean success probability of all prompts) after `rollouts` spent, a point an epoch and one
     before the first; `signal`: share of each epoch's groups that hold both rewards; `trained`: rollouts of
     each epoch that moved the policy, their advantage not being 0.
@@ -49,8 +49,8 @@ def draw(allocator, policy, rows, budget):
     return rollouts
 
 
-def run(
-    contender,
+def simulate(
+    method,
     preset,
     seed,
     prompts=None,
@@ -61,7 +61,7 @@ def run(
     n_max=32,
     world=None,
 ):
-    """Train one simulated policy; returns its `Curve`.
+    """Train one simulated policy; returns its `SimulatedCurve`.
 
     The policy, its prompts and their order depend on `seed` and `preset` only, so that contenders differ in
     what they allocate and nothing else. prompts, epochs, batch (prompts a step; a rest smaller than that sits
@@ -76,7 +76,7 @@ def run(
     order = np.random.default_rng([seed, 23])
     steps = prompts // batch
     budget = batch * rollouts_per_prompt
-    allocator = contender.make(
+    allocator = method.make(
         rollouts_per_prompt=rollouts_per_prompt,
         epochs=epochs,
         seed=seed,
@@ -85,20 +85,18 @@ def run(
         n_max=n_max,
     )
     allocator.table.reserve(prompts)
-    if contender.pass_rates:
-        measured = (
-            np.random.default_rng([seed, 31]).binomial(contender.pass_rates, policy.p) / contender.pass_rates
-        )
-        allocator.set_pass_rates(np.arange(prompts, dtype=np.uint64), measured, contender.strength)
+    if method.pass_rates:
+        measured = np.random.default_rng([seed, 31]).binomial(method.pass_rates, policy.p) / method.pass_rates
+        allocator.set_pass_rates(np.arange(prompts, dtype=np.uint64), measured, method.strength)
     chooser = np.random.default_rng([seed, 29])
-    curve = Curve(contender.label, preset, seed, rollouts_per_prompt, [0], [float(policy.p.mean())], [])
+    curve = SimulatedCurve(method.label, preset, seed, rollouts_per_prompt, [0], [float(policy.p.mean())], [])
     for _ in range(epochs):
         signal = trained = 0
         for rows in np.split(order.permutation(prompts)[: steps * batch], steps):
             history = allocator.success_mean(rows.astype(np.uint64))
             p = policy.p[rows]
             rollouts = draw(allocator, policy, rows, budget)
-            gradient, moved = group_gradient(rollouts, p, history, contender, rollouts_per_prompt, chooser)
+            gradient, moved = group_gradient(rollouts, p, history, method, rollouts_per_prompt, chooser)
             policy.learn(rows, gradient)
             signal += int(rollouts.signal.sum())
             trained += moved

@@ -29,7 +29,7 @@ from cero.core.checks import check_choice
 from cero.estimators.advantage import Groups, advantages, known_so_far
 from cero.estimators.baseline import BASELINES, OptimalBaseline, score_weights
 from cero.estimators.keep import kept
-from cero.research.simulation.contenders import parse
+from cero.research.simulation.methods import parse_method
 
 POINTS = 10  # validations of a run
 SAMPLES = 4  # a held-out question at each
@@ -140,7 +140,7 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
             f"contender {label!r}: behind the @ there are n, batch, lr, baseline, exact, not {next(iter(own))!r}"
         )
     optimal = OptimalBaseline() if kind == "optimal" else None
-    contender = parse(written)
+    contender = parse_method(written)
     policy = Policy(folder, score, length, lr, seed * 7919 + 13)
     train, test = (Questions(folder / f"{split}.parquet", policy.tokenizer) for split in ("train", "test"))
     epochs = max(1, round(budget / (len(train) * n)))

@@ -14,7 +14,7 @@ OF_THE_RUN = ("rollouts_per_prompt", "epochs", "seed", "total_budget")
 
 
 @dataclass(frozen=True)
-class Contender:
+class Method:
     """An allocator with its options, and how its rollouts are kept and weighed.
 
     label : name in tables; allocator, options : for `make_allocator`; estimator, weight, history : of
@@ -40,53 +40,53 @@ class Contender:
         return make_allocator(self.allocator, **of_the_run | self.options)
 
 
-NAMED = {
-    contender.label: contender
-    for contender in (
-        Contender("uniform", "uniform", "grpo"),
-        Contender("uniform+posterior", "uniform", "posterior"),
+METHODS = {
+    method.label: method
+    for method in (
+        Method("uniform", "uniform", "grpo"),
+        Method("uniform+posterior", "uniform", "posterior"),
         # The abstract's value; what ships is `cero:signal_hard`.
-        Contender("cero", "cero", "posterior", options={"value": "variance"}),
-        Contender("cero+grpo", "cero", "grpo", options={"value": "variance"}),
-        Contender("cero_resolve", "cero_resolve", "posterior", options={"value": "variance"}),
-        Contender("cero_resolve+grpo", "cero_resolve", "grpo", options={"value": "variance"}),
-        Contender("cero:signal+grpo", "cero", "grpo", options={"value": "signal"}),
-        Contender("cero:signal_hard+grpo", "cero", "grpo", options={"value": "signal_hard"}),
-        Contender("cero:signal_hard", "cero", "posterior", options={"value": "signal_hard"}),
-        Contender("cero:knapsack+grpo", "cero", "grpo", options={"value": "knapsack"}),
+        Method("cero", "cero", "posterior", options={"value": "variance"}),
+        Method("cero+grpo", "cero", "grpo", options={"value": "variance"}),
+        Method("cero_resolve", "cero_resolve", "posterior", options={"value": "variance"}),
+        Method("cero_resolve+grpo", "cero_resolve", "grpo", options={"value": "variance"}),
+        Method("cero:signal+grpo", "cero", "grpo", options={"value": "signal"}),
+        Method("cero:signal_hard+grpo", "cero", "grpo", options={"value": "signal_hard"}),
+        Method("cero:signal_hard", "cero", "posterior", options={"value": "signal_hard"}),
+        Method("cero:knapsack+grpo", "cero", "grpo", options={"value": "knapsack"}),
         # Peers with the estimator and the selection that they are published with.
-        Contender("aero", "aero", "aero", keep="aero"),
-        Contender("vip", "vip", "dr_grpo", options={"n_min": 4}),
-        Contender("knapsack", "knapsack", "grpo", options={"n_max": 128}),
-        Contender("reinforce_ada_est", "reinforce_ada_est", "ada_est"),
-        Contender("reinforce_ada_seq", "reinforce_ada_seq", "ada_global", keep="balanced"),
-        Contender("gdro", "gdro", "grpo"),
-        Contender("thompson", "thompson", "grpo"),
-        Contender("greso", "greso", "grpo", options={"n_min": 0}),
-        Contender("vigor", "vigor", "grpo"),
-        Contender("pilot_commit", "pilot_commit", "grpo"),
-        Contender("pods", "uniform", "grpo", keep="pods"),
+        Method("aero", "aero", "aero", keep="aero"),
+        Method("vip", "vip", "dr_grpo", options={"n_min": 4}),
+        Method("knapsack", "knapsack", "grpo", options={"n_max": 128}),
+        Method("reinforce_ada_est", "reinforce_ada_est", "ada_est"),
+        Method("reinforce_ada_seq", "reinforce_ada_seq", "ada_global", keep="balanced"),
+        Method("gdro", "gdro", "grpo"),
+        Method("thompson", "thompson", "grpo"),
+        Method("greso", "greso", "grpo", options={"n_min": 0}),
+        Method("vigor", "vigor", "grpo"),
+        Method("pilot_commit", "pilot_commit", "grpo"),
+        Method("pods", "uniform", "grpo", keep="pods"),
     )
 }
 # The first of the list is what the others are measured against.
-DEFAULT = ["uniform", "uniform+posterior", "cero", "cero_resolve", "cero:signal_hard"]
+DEFAULT_METHODS = ["uniform", "uniform+posterior", "cero", "cero_resolve", "cero:signal_hard"]
 
 
-def parse(label):
-    """The contender written `base/key=value/key=value`, e.g. `cero/value=signal_hard/n_max=64/estimator=grpo`.
+def parse_method(label):
+    """The method written `base/key=value/key=value`, e.g. `cero/value=signal_hard/n_max=64/estimator=grpo`.
 
-    base : one of NAMED, or any allocator (estimator "posterior"); key : `estimator`, `weight`, `history`,
+    base : one of METHODS, or any allocator (estimator "posterior"); key : `estimator`, `weight`, `history`,
     `keep`, `ratio`, `count`, `pass_rates`, `strength`, or an option of the allocator; value : a number, true,
     false, none, or a word. Raises ValueError, naming what there is.
     """
     base, *settings = label.split("/")
-    if base in NAMED:
-        found = NAMED[base]
+    if base in METHODS:
+        found = METHODS[base]
     elif base in available_allocators():
-        found = Contender(label, base)
+        found = Method(label, base)
     else:
         raise ValueError(
-            f"contender {label!r}: {base!r} is not known; choose of {', '.join([*NAMED, *available_allocators()])}"
+            f"method {label!r}: {base!r} is not known; choose of {', '.join([*METHODS, *available_allocators()])}"
         )
     options = dict(found.options)
     of_estimator = {}
@@ -94,21 +94,21 @@ def parse(label):
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise ValueError(f"contender {label!r}: {setting!r} is not of the form key=value")
+            raise ValueError(f"method {label!r}: {setting!r} is not of the form key=value")
         value = typed(text)
         if key in WORDS:
             if value not in WORDS[key]:
-                raise ValueError(f"contender {label!r}: {key}={text!r} is none of {', '.join(WORDS[key])}")
+                raise ValueError(f"method {label!r}: {key}={text!r} is none of {', '.join(WORDS[key])}")
             of_estimator[key] = value
         elif key in NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise ValueError(f"contender {label!r}: {key}={text!r} must be a number above 0")
+                raise ValueError(f"method {label!r}: {key}={text!r} must be a number above 0")
             of_estimator[key] = value
         elif key in known:
             options[key] = value
         else:
             raise ValueError(
-                f"contender {label!r}: {key!r} is no option of {found.allocator!r}; "
+                f"method {label!r}: {key!r} is no option of {found.allocator!r}; "
                 f"there are {', '.join([*WORDS, *NUMBERS, *known])}"
             )
     return replace(found, label=label, options=options, **of_estimator)

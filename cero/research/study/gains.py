@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from cero.research.study.plan import BASELINE
+from cero.research.study.plan import REFERENCE
 
 RESAMPLES = 9999
 
@@ -20,7 +20,7 @@ def interquartile_mean(values, axis=None):
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
-def interval(values, statistic=np.mean):
+def bootstrap_interval(values, statistic=np.mean):
     """(low, high) of `statistic` over the first axis of `values`, (seeds,) or (seeds, k); nan for a single seed."""
     values = np.asarray(values, np.float64)
     if values.shape[0] < 2 or not np.isfinite(values).all():
@@ -52,7 +52,7 @@ class Estimate:
         values = np.asarray(values, np.float64)
         if not values.size:
             return cls(*(math.nan,) * 4)
-        low, high = interval(values)
+        low, high = bootstrap_interval(values)
         return cls(float(values.mean()), float(low), float(high), float(interquartile_mean(values)))
 
 
@@ -61,7 +61,7 @@ class Summary:
     """One contender on one task and split.
 
     seeds : number of runs
-    final, area, tokens_trained, rollouts, step_seconds : Estimate over seeds; see `curves.Curve`
+    final, area, tokens_trained, rollouts, step_seconds : Estimate over seeds; see `curves.LearningCurve`
     final_gain, area_gain : Estimate of paired differences to the baseline
     ratio : Estimate of rollouts to reach the baseline's final accuracy over the baseline's own, paired. A run
     that
@@ -86,8 +86,8 @@ class Summary:
     paired: int
 
 
-def baselines(curves, label=BASELINE):
-    """The baseline's curves: dict of `Curve.match` -> Curve."""
+def references(curves, label=REFERENCE):
+    """The baseline's curves: dict of `LearningCurve.match` -> LearningCurve."""
     return {c.match: c for c in curves if c.contender == label}
 
 
@@ -100,9 +100,9 @@ def ratio(curve, baseline):
     return curve.reach(baseline.final) / own if own > 0 else math.nan
 
 
-def records(curves):
+def run_results(curves):
     """One dict a run, the content of results.json: JSON-ready, None where unknown or never reached."""
-    base = baselines(curves)
+    base = references(curves)
     out = []
     for curve in curves:
         pair = base.get(curve.match)
@@ -127,7 +127,7 @@ def records(curves):
     ]
 
 
-def cells(curves):
+def curves_by_task(curves):
     """Curves by (task, split), in order of appearance; in each, by contender: dict of dicts of lists."""
     found = {}
     for curve in curves:
@@ -146,14 +146,16 @@ def duels(curves, champion):
     opponents = {
         c.contender: None for c in curves if c.contender != champion and not c.group.startswith("ablation")
     }
-    met = [(label, _summary(mine, baselines(curves, label))) for label in opponents] if mine else []
+    met = [(label, _summary(mine, references(curves, label))) for label in opponents] if mine else []
     return [(label, summary) for label, summary in met if summary.paired]
 
 
-def summarise(curves, baseline=BASELINE):
+def summarise_contenders(curves, baseline=REFERENCE):
     """A `Summary` for each contender of each task and split, in order of appearance, against the one of that label."""
-    base = baselines(curves, baseline)
-    return [_summary(mine, base) for contenders in cells(curves).values() for mine in contenders.values()]
+    base = references(curves, baseline)
+    return [
+        _summary(mine, base) for contenders in curves_by_task(curves).values() for mine in contenders.values()
+    ]
 
 
 def _summary(mine, base):
@@ -192,4 +194,4 @@ def band(curves, by):
     spent = [curve.grid if by == "rollouts" else getattr(curve, by) for curve in curves]
     x = np.linspace(0, min(s[-1] for s in spent), curves[0].grid.size)
     accuracy = np.array([np.interp(x, s, curve.accuracy) for s, curve in zip(spent, curves, strict=True)])
-    return x, accuracy.mean(axis=0), *interval(accuracy)
+    return x, accuracy.mean(axis=0), *bootstrap_interval(accuracy)

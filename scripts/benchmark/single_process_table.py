@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.research.study.compare import summarise
-from cero.research.study.curves import Curve
-from cero.research.study.report import DUELS, duel_row, markdown
+from cero.research.study.curves import LearningCurve
+from cero.research.study.gains import summarise_contenders
+from cero.research.study.study_report import DUEL_COLUMNS, duel_row, markdown_table
 
 
 def read(path, task, like, against):
@@ -26,7 +26,7 @@ def read(path, task, like, against):
             # than a step.
             budget = record["spent"][-1]
             unknown = np.full(accuracy.size, np.nan)
-            found[label, record["seed"]] = Curve(
+            found[label, record["seed"]] = LearningCurve(
                 task, label, "main", "tune", record["seed"], budget, budget / (accuracy.size - 1), accuracy, unknown,
                 unknown, budget, np.nan, np.nan,
             )  # fmt: skip
@@ -41,9 +41,9 @@ def main():
     parser.add_argument("--against", default="uniform", help="whom they are compared with")
     arguments = parser.parse_args()
     curves = read(arguments.lines, arguments.task, arguments.like, arguments.against)
-    summaries = sorted(summarise(curves, arguments.against), key=lambda s: -s.area_gain.mean)
+    summaries = sorted(summarise_contenders(curves, arguments.against), key=lambda s: -s.area_gain.mean)
     rows = (duel_row(f"`{summary.contender}`", summary) for summary in summaries if summary.paired)
-    print(markdown(("contender", *DUELS[1:]), rows), end="")
+    print(markdown_table(("contender", *DUEL_COLUMNS[1:]), rows), end="")
 
 
 if __name__ == "__main__":

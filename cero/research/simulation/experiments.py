@@ -1,43 +1,45 @@
-"""Many runs at once: contenders x presets x budgets x seeds, and what they add up to."""
+"""Many runs at once: methods x presets x budgets x seeds, and what they add up to."""
 
 from concurrent.futures import ProcessPoolExecutor
 from os import cpu_count
 
 import numpy as np
 
-from cero.research.simulation.contenders import parse
+from cero.research.simulation.methods import parse_method
 from cero.research.simulation.presets import PRESETS
-from cero.research.simulation.run import area, gain, reach, run
+from cero.research.simulation.training import area, gain, reach, simulate
 
 
 def _job(arguments):
-    contender, preset, seed, options = arguments
-    return run(contender, preset, seed, **options)
+    method, preset, seed, options = arguments
+    return simulate(method, preset, seed, **options)
 
 
-def study(labels, presets, budgets, seeds, progress=lambda jobs, total: jobs, workers=None, **options):
-    """Run every contender in every preset at every budget with every seed (0..seeds-1); returns curves, in that order.
+def run_experiments(
+    labels, presets, budgets, seeds, progress=lambda jobs, total: jobs, workers=None, **options
+):
+    """Run every method in every preset at every budget with every seed (0..seeds-1); returns curves, in that order.
 
-    labels : see `contenders.parse`; presets : keys of PRESETS; budgets : rollouts per prompt and epoch;
+    labels : see `methods.parse_method`; presets : keys of PRESETS; budgets : rollouts per prompt and epoch;
     `options` go to `run`. `progress(jobs, total)` wraps the iterator of finished jobs; `workers` processes
-    (default: all cores). Raises ValueError before anything runs if a contender, preset or option can't be.
+    (default: all cores). Raises ValueError before anything runs if a method, preset or option can't be.
     """
-    contenders = [parse(label) for label in labels]
+    methods = [parse_method(label) for label in labels]
     unknown = [preset for preset in presets if preset not in PRESETS]
     if unknown:
         raise ValueError(f"preset {unknown[0]!r} is not known; choose of {', '.join(PRESETS)}, or all")
     bounds = {key: options[key] for key in ("n_min", "n_max") if key in options}
-    for contender in contenders:
+    for method in methods:
         for budget in budgets:
             try:
-                contender.make(rollouts_per_prompt=budget, epochs=2, seed=0, **bounds)
+                method.make(rollouts_per_prompt=budget, epochs=2, seed=0, **bounds)
             except ValueError as error:
-                raise ValueError(f"contender {contender.label!r}: {error}") from error
+                raise ValueError(f"method {method.label!r}: {error}") from error
     jobs = [
-        (contender, preset, seed, options | {"rollouts_per_prompt": budget})
+        (method, preset, seed, options | {"rollouts_per_prompt": budget})
         for preset in presets
         for budget in budgets
-        for contender in contenders
+        for method in methods
         for seed in range(seeds)
     ]
     workers = workers or cpu_count() or 1
@@ -47,7 +49,7 @@ def study(labels, presets, budgets, seeds, progress=lambda jobs, total: jobs, wo
         return list(progress(pool.map(_job, jobs), len(jobs)))
 
 
-def cells(curves):
+def curves_by_setting(curves):
     """Curves by (preset, budget), in order of first appearance: a dict of lists."""
     found = {}
     for curve in curves:
@@ -55,7 +57,7 @@ def cells(curves):
     return found
 
 
-def interval(values, level=0.95):
+def t_interval(values, level=0.95):
     """Mean and its Student t interval: (mean, low, high); the ends are nan for a single value, all for none or nan."""
     from scipy import stats
 
@@ -69,7 +71,7 @@ def interval(values, level=0.95):
     return mean, mean - half, mean + half
 
 
-def summarise(curves, target=None):
+def summarise_methods(curves, target=None):
     """A dict of figures for each label of one cell; the first label is the baseline, seeds are paired with its.
 
     target : accuracy to reach; None: what the baseline ends at, seed by seed. Each label gets, as (mean, low,
@@ -86,11 +88,11 @@ def summarise(curves, target=None):
         reached = np.array([reach(curve, targets[curve.seed]) for curve in mine])
         to_beat = np.array([first[curve.seed] for curve in mine])
         summary[label] = {
-            "auc": interval([area(curve) for curve in mine]),
-            "final": interval([curve.accuracy[-1] for curve in mine]),
-            "gain": interval([gain(curve, baseline[curve.seed]) for curve in mine]),
-            "reach": interval(reached),
-            "ratio": interval(np.divide(reached, to_beat, out=np.ones_like(reached), where=to_beat != 0)),
+            "auc": t_interval([area(curve) for curve in mine]),
+            "final": t_interval([curve.accuracy[-1] for curve in mine]),
+            "gain": t_interval([gain(curve, baseline[curve.seed]) for curve in mine]),
+            "reach": t_interval(reached),
+            "ratio": t_interval(np.divide(reached, to_beat, out=np.ones_like(reached), where=to_beat != 0)),
             "reached": float(np.isfinite(reached).mean()),
             "signal": float(np.mean([np.mean(curve.signal) for curve in mine])),
             "seeds": len(mine),

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from cero.allocators import available_allocators
-from cero.research.simulation.contenders import NAMED
-from cero.research.simulation.run import area
-from cero.research.simulation.study import interval, study
+from cero.research.simulation.experiments import run_experiments, t_interval
+from cero.research.simulation.methods import METHODS
+from cero.research.simulation.training import area
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasuredRule:
     """A rule that was measured: its name there, area under the curve of each seed, and the contender that it is here.
 
     group : "rule" (GRPO, each rollout counts once), "weight" (each prompt counts once), "estimator"
@@ -26,57 +26,65 @@ class Row:
 
     name: str
     areas: tuple
-    contender: str
+    method: str
     group: str = "rule"
     near: str = ""
 
 
 # One line a rule, uniform first. Those whose allocator is not registered are left out, and named.
-ROWS = [
-    Row("uniform", (0.789, 0.787, 0.785), "uniform"),
-    Row("duals, variance", (0.777, 0.779, 0.777), "cero+grpo"),
-    Row("proportional to variance", (0.765, 0.776, 0.767), "variance/estimator=grpo"),
-    Row("re-solving, variance", (0.762, 0.773, 0.752), "cero_resolve+grpo"),
-    Row("signal", (0.785, 0.781), "cero:signal+grpo", near="greedy there"),
-    Row("signal x (1-p)", (0.804, 0.805), "cero:signal_hard+grpo", near="greedy there"),
-    Row("Knapsack's value", (0.801, 0.796), "knapsack/estimator=grpo", near="posterior there"),
-    Row("1/sqrt(p)", (0.806, 0.812), "reinforce_ada_est/estimator=grpo"),
-    Row("duals, equal prompts", (0.785,), "cero+grpo/weight=prompt", "weight"),
-    Row("1/sqrt(p), equal prompts", (0.795,), "reinforce_ada_est/estimator=grpo/weight=prompt", "weight"),
-    Row(
+MEASURED_RULES = [
+    MeasuredRule("uniform", (0.789, 0.787, 0.785), "uniform"),
+    MeasuredRule("duals, variance", (0.777, 0.779, 0.777), "cero+grpo"),
+    MeasuredRule("proportional to variance", (0.765, 0.776, 0.767), "variance/estimator=grpo"),
+    MeasuredRule("re-solving, variance", (0.762, 0.773, 0.752), "cero_resolve+grpo"),
+    MeasuredRule("signal", (0.785, 0.781), "cero:signal+grpo", near="greedy there"),
+    MeasuredRule("signal x (1-p)", (0.804, 0.805), "cero:signal_hard+grpo", near="greedy there"),
+    MeasuredRule("Knapsack's value", (0.801, 0.796), "knapsack/estimator=grpo", near="posterior there"),
+    MeasuredRule("1/sqrt(p)", (0.806, 0.812), "reinforce_ada_est/estimator=grpo"),
+    MeasuredRule("duals, equal prompts", (0.785,), "cero+grpo/weight=prompt", "weight"),
+    MeasuredRule(
+        "1/sqrt(p), equal prompts", (0.795,), "reinforce_ada_est/estimator=grpo/weight=prompt", "weight"
+    ),
+    MeasuredRule(
         "Knapsack's, equal prompts",
         (0.800,),
         "knapsack/estimator=grpo/weight=prompt",
         "weight",
         "posterior there",
     ),
-    Row(
+    MeasuredRule(
         "signal x (1-p), equal prompts",
         (0.798,),
         "cero:signal_hard+grpo/weight=prompt",
         "weight",
         "greedy there",
     ),
-    Row("uniform, posterior", (0.797,), "uniform+posterior/history=4", "estimator"),
-    Row("1/sqrt(p), posterior", (0.815,), "reinforce_ada_est/estimator=posterior/history=4", "estimator"),
-    Row(
+    MeasuredRule("uniform, posterior", (0.797,), "uniform+posterior/history=4", "estimator"),
+    MeasuredRule(
+        "1/sqrt(p), posterior", (0.815,), "reinforce_ada_est/estimator=posterior/history=4", "estimator"
+    ),
+    MeasuredRule(
         "signal x (1-p) in [0, 64], posterior",
         (0.820,),
         "cero:signal_hard/n_min=0/n_max=64/history=4",
         "estimator",
         "greedy there",
     ),
-    Row("sequential in [2, 64], GRPO", (0.809,), "cero_seq/skip=0/n_max=64/estimator=grpo", "sequential"),
-    Row("sequential in [2, 64], posterior", (0.828,), "cero_seq/skip=0/n_max=64/history=4", "sequential"),
-    Row("sequential in [0, 64], posterior", (0.830,), "cero_seq/n_max=64/history=4", "sequential"),
-    Row(
+    MeasuredRule(
+        "sequential in [2, 64], GRPO", (0.809,), "cero_seq/skip=0/n_max=64/estimator=grpo", "sequential"
+    ),
+    MeasuredRule(
+        "sequential in [2, 64], posterior", (0.828,), "cero_seq/skip=0/n_max=64/history=4", "sequential"
+    ),
+    MeasuredRule("sequential in [0, 64], posterior", (0.830,), "cero_seq/n_max=64/history=4", "sequential"),
+    MeasuredRule(
         "sequential in [0, 64], history 8", (0.835, 0.822, 0.828), "cero_seq/n_max=64/history=8", "sequential"
     ),
 ]
 
 
-def check(seeds, rows=None, **options):
-    """Run the rows (default: ROWS) in preset `lab` with `seeds` seeds; `options` go to `study`.
+def check_order(seeds, rows=None, **options):
+    """Run the rows (default: MEASURED_RULES) in preset `lab` with `seeds` seeds; `options` go to `study`.
 
     Returns a dict: `rows`, a list of {name, contender, group, near, measured, gain_measured (over uniform on
     the same seeds), predicted (mean, low, high), gain (likewise; over uniform, seeds paired)}; `missing`,
@@ -86,10 +94,10 @@ def check(seeds, rows=None, **options):
     """
     from scipy import stats
 
-    rows = ROWS if rows is None else rows
-    there = [row for row in rows if row.contender.split("/")[0] in (*NAMED, *available_allocators())]
+    rows = MEASURED_RULES if rows is None else rows
+    there = [row for row in rows if row.method.split("/")[0] in (*METHODS, *available_allocators())]
     # Labels are unique, or two rows would be one.
-    curves = study([row.contender for row in there], ["lab"], [8], seeds, **options)
+    curves = run_experiments([row.method for row in there], ["lab"], [8], seeds, **options)
     areas = np.array([area(curve) for curve in curves]).reshape(len(there), seeds)
     # Fewer seeds were run of some rules: each is measured against uniform on its own seeds.
     measured = np.array([np.mean(row.areas) - np.mean(rows[0].areas[: len(row.areas)]) for row in there])
@@ -116,20 +124,20 @@ def check(seeds, rows=None, **options):
     records = [
         {
             "name": row.name,
-            "contender": row.contender,
+            "contender": row.method,
             "group": row.group,
             "near": row.near,
             "measured": float(np.mean(row.areas)),
             "gain_measured": float(gain),
-            "predicted": interval(mine),
-            "gain": interval(mine - areas[0]),
+            "predicted": t_interval(mine),
+            "gain": t_interval(mine - areas[0]),
         }
         for row, mine, gain in zip(there, areas, measured, strict=True)
     ]
     return {"rows": records, "missing": [row.name for row in rows if row not in there], "ranks": ranks}
 
 
-def sentence(result):
+def describe_ranks(result):
     """The rank correlations, and what was left out, in words."""
     words = [
         f"{name}: Kendall's tau {rank['tau']:.2f} [{rank['tau_low']:.2f}, {rank['tau_high']:.2f}], "
@@ -141,7 +149,7 @@ def sentence(result):
     return "\n".join(words)
 
 
-def table(result, title):
+def order_table(result, title):
     """Predicted beside measured, best measured first, as a rich table."""
     from rich.table import Table
 
@@ -164,7 +172,7 @@ def table(result, title):
     return out
 
 
-def plot(result, path, title):
+def plot_order(result, path, title):
     """Write the picture, PNG: predicted gain over uniform against the measured one, a point a rule, with intervals."""
     from cero.analysis.figures import figure
 
