@@ -1,14 +1,14 @@
-"""What did a run do with its rollouts? A summary, a table and a picture, from its allocation log."""
+"""What did a run do with its rollouts? A summary, a table and a picture from its allocation log."""
 
 import numpy as np
 
 from cero.analysis.figures import figure
 
-MAX_BANDS = 60  # rows of the heat map: prompts are gathered into at most so many bands
+MAX_BANDS = 60  # rows of the heat map: prompts are gathered into at most this many bands
 
 
 def summarise_run(run):
-    """A run's figures as a dict, JSON-ready: steps, rollouts, budget, accuracy before and after, signal, seconds."""
+    """Return a run's figures, a JSON-ready dict: steps, rollouts, budget, accuracy, signal, seconds."""
     _, accuracy = run.accuracy()
     signal = run.metric("cero/group/signal")
     window = max(1, run.steps.size // 5)
@@ -33,7 +33,7 @@ def summarise_run(run):
 
 
 def run_table(summary, title="Run"):
-    """The summary as a rich table."""
+    """Return the summary as a rich table."""
     from rich.table import Table
 
     def share(value):
@@ -57,8 +57,8 @@ def run_table(summary, title="Run"):
 
 
 def plot_run(run, path, title=None):
-    """Write the picture (PNG) to `path`: where the rollouts went, and what they bought."""
-    with figure(path, 2, 2, size=(12, 8)) as (fig, axes):
+    """Write the picture (PNG) to `path` and return it: where the rollouts went, and what they bought."""
+    with figure(path, 2, 2, size=(11, 7.4), palette=160) as (fig, axes):
         _plot_grid(run, fig, axes[0, 0])
         _plot_spread(run, axes[0, 1])
         _plot_accuracy(run, axes[1, 0])

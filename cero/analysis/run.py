@@ -12,7 +12,9 @@ class NoStepsError(ValueError):
 
 
 def find_log(path):
-    """The allocation log at `path`: the file itself, or under a run's folder (verl's trainer.default_local_dir).
+    """Return the allocation log at `path`: the file itself, or the one in a run's folder.
+
+    A run's folder is verl's trainer.default_local_dir.
 
     Raises FileNotFoundError, naming where it looked.
     """
@@ -27,12 +29,14 @@ def find_log(path):
 
 
 class TrainingRun:
-    """A run's records as arrays.
+    """Holds a run's records as arrays.
 
     steps, epochs, spent, budget : int arrays, shape (steps,)
     prompts : list of arrays of prompt rows (int), one a step, indices into 0..prompt_count
     rollouts, successes, trials : lists of arrays, one a step, aligned with `prompts`
     validations : list of (step, spent, metrics)
+
+    Raises NoStepsError if there is no training step among the records.
     """
 
     def __init__(self, records):
@@ -57,15 +61,19 @@ class TrainingRun:
 
     @classmethod
     def read(cls, path):
-        """From a run's folder or log file."""
+        """Read the run at `path`, its folder or log.
+
+        Raises FileNotFoundError without a log, NoStepsError without a training step, ValueError for a
+        damaged log.
+        """
         return cls(read_log(find_log(path)))
 
     def metric(self, key):
-        """A logged metric over steps; nan where it is missing. Float array, shape (steps,)."""
+        """Return a logged metric over steps, nan where it is missing: float array, shape (steps,)."""
         return np.array([metrics.get(key, np.nan) for metrics in self.metrics])
 
     def accuracy(self):
-        """Validation accuracy: (spent, accuracy) arrays, the mean over data sources of their main metric."""
+        """Return (spent, accuracy) of the validations, arrays; accuracy is the mean over data sources."""
         points = [(spent, held_out_accuracy(metrics)) for _, spent, metrics in self.validations]
         points = [(spent, accuracy) for spent, accuracy in points if accuracy is not None]
         return (
@@ -73,7 +81,10 @@ class TrainingRun:
         )
 
     def prompt_epochs(self):
-        """Rollouts of each prompt in each epoch, (prompts, epochs), nan where not visited; and its success rate."""
+        """Return (rollouts, success rate): shapes (prompts, epochs) and (prompts,).
+
+        Rollouts are nan where a prompt was not visited, the success rate where nothing came back.
+        """
         epochs = np.unique(self.epochs)
         grid = np.full((self.prompt_count, epochs.size), np.nan)
         won, tried = np.zeros(self.prompt_count), np.zeros(self.prompt_count)

@@ -2,14 +2,15 @@
 
 import json
 
-HELP = "what a saved allocator state, or a run's log, knows of the prompts"
+HELP = "show what a saved allocator state, or a run's log, knows of the prompts"
 
 
 def add_arguments(parser):
     parser.add_argument(
         "path",
-        help="an allocator.npz, a checkpoint (global_step_N), a run's folder (verl's trainer.default_local_dir: its "
-        "newest committed checkpoint, else its log), or an allocations.jsonl",
+        help="an allocator.npz, a checkpoint (global_step_N), a run's folder (verl's "
+        "trainer.default_local_dir; its newest committed checkpoint is read, else its log), or an "
+        "allocations.jsonl",
     )
     parser.add_argument("--top", type=int, default=10, help="how many prompts with most and least rollouts")
     parser.add_argument("--out", help="where a picture goes (default: none)")

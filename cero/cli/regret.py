@@ -4,7 +4,7 @@ import json
 
 from cero.cli.arguments import numbers, words
 
-HELP = "distance to the offline optimum over the horizon, fixed utilities"
+HELP = "measure the distance to the offline optimum over the horizon, for fixed utilities"
 HORIZONS = [10, 30, 100, 300, 1000, 3000]
 ABLATION_HORIZONS = [10, 40, 300]
 
@@ -25,7 +25,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--ablation",
         action="store_true",
-        help="cero alone: what each mend of the dual iteration does, and its anchors",
+        help="cero alone: what each change to the dual iteration does, and its anchors",
     )
     parser.add_argument(
         "--out", help="where the picture goes (default regret.png; ablation: regret-ablation.png)"
@@ -50,7 +50,7 @@ def _regret(arguments):
     from cero.research.theory import regret
 
     def options(name):
-        # `cero` is bound to reach the optimum only with its own last allocation as anchor.
+        # `cero` is sure to reach the optimum only with its own last allocation as anchor.
         return {"anchor": arguments.anchor} if name == "cero" else {}
 
     jobs = [
@@ -106,8 +106,8 @@ def _ablation(arguments):
     for utility in arguments.utilities:
         tied, above, below = ablation.cliff(utility, prompts=arguments.prompts)
         console.print(
-            f"{utility}: at the optimum {tied:.0%} of the prompts are priced exactly at the market; there bang-bang "
-            f"demand falls from {below:.1f} to {above:.1f} rollouts per prompt.",
+            f"{utility}: at the optimum {tied:.0%} of the prompts are priced exactly at the market; there "
+            f"bang-bang demand falls from {below:.1f} to {above:.1f} rollouts per prompt.",
             soft_wrap=True,
             highlight=False,
         )

@@ -7,7 +7,7 @@ from cero.analysis import comparison
 from cero.analysis.report import plot_run, run_table, summarise_run
 from cero.analysis.run import TrainingRun, find_log
 
-HELP = "table and picture of a run, or of several side by side, from their allocation logs"
+HELP = "show a run, or several side by side, from their allocation logs: a table and a picture"
 
 
 def add_arguments(parser):
@@ -15,8 +15,8 @@ def add_arguments(parser):
         "runs",
         nargs="+",
         metavar="DIR",
-        help="a run's folder (verl's trainer.default_local_dir) or its allocations.jsonl. Several, or a folder of "
-        "runs such as Hydra's multirun/DATE/TIME: one table and one picture of all",
+        help="a run's folder (verl's trainer.default_local_dir) or its allocations.jsonl. Several runs, or a "
+        "folder of runs such as Hydra's multirun/DATE/TIME, give one table and one picture of all",
     )
     parser.add_argument(
         "--out",
@@ -36,7 +36,7 @@ def run(arguments):
 
 
 def report_one(path, arguments):
-    """A run's own table and picture."""
+    """Show a run's own table and picture."""
     run = TrainingRun.read(path)
     summary = summarise_run(run)
     picture = Path(arguments.out) if arguments.out else find_log(path).with_name("report.png")
@@ -52,7 +52,7 @@ def report_one(path, arguments):
 
 
 def report_several(arguments):
-    """One table and one picture of all runs."""
+    """Show one table and one picture of all runs."""
     members, left_out = comparison.gather(arguments.runs)
     rows, span = comparison.compare_runs(members), comparison.common_range(members)
     place = Path(arguments.runs[0]) if len(arguments.runs) == 1 else Path()

@@ -7,11 +7,11 @@ from cero.cli.arguments import numbers, words
 from cero.research.simulation.methods import DEFAULT_METHODS, METHODS
 from cero.research.simulation.presets import PRESETS
 
-HELP = "allocators on policies that learn without a network: a laboratory, not evidence"
+HELP = "compare allocators on simulated policies, in seconds: a guide, not evidence"
 
 
 def at_least_one(text):
-    """A whole number, 1 or more, for argparse."""
+    """Return a whole number, 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
     return int(text)
@@ -24,9 +24,10 @@ def add_arguments(parser):
         dest="methods",
         type=words,
         default=DEFAULT_METHODS,
-        help=f"comma list; the first is the baseline. Of {', '.join(METHODS)}, or any allocator; each may go on with "
-        "/key=value: estimator, weight, history, keep, ratio, count, pass_rates, strength, or an option of the "
-        "allocator (cero/value=signal_hard/estimator=grpo)",
+        help="comma list; the others are compared with the first. Each is one of "
+        f"{', '.join(METHODS)}, or any allocator; it may go on with /key=value: estimator, weight, history, "
+        "keep, ratio, count, pass_rates, strength, or an option of the allocator "
+        "(cero/value=signal_hard/estimator=grpo)",
     )
     parser.add_argument(
         "--presets",
@@ -38,22 +39,27 @@ def add_arguments(parser):
     parser.add_argument(
         "--budgets", type=numbers, default=[8], help="comma list: rollouts a prompt under uniform"
     )
-    parser.add_argument("--seeds", type=at_least_one, default=None, help="default: 5 (20 with --check)")
     parser.add_argument(
-        "--target", type=float, default=None, help="accuracy to reach; default: where the first ends"
+        "--seeds", type=at_least_one, default=None, help="how many (default: 5; 20 with --check)"
     )
-    parser.add_argument("--prompts", type=at_least_one, default=None, help="default: the preset's")
-    parser.add_argument("--epochs", type=at_least_one, default=None, help="default: the preset's")
     parser.add_argument(
-        "--batch", type=at_least_one, default=None, help="prompts a step; default: the preset's"
+        "--target",
+        type=float,
+        default=None,
+        help="accuracy to reach (default: what the first method ends at)",
     )
-    parser.add_argument("--n-min", type=int, default=2)
-    parser.add_argument("--n-max", type=int, default=32)
+    parser.add_argument("--prompts", type=at_least_one, default=None, help="how many (default: the preset's)")
+    parser.add_argument("--epochs", type=at_least_one, default=None, help="how many (default: the preset's)")
+    parser.add_argument(
+        "--batch", type=at_least_one, default=None, help="prompts a step (default: the preset's)"
+    )
+    parser.add_argument("--n-min", type=int, default=2, help="least rollouts of a prompt in a step")
+    parser.add_argument("--n-max", type=int, default=32, help="most rollouts of a prompt in a step")
     parser.add_argument("--workers", type=at_least_one, default=None, help="processes (default: all cores)")
     parser.add_argument(
-        "--check", action="store_true", help="compare the order of rules with a small real lab's"
+        "--check", action="store_true", help="compare the order of rules with that of a small experiment"
     )
-    parser.add_argument("--out", default="simulate.png", help="where the picture goes")
+    parser.add_argument("--out", default="simulate.png", help="where the picture goes (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print figures and curves as JSON")
 
 
@@ -62,7 +68,7 @@ def run(arguments):
 
 
 def bar(jobs, total):
-    """A progress bar on stderr, for `study`."""
+    """Return the jobs with a progress bar on stderr, for `run_experiments`."""
     from rich.console import Console
     from rich.progress import track
 
@@ -70,7 +76,7 @@ def bar(jobs, total):
 
 
 def compare(arguments):
-    """Contenders side by side."""
+    """Show methods side by side."""
     from cero.research.simulation import experiments, show, training
 
     seeds = arguments.seeds or 5
@@ -112,7 +118,7 @@ def compare(arguments):
 
 
 def check(arguments):
-    """The laboratory against a real, small one."""
+    """Show the simulator's order of rules beside that of a small experiment with a network."""
     from cero.research.simulation import order_check
 
     seeds = arguments.seeds or 20
@@ -139,7 +145,7 @@ def tell(*parts):
 
 
 def dumped(data):
-    """`data` as JSON text; what is not a number becomes null."""
+    """Return `data` as JSON text; nan becomes null."""
 
     def clean(value):
         if isinstance(value, dict):

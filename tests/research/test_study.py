@@ -399,10 +399,10 @@ def test_benchmark_resumes_and_study_reports(cli, files, capsys):
     by = {(r["allocator"], r["seed"]): r["rollouts_to_uniform_final"] for r in results}
     assert by["grpo", 0] == 1 and by["cero", 0] < 0.8
     text = Path("report/report.md").read_text()
-    assert "| cero | 2 |" in text and "(sums-tune.png)" in text and "(sums-tune-ablations.png)" in text
+    assert "| cero | 2 |" in text and "(study-sums-tune.png)" in text and "(study-sums-tune-ablations.png)" in text
     assert (
-        Path("report/sums-tune.png").stat().st_size > 10_000
-        and Path("report/sums-tune-ablations.png").exists()
+        Path("report/study-sums-tune.png").stat().st_size > 10_000
+        and Path("report/study-sums-tune-ablations.png").exists()
     )
     assert "`cero-n2` against each" not in text
 

@@ -1,4 +1,4 @@
-"""Many runs at once: methods x presets x budgets x seeds, and what they add up to."""
+"""What do many simulated runs add up to? Methods x presets x budgets x seeds, and their figures."""
 
 from concurrent.futures import ProcessPoolExecutor
 from os import cpu_count
@@ -18,11 +18,13 @@ def _job(arguments):
 def run_experiments(
     labels, presets, budgets, seeds, progress=lambda jobs, total: jobs, workers=None, **options
 ):
-    """Run every method in every preset at every budget with every seed (0..seeds-1); returns curves, in that order.
+    """Run every method in every preset at every budget with the seeds 0 .. seeds-1; return the curves.
 
     labels : see `methods.parse_method`; presets : keys of PRESETS; budgets : rollouts per prompt and epoch;
-    `options` go to `run`. `progress(jobs, total)` wraps the iterator of finished jobs; `workers` processes
-    (default: all cores). Raises ValueError before anything runs if a method, preset or option can't be.
+    `options` go to `training.simulate`. `progress(jobs, total)` wraps the iterator of finished jobs;
+    `workers` : processes (default: all cores).
+
+    Raises ValueError before anything runs if a method, preset or option is not possible.
     """
     methods = [parse_method(label) for label in labels]
     unknown = [preset for preset in presets if preset not in PRESETS]
@@ -50,7 +52,7 @@ def run_experiments(
 
 
 def curves_by_setting(curves):
-    """Curves by (preset, budget), in order of first appearance: a dict of lists."""
+    """Return the curves by (preset, budget), in order of first appearance: a dict of lists."""
     found = {}
     for curve in curves:
         found.setdefault((curve.preset, curve.budget), []).append(curve)
@@ -58,7 +60,10 @@ def curves_by_setting(curves):
 
 
 def t_interval(values, level=0.95):
-    """Mean and its Student t interval: (mean, low, high); the ends are nan for a single value, all for none or nan."""
+    """Return the mean of `values` and its Student t interval: (mean, low, high).
+
+    The ends are nan for a single value; all three are nan for no value, or if one is not finite.
+    """
     from scipy import stats
 
     values = np.asarray(values, float)
@@ -72,16 +77,20 @@ def t_interval(values, level=0.95):
 
 
 def summarise_methods(curves, target=None):
-    """A dict of figures for each label of one cell; the first label is the baseline, seeds are paired with its.
+    """Return the figures of each label of one setting: dict of label -> dict.
 
-    target : accuracy to reach; None: what the baseline ends at, seed by seed. Each label gets, as (mean, low,
-    high) unless said: auc; final; gain (auc minus the baseline's, over the rollouts that both spent); reach
-    (rollouts to the target, nan where some seed never got there); ratio (reach over the baseline's); reached
-    (share of seeds that did); signal (mean share of groups with signal); seeds (their number).
+    Each label is compared with the first one, seed by seed. target : accuracy to reach; None: what the first
+    label ends at with this seed. The figures are (mean, low, high) unless another type is given:
+
+    auc : area under the curve; final : accuracy at the end
+    gain : auc minus the first label's, over the rollouts that both spent
+    reach : rollouts to the target, nan where some seed never got there; ratio : reach over the first label's
+    reached : share of seeds that got there, float; signal : mean share of groups with signal, float
+    seeds : their number, int
     """
-    baseline = {curve.seed: curve for curve in curves if curve.label == curves[0].label}
-    targets = {seed: curve.accuracy[-1] if target is None else target for seed, curve in baseline.items()}
-    first = {seed: reach(curve, targets[seed]) for seed, curve in baseline.items()}
+    reference = {curve.seed: curve for curve in curves if curve.label == curves[0].label}
+    targets = {seed: curve.accuracy[-1] if target is None else target for seed, curve in reference.items()}
+    first = {seed: reach(curve, targets[seed]) for seed, curve in reference.items()}
     summary = {}
     for label in dict.fromkeys(curve.label for curve in curves):
         mine = [curve for curve in curves if curve.label == label]
@@ -90,7 +99,7 @@ def summarise_methods(curves, target=None):
         summary[label] = {
             "auc": t_interval([area(curve) for curve in mine]),
             "final": t_interval([curve.accuracy[-1] for curve in mine]),
-            "gain": t_interval([gain(curve, baseline[curve.seed]) for curve in mine]),
+            "gain": t_interval([gain(curve, reference[curve.seed]) for curve in mine]),
             "reach": t_interval(reached),
             "ratio": t_interval(np.divide(reached, to_beat, out=np.ones_like(reached), where=to_beat != 0)),
             "reached": float(np.isfinite(reached).mean()),

@@ -1,4 +1,4 @@
-"""Who competes? An allocator with its options and the estimator it trains with, written as one word."""
+"""Which methods are compared? Each is an allocator, its options and an estimator, written as one word."""
 
 from dataclasses import dataclass, field, replace
 
@@ -9,18 +9,20 @@ from cero.estimators.keep import KEEP
 
 WORDS = {"estimator": ADVANTAGES, "weight": PROMPT_WEIGHTS, "keep": KEEP}
 NUMBERS = ("history", "ratio", "count", "pass_rates", "strength")
-# What a run decides for all contenders alike.
+# What a run sets for all methods alike.
 OF_THE_RUN = ("rollouts_per_prompt", "epochs", "seed", "total_budget")
 
 
 @dataclass(frozen=True)
 class Method:
-    """An allocator with its options, and how its rollouts are kept and weighed.
+    """Describes an allocator with its options, and how its rollouts are kept and weighed.
 
-    label : name in tables; allocator, options : for `make_allocator`; estimator, weight, history : of
-    `cero.estimators.advantage.advantages`; keep, ratio, count : of `cero.estimators.keep.kept`; pass_rates :
-    rollouts a prompt from which its pass rate was measured before the run (0: none), free of charge, and
-    worth `strength` to the posterior
+    label : name in tables
+    allocator, options : for `make_allocator`
+    estimator, weight, history : of `cero.estimators.advantage.advantages`
+    keep, ratio, count : of `cero.estimators.keep.kept`
+    pass_rates : rollouts of each prompt from which its pass rate was measured before the run (0: none); they
+    cost nothing and are worth `strength` pseudo-counts to the posterior
     """
 
     label: str
@@ -36,7 +38,10 @@ class Method:
     options: dict = field(default_factory=dict)
 
     def make(self, **of_the_run):
-        """The allocator for a run of that `rollouts_per_prompt`, `epochs`, `seed`, `total_budget`, `n_min`, `n_max`."""
+        """Return the allocator.
+
+        of_the_run : rollouts_per_prompt, epochs, seed, total_budget, n_min, n_max
+        """
         return make_allocator(self.allocator, **of_the_run | self.options)
 
 
@@ -68,16 +73,19 @@ METHODS = {
         Method("pods", "uniform", "grpo", keep="pods"),
     )
 }
-# The first of the list is what the others are measured against.
+# The others are measured against the first.
 DEFAULT_METHODS = ["uniform", "uniform+posterior", "cero", "cero_resolve", "cero:signal_hard"]
 
 
 def parse_method(label):
-    """The method written `base/key=value/key=value`, e.g. `cero/value=signal_hard/n_max=64/estimator=grpo`.
+    """Return the `Method` written `base/key=value/...`, e.g. `cero/value=signal_hard/estimator=grpo`.
 
-    base : one of METHODS, or any allocator (estimator "posterior"); key : `estimator`, `weight`, `history`,
-    `keep`, `ratio`, `count`, `pass_rates`, `strength`, or an option of the allocator; value : a number, true,
-    false, none, or a word. Raises ValueError, naming what there is.
+    base : one of METHODS, or any allocator (estimator "posterior")
+    key : `estimator`, `weight`, `history`, `keep`, `ratio`, `count`, `pass_rates`, `strength`, or an option
+    of the allocator
+    value : a number, true, false, none, or a word
+
+    Raises ValueError that names what there is.
     """
     base, *settings = label.split("/")
     if base in METHODS:
@@ -86,7 +94,8 @@ def parse_method(label):
         found = Method(label, base)
     else:
         raise ValueError(
-            f"method {label!r}: {base!r} is not known; choose of {', '.join([*METHODS, *available_allocators()])}"
+            f"method {label!r}: {base!r} is not known; "
+            f"choose of {', '.join([*METHODS, *available_allocators()])}"
         )
     options = dict(found.options)
     of_estimator = {}
@@ -115,7 +124,7 @@ def parse_method(label):
 
 
 def typed(text):
-    """`text` as int, float, True, False or None where it reads as one, else as it is."""
+    """Return `text` as int, float, True, False or None where it reads as one, else as it is."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]

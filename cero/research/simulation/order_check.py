@@ -1,8 +1,8 @@
-"""Does the laboratory order rules as a small real one did? Its first check, and the list to which rules are added.
+"""Does the simulator order rules as a small experiment with a network did?
 
-The real one: a 0.35M-parameter transformer trained outside verl on 480 questions of 24 families, 15 epochs,
-GRPO advantages averaged over rollouts (docs/simulator.md). Preset `lab` has its shape; its rates were set by
-the curve of uniform GRPO alone, so the order of all other rules is a prediction.
+The experiment: a 0.35M-parameter transformer trained outside verl on 480 questions of 24 families, 15 epochs,
+GRPO advantages averaged over rollouts (the simulator's page in docs describes it). Preset `lab` has its
+shape; its rates were set by the curve of uniform GRPO alone, so the order of all other rules is a prediction.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,13 @@ from cero.research.simulation.training import area
 
 @dataclass(frozen=True)
 class MeasuredRule:
-    """A rule that was measured: its name there, area under the curve of each seed, and the contender that it is here.
+    """Holds a rule of the experiment.
 
+    name : its name there; areas : area under the curve of each seed, in [0, 1]
+    method : the same rule here, as `methods.parse_method` reads it
     group : "rule" (GRPO, each rollout counts once), "weight" (each prompt counts once), "estimator"
     (posterior baseline) or "sequential" (rounds within a step)
-    near : what differs where the contender is only akin to the rule
+    near : what differs, where the method only resembles the rule
     """
 
     name: str
@@ -31,7 +33,7 @@ class MeasuredRule:
     near: str = ""
 
 
-# One line a rule, uniform first. Those whose allocator is not registered are left out, and named.
+# Uniform comes first. Rules whose allocator is not registered are left out and named.
 MEASURED_RULES = [
     MeasuredRule("uniform", (0.789, 0.787, 0.785), "uniform"),
     MeasuredRule("duals, variance", (0.777, 0.779, 0.777), "cero+grpo"),
@@ -84,12 +86,16 @@ MEASURED_RULES = [
 
 
 def check_order(seeds, rows=None, **options):
-    """Run the rows (default: MEASURED_RULES) in preset `lab` with `seeds` seeds; `options` go to `study`.
+    """Run the rules `rows` (default: MEASURED_RULES) in preset `lab` with `seeds` seeds.
 
-    Returns a dict: `rows`, a list of {name, contender, group, near, measured, gain_measured (over uniform on
-    the same seeds), predicted (mean, low, high), gain (likewise; over uniform, seeds paired)}; `missing`,
-    names of rows without an allocator; `ranks`, for the rows of group "rule", for all but "sequential", and
-    for all: {tau, tau_low, tau_high, rho, rows} of gains, the ends of tau the 2.5 % and 97.5 % points when
+    `options` go to `run_experiments`.
+
+    Returns
+    -------
+    A dict. `rows`, a list of {name, contender (the method), group, near, measured, gain_measured (over
+    uniform on the same seeds), predicted (mean, low, high), gain (likewise; over uniform, seeds paired)};
+    `missing`, names of rules without an allocator; `ranks`, of the group "rule", of all but "sequential", and of all:
+    {tau, tau_low, tau_high, rho, rows} of gains, where the ends of tau are its 2.5 % and 97.5 % points when
     seeds are drawn anew.
     """
     from scipy import stats
@@ -138,7 +144,7 @@ def check_order(seeds, rows=None, **options):
 
 
 def describe_ranks(result):
-    """The rank correlations, and what was left out, in words."""
+    """Return the rank correlations, and what was left out, in words."""
     words = [
         f"{name}: Kendall's tau {rank['tau']:.2f} [{rank['tau_low']:.2f}, {rank['tau_high']:.2f}], "
         f"Spearman's rho {rank['rho']:.2f} ({rank['rows']} rows)"
@@ -150,15 +156,24 @@ def describe_ranks(result):
 
 
 def order_table(result, title):
-    """Predicted beside measured, best measured first, as a rich table."""
+    """Return predicted beside measured areas, best measured first, as a rich table."""
     from rich.table import Table
 
     from cero.research.simulation.show import spread
 
     out = Table(title=title, title_justify="left")
-    for name in ("rule there", "contender here", "measured", "predicted", "gain measured", "gain predicted"):
+    for name in (
+        "rule measured",
+        "method simulated",
+        "measured",
+        "predicted",
+        "gain measured",
+        "gain predicted",
+    ):
         out.add_column(
-            name, justify="left" if name in ("rule there", "contender here") else "right", overflow="fold"
+            name,
+            justify="left" if name in ("rule measured", "method simulated") else "right",
+            overflow="fold",
         )
     for row in sorted(result["rows"], key=lambda row: -row["gain_measured"]):
         out.add_row(
@@ -173,7 +188,7 @@ def order_table(result, title):
 
 
 def plot_order(result, path, title):
-    """Write the picture, PNG: predicted gain over uniform against the measured one, a point a rule, with intervals."""
+    """Write the picture (PNG) to `path`: predicted gains over uniform with intervals, and measured ones."""
     from cero.analysis.figures import figure
 
     rows = sorted(result["rows"], key=lambda row: row["gain_measured"])

@@ -1,4 +1,4 @@
-"""How does one simulated training run go? One method, one preset, one seed: a curve."""
+"""How does one simulated training run go? One method, one preset and one seed give a curve."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -12,11 +12,13 @@ from cero.research.simulation.presets import PRESETS
 
 @dataclass
 class SimulatedCurve:
-    """One run: `accuracy` (mean success probability of all prompts) after `rollouts` spent, a point an epoch and one
-    before the first; `signal`: share of each epoch's groups that hold both rewards; `trained`: rollouts of
-    each epoch that moved the policy, their advantage not being 0.
+    """Holds one run.
 
     label, preset, seed, budget (rollouts per prompt and epoch) : which run it was
+    rollouts, accuracy : spent so far, and the mean success probability of all prompts then; a point before
+    the first epoch and one after each, lists of length epochs + 1
+    signal : share of each epoch's groups that hold both rewards, list of length epochs
+    trained : rollouts of each epoch that moved the policy because their advantage was not 0
     """
 
     label: str
@@ -30,9 +32,9 @@ class SimulatedCurve:
 
 
 def draw(allocator, policy, rows, budget):
-    """Decide, sample and observe a step's rollouts of the prompts `rows`, at most `budget` of them; returns Rollouts.
+    """Decide, sample and observe a step's rollouts of the prompts `rows`, at most `budget` of them.
 
-    The one place that knows how a step's rollouts come about. Within a step the policy stands still.
+    Returns `Rollouts`. Within a step the policy stands still.
     """
     step = allocator.begin(rows.astype(np.uint64), budget)
     drawn = []
@@ -61,12 +63,18 @@ def simulate(
     n_max=32,
     world=None,
 ):
-    """Train one simulated policy; returns its `SimulatedCurve`.
+    """Train one simulated policy; return its `SimulatedCurve`.
 
-    The policy, its prompts and their order depend on `seed` and `preset` only, so that contenders differ in
-    what they allocate and nothing else. prompts, epochs, batch (prompts a step; a rest smaller than that sits
-    the epoch out): the preset's own where None. world : in place of the preset's. Raises ValueError for sizes
-    that don't fit.
+    The policy, its prompts and their order depend on `seed` and `preset` only, so that methods differ in what
+    they allocate and in nothing else.
+
+    method : `methods.Method`; preset : key of PRESETS; seed : int, 0 or more
+    prompts, epochs, batch : the preset's own where None; batch is the prompts of a step, and prompts that
+    fill no whole step sit the epoch out
+    rollouts_per_prompt : mean of an epoch; n_min, n_max : bounds on a prompt's rollouts in a step
+    world : in place of the preset's
+
+    Raises ValueError if batch does not lie in [1, prompts].
     """
     shape = PRESETS[preset]
     prompts, epochs, batch = prompts or shape.prompts, epochs or shape.epochs, batch or shape.batch
@@ -108,7 +116,7 @@ def simulate(
 
 
 def area(curve, until=None):
-    """Mean accuracy over the run's rollouts (area under the curve, trapezoids), in [0, 1].
+    """Return the mean accuracy over the run's rollouts (area under the curve, trapezoids), in [0, 1].
 
     until : rollouts at which to stop, at most the run's; None: all.
     """
@@ -118,14 +126,14 @@ def area(curve, until=None):
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
 
 
-def gain(curve, baseline):
-    """`area` minus that of another run, both over the rollouts that both have spent."""
-    until = min(curve.rollouts[-1], baseline.rollouts[-1])
-    return area(curve, until) - area(baseline, until)
+def gain(curve, reference):
+    """Return `area` minus that of the curve `reference`, over the rollouts that both have spent."""
+    until = min(curve.rollouts[-1], reference.rollouts[-1])
+    return area(curve, until) - area(reference, until)
 
 
 def reach(curve, target):
-    """Rollouts until `target` accuracy is first reached (linear in between); nan if it never is."""
+    """Return the rollouts at which accuracy first reaches `target`, linear in between; nan if never."""
     x, y = np.array(curve.rollouts, float), np.array(curve.accuracy)
     above = np.flatnonzero(y >= target)
     if not above.size:
@@ -137,5 +145,5 @@ def reach(curve, target):
 
 
 def as_json(curves):
-    """JSON-ready records of curves."""
+    """Return the curves as a list of JSON-ready dicts."""
     return [asdict(curve) for curve in curves]

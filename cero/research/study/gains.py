@@ -1,6 +1,6 @@
-"""What do many runs add up to? Contenders of a task against its baseline, seed by seed.
+"""How much does each contender gain? It is compared with the reference, seed by seed.
 
-Seeds are few and shared: a contender's gain is the mean of its differences to the baseline at the same seed.
+Seeds are few and shared: a contender's gain is the mean of its differences to the reference at the same seed.
 Intervals are percentile bootstraps over seeds (SciPy), at 95 %.
 """
 
@@ -16,12 +16,15 @@ RESAMPLES = 9999
 
 
 def interquartile_mean(values, axis=None):
-    """Mean of the middle half of `values`: a quarter is cut from each end, rounded down."""
+    """Return the mean of the middle half of `values`: a quarter is cut from each end, rounded down."""
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
 def bootstrap_interval(values, statistic=np.mean):
-    """(low, high) of `statistic` over the first axis of `values`, (seeds,) or (seeds, k); nan for a single seed."""
+    """Return (low, high) of `statistic` over the first axis of `values`; nan for a single seed.
+
+    values : shape (seeds,) or (seeds, k)
+    """
     values = np.asarray(values, np.float64)
     if values.shape[0] < 2 or not np.isfinite(values).all():
         blank = np.full(values.shape[1:], np.nan)
@@ -40,7 +43,7 @@ def bootstrap_interval(values, statistic=np.mean):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval, and the interquartile mean; nan where unknown."""
+    """Holds a mean with its interval, and the interquartile mean; nan where unknown."""
 
     mean: float
     low: float
@@ -58,15 +61,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """One contender on one task and split.
+    """Holds the figures of one contender on one task and split.
 
     seeds : number of runs
     final, area, tokens_trained, rollouts, step_seconds : Estimate over seeds; see `curves.LearningCurve`
-    final_gain, area_gain : Estimate of paired differences to the baseline
-    ratio : Estimate of rollouts to reach the baseline's final accuracy over the baseline's own, paired. A run
-    that
-        never got there counts with the budget, so the true ratio is larger.
-    reached, paired : how many runs got there, of how many with a baseline at their seed
+    final_gain, area_gain : Estimate of paired differences to the reference
+    ratio : Estimate of rollouts to reach the reference's final accuracy over the reference's own, paired; a
+    run that never got there counts with the budget, so the true ratio is larger
+    reached, paired : how many runs got there, of how many with a reference at their seed
     """
 
     task: str
@@ -87,21 +89,21 @@ class Summary:
 
 
 def references(curves, label=REFERENCE):
-    """The baseline's curves: dict of `LearningCurve.match` -> LearningCurve."""
+    """Return the reference's curves: dict of `LearningCurve.match` -> LearningCurve."""
     return {c.match: c for c in curves if c.contender == label}
 
 
-def ratio(curve, baseline):
-    """Rollouts to reach the baseline's final accuracy, over the baseline's own; nan if `curve` never does.
+def ratio(curve, reference):
+    """Return the rollouts to reach the final accuracy of `reference`, over those that it needs itself.
 
-    nan, too, where the baseline was there before it trained: then there is nothing to measure in.
+    nan if `curve` never gets there, or if the reference was there before it trained.
     """
-    own = baseline.reach(baseline.final)
-    return curve.reach(baseline.final) / own if own > 0 else math.nan
+    own = reference.reach(reference.final)
+    return curve.reach(reference.final) / own if own > 0 else math.nan
 
 
 def run_results(curves):
-    """One dict a run, the content of results.json: JSON-ready, None where unknown or never reached."""
+    """Return the content of results.json: one JSON-ready dict a run, None where unknown or never reached."""
     base = references(curves)
     out = []
     for curve in curves:
@@ -128,7 +130,7 @@ def run_results(curves):
 
 
 def curves_by_task(curves):
-    """Curves by (task, split), in order of appearance; in each, by contender: dict of dicts of lists."""
+    """Return the curves by (task, split) and then by contender: dict of dicts of lists."""
     found = {}
     for curve in curves:
         found.setdefault((curve.task, curve.split), {}).setdefault(curve.contender, []).append(curve)
@@ -136,11 +138,12 @@ def curves_by_task(curves):
 
 
 def duels(curves, champion):
-    """The contender `champion` against each other one, ablations apart: a pair for each task and seed that both ran.
+    """Compare the contender `champion` with each other one, ablations apart.
 
-    Over several tasks it is gains and ratio that count; accuracies have no common mean there.
+    There is a pair for each task and seed that both ran. Over several tasks only gains and ratio have a
+    meaning: accuracies of different tasks have no common mean.
 
-    Returns a list of (opponent's label, Summary of the champion's runs with that opponent as the baseline).
+    Returns a list of (opponent's label, Summary of the champion's runs with that opponent as the reference).
     """
     mine = [curve for curve in curves if curve.contender == champion]
     opponents = {
@@ -150,9 +153,12 @@ def duels(curves, champion):
     return [(label, summary) for label, summary in met if summary.paired]
 
 
-def summarise_contenders(curves, baseline=REFERENCE):
-    """A `Summary` for each contender of each task and split, in order of appearance, against the one of that label."""
-    base = references(curves, baseline)
+def summarise_contenders(curves, reference=REFERENCE):
+    """Return a `Summary` for each contender of each task and split, in order of appearance: list.
+
+    reference : label of the contender that the others are compared with
+    """
+    base = references(curves, reference)
     return [
         _summary(mine, base) for contenders in curves_by_task(curves).values() for mine in contenders.values()
     ]
@@ -162,7 +168,7 @@ def _summary(mine, base):
     first = mine[0]
     pairs = [(c, base[c.match]) for c in mine if c.match in base]
     own = [(c, b, b.reach(b.final)) for c, b in pairs]
-    # Where the baseline itself was there at once, no ratio exists.
+    # Where the reference itself was there at once, no ratio exists.
     own = [(c, b, rollouts) for c, b, rollouts in own if rollouts > 0]
     reached = np.array([c.reach(b.final) for c, b, _ in own])
     at_least = np.where(np.isfinite(reached), reached, [b.budget for _, b, _ in own])
@@ -186,10 +192,11 @@ def _summary(mine, base):
 
 
 def band(curves, by):
-    """Mean accuracy of some runs over what each had spent, with its interval.
+    """Return the mean accuracy of some runs over what each had spent, with its interval.
 
-    by : "rollouts", "tokens" or "seconds". Returns (x, mean, low, high), arrays of shape (k,); x ends where
-    the first of the runs does.
+    by : "rollouts", "tokens" or "seconds"
+
+    Returns (x, mean, low, high), arrays of shape (k,); x ends where the first of the runs does.
     """
     spent = [curve.grid if by == "rollouts" else getattr(curve, by) for curve in curves]
     x = np.linspace(0, min(s[-1] for s in spent), curves[0].grid.size)

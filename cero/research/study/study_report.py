@@ -1,8 +1,11 @@
-"""What is there to see? The study as Markdown, JSON and a picture of each task."""
+"""How does a study read? As Markdown, as JSON, and as a picture for each task."""
 
 import json
 import math
+import os
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +14,27 @@ from cero.analysis.figures import colours, figure
 from cero.research.study.gains import band, curves_by_task, duels, run_results, summarise_contenders
 from cero.research.study.plan import REFERENCE, SHIPPED
 
-AXES = (
-    ("rollouts", 1e3, "rollouts sampled (thousands)"),
-    ("tokens", 1e3, "tokens generated (thousands)"),
-    ("seconds", 60, "minutes of training (validation apart)"),
-)
+AXES = {
+    "rollouts": (1e3, "rollouts sampled (thousands)"),
+    "tokens": (1e3, "tokens generated (thousands)"),
+    "seconds": (60, "minutes of training (validation apart)"),
+}
+PANELS = [["rollouts", "rollouts", "gains"], ["tokens", "seconds", "gains"]]
+# A backslash goes on with the same line.
 METHOD = """\
-Every run has the same budget of sampled rollouts; a curve is read up to it. Validations are sampled, so what is read
-off one place of a curve (its end; where it reaches a target) is read off the mean of that place and the one an interval
-before, for all alike. *Area*: mean accuracy over the budget. *Gain*: mean difference to `{baseline}` at the same seed.
-*Ratio*: rollouts to reach what `{baseline}` ends at (same seed), over those that `{baseline}` itself needs; below 1 is
-better. Runs that never got there count with the whole budget: with any of them the ratio is a lower bound (≥). *IQM*:
-mean of the middle half of the seeds. Intervals: percentile bootstrap over seeds, 95 %; with few seeds they are too
-narrow. Seconds depend on the machine and on what else ran on it. [README.md](README.md) has the rest.
+Every run has the same budget of sampled rollouts; a curve is read up to it. Validations are sampled, so \
+what is read
+off one place of a curve (its end; where it reaches a target) is read off the mean of that place and the one \
+an interval
+before, for all alike. *Area*: mean accuracy over the budget. *Gain*: mean difference to `{reference}` at \
+the same seed.
+*Ratio*: rollouts to reach what `{reference}` ends at (same seed), over those that `{reference}` itself \
+needs; below 1 is
+better. Runs that never got there count with the whole budget: with any of them the ratio is a lower bound \
+(≥). *IQM*:
+mean of the middle half of the seeds. Intervals: percentile bootstrap over seeds, 95 %; with few seeds they \
+are too
+narrow. Seconds depend on the machine and on what else ran on it. [The study](../study.md) has the rest.
 """
 TOGETHER = """\
 ## All tasks and seeds together
@@ -33,62 +44,83 @@ TOGETHER = """\
 """
 
 
-def write_study(curves, folder, champion=SHIPPED):
-    """Write report.md, results.json and the pictures into `folder`; returns the paths written.
+@dataclass(frozen=True)
+class Section:
+    """One heading of the report, with its picture and its table.
+
+    name : of the picture, which is study-<name>.png
+    draw : `plot_task` or `plot_ablations`; contenders : what `draw` shows
+    summaries : of the table's rows
+    after : Markdown below the table
+    """
+
+    name: str
+    heading: str
+    draw: Callable
+    contenders: dict
+    summaries: list
+    after: str = ""
+
+    def markdown(self, picture):
+        """Return the section's text; `picture` is the address of its picture."""
+        table = markdown_table(SUMMARY_COLUMNS, map(summary_row, self.summaries))
+        return f"## {self.heading}\n\n![accuracy]({picture})\n\n{table}{self.after}"
+
+
+def write_study(curves, folder, champion=SHIPPED, images=None):
+    """Write report.md and results.json into `folder`, the pictures into `images`; return the paths written.
 
     champion : label of the contender that is compared with each other one
+    images : folder; None: `folder`
     """
     folder = Path(folder)
+    images = folder if images is None else Path(images)
     folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / "results.json"]
-    written[0].write_text(json.dumps(run_results(curves), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    summaries, by_cell, colour_of = summarise_contenders(curves), curves_by_task(curves), _colour_of(curves)
-    text = ["# Does it train better?\n", METHOD.format(baseline=REFERENCE)]
-
-    def section(name, heading, draw, contenders, rows, after=""):
-        if not contenders:
-            return
-        path = folder / f"{name}.png"
-        draw(contenders, path, heading, colour_of)
-        written.append(path)
-        text.append(
-            f"## {heading}\n\n![accuracy]({path.name})\n\n{markdown_table(SUMMARY_COLUMNS, map(summary_row, rows))}{after}"
-        )
-
-    together = duels(curves, champion) if len(by_cell) > 1 else []
+    colour_of = _colour_of(curves)
+    text = ["# Does it train better?\n", METHOD.format(reference=REFERENCE)]
+    together = duels(curves, champion) if len(curves_by_task(curves)) > 1 else []
     if together:
-        text.append(
-            TOGETHER.format(champion=champion)
-            + markdown_table(DUEL_COLUMNS, (duel_row(*each) for each in together))
-        )
-    for (task, split), contenders in by_cell.items():
-        ablations = _ablations(contenders)
+        text.append(TOGETHER.format(champion=champion) + _duel_table(together))
+    pictures = []
+    for section in _sections(curves, champion):
+        picture = images / f"study-{section.name}.png"
+        section.draw(section.contenders, picture, section.heading, colour_of)
+        text.append(section.markdown(Path(os.path.relpath(picture, folder)).as_posix()))
+        pictures.append(picture)
+    report, results = folder / "report.md", folder / "results.json"
+    report.write_text("\n".join(text), encoding="utf-8")
+    lines = (json.dumps(result, allow_nan=False) for result in run_results(curves))
+    results.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    return [report, results, *pictures]
+
+
+def _sections(curves, champion):
+    """Yield a `Section` for each task and split, and one for its ablations if there are any."""
+    summaries = summarise_contenders(curves)
+    for (task, split), contenders in curves_by_task(curves).items():
+        name, heading = f"{task}-{split}", f"{task}, seeds to {split}"
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
         rivals = {c: of for c, of in contenders.items() if not of[0].group.startswith("ablation")}
-        duel = duels([curve for runs in contenders.values() for curve in runs], champion)
-        after = (
-            f"\n`{champion}` against each:\n\n{markdown_table(DUEL_COLUMNS, (duel_row(*each) for each in duel))}"
-            if duel
-            else ""
-        )
-        name, heading = f"{task}-{split}", f"{task}, seeds to {split}"
-        section(name, heading, plot_task, rivals, [s for s in mine if s.contender in rivals], after)
-        shown = {label for panel in ablations.values() for label in panel}
-        rows = [s for s in mine if s.contender in shown]
-        section(f"{name}-ablations", f"{heading}: ablations", plot_ablations, ablations, rows)
-    path = folder / "report.md"
-    path.write_text("\n".join(text), encoding="utf-8")
-    return [path, *written]
+        if rivals:
+            met = duels([curve for runs in contenders.values() for curve in runs], champion)
+            after = f"\n`{champion}` against each:\n\n{_duel_table(met)}" if met else ""
+            rows = [s for s in mine if s.contender in rivals]
+            yield Section(name, heading, plot_task, rivals, rows, after)
+        ablations = _ablations(contenders)
+        if ablations:
+            shown = {label for panel in ablations.values() for label in panel}
+            rows = [s for s in mine if s.contender in shown]
+            yield Section(f"{name}-ablations", f"{heading}: ablations", plot_ablations, ablations, rows)
 
 
 def _ablations(contenders):
-    """By ablation: its contenders, after the two that they are compared with. dict of dicts of lists; {} if none."""
+    """Return the contenders of each ablation, after the two to compare with: dict of dicts of lists."""
     names = dict.fromkeys(
         mine[0].group for mine in contenders.values() if mine[0].group.startswith("ablation:")
     )
-    reference = {label: contenders[label] for label in (REFERENCE, SHIPPED) if label in contenders}
+    compared = {label: contenders[label] for label in (REFERENCE, SHIPPED) if label in contenders}
     return {
-        name.partition(":")[2]: reference
+        name.partition(":")[2]: compared
         | {label: mine for label, mine in contenders.items() if mine[0].group == name}
         for name in names
     }
@@ -100,10 +132,17 @@ SUMMARY_COLUMNS = (
     "contender", "seeds", "final accuracy", "IQM", "gain", "area", "gain", "ratio", "reached", "rollouts",
     "tokens trained", "s a step",
 )  # fmt: skip
+DUEL_COLUMNS = (
+    "against",
+    "seeds",
+    "final accuracy: points more",
+    "area: points more",
+    "rollouts to its end, its own 1",
+)
 
 
 def summary_row(summary):
-    """The cells of one contender, list of str, as SUMMARY_COLUMNS."""
+    """Return the cells of one contender, list of str, as SUMMARY_COLUMNS."""
     s = summary
     bound = "" if s.reached == s.paired else "≥ "
     return [
@@ -122,19 +161,17 @@ def summary_row(summary):
     ]
 
 
-DUEL_COLUMNS = (
-    "against",
-    "seeds",
-    "final accuracy: points more",
-    "area: points more",
-    "rollouts to its end, its own 1",
-)
-
-
 def duel_row(opponent, summary):
-    """The cells of one opponent, list of str, as DUEL_COLUMNS. `summary`: the champion's, with it as the baseline."""
+    """Return the cells of one opponent, list of str, as DUEL_COLUMNS.
+
+    summary : the champion's, with this opponent as the reference
+    """
     _, _, _, _, gain, _, area, ratio, *_ = summary_row(summary)
     return [opponent, str(summary.paired), gain, area, ratio]
+
+
+def _duel_table(met):
+    return markdown_table(DUEL_COLUMNS, (duel_row(*each) for each in met))
 
 
 def _between(estimate, factor, form):
@@ -151,13 +188,13 @@ def _percent(estimate, sign="", iqm=False):
 
 
 def markdown_table(header, rows):
-    """A Markdown table of lists of str."""
+    """Return a Markdown table of lists of str."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def study_table(summaries, title):
-    """A rich table of summaries."""
+    """Return a rich table of summaries."""
     from rich.table import Table
 
     out = Table(title=title, title_justify="left")
@@ -172,40 +209,49 @@ def study_table(summaries, title):
 
 
 def plot_task(contenders, path, title, colour_of):
-    """The main contenders' curves over three axes, and everyone's gain in area.
+    """Draw the main contenders' curves over three axes, and everyone's gain in area.
 
-    contenders : label -> curves; colour_of : label -> colour, of the main ones
+    contenders : dict of label -> curves; colour_of : dict of label -> colour, of the main ones
     """
-    with figure(path, 2, 2, size=(13, 9)) as (fig, axes):
-        for axis, (by, unit, label) in zip(axes.flat, AXES, strict=False):
-            _curves(axis, contenders, by, unit, colour_of)
-            axis.set(xlabel=label, ylabel="held-out accuracy")
-        _gains(axes[1, 1], contenders, colour_of)
-        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=8, fontsize=8)
+    with figure(path, size=(11, 8), mosaic=PANELS, width_ratios=(1, 1, 1.05)) as (fig, axes):
+        for by, (_, label) in AXES.items():
+            _draw_curves(axes[by], contenders, by, colour_of)
+            axes[by].set(xlabel=label, ylabel="held-out accuracy")
+        _draw_gains(axes["gains"], contenders, colour_of)
+        handles = axes["rollouts"].get_legend_handles_labels()
+        fig.legend(*handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
         fig.suptitle(title)
 
 
 def _colour_of(curves):
-    """Main contenders in colour, the same in all pictures, the baseline black; peers, too many, stay grey."""
+    """Return the colour of each main contender, the same in all pictures: dict of label -> colour.
+
+    The reference is black. Peers are too many for colours: they stay grey.
+    """
     runs = Counter(c.contender for c in curves if c.group != "peer" and not c.group.startswith("ablation:"))
     runs.pop(REFERENCE, None)
     main = [label for label, _ in runs.most_common()]  # the most seen get the strongest colours
     return {REFERENCE: "black"} | dict(zip(main, colours(len(main)), strict=True))
 
 
-def _curves(axis, contenders, by, unit, colour_of):
+def _draw_curves(axis, contenders, by, colour_of, names=None):
+    """Draw mean accuracy over what was spent; intervals of two only, or they would hide each other."""
+    unit, _ = AXES[by]
     peers = [label for label in contenders if label not in colour_of]
     for label, mine in contenders.items():
         x, mean, low, high = band(mine, by)
         if label in peers:
-            name = "peers (panel 4)" if label == peers[0] else None
-            axis.plot(x / unit, mean, color="0.75", linewidth=0.8, label=name, zorder=1)
+            name = "peers (grey on the right)" if label == peers[0] else None
+            axis.plot(x / unit, mean, color="0.78", linewidth=0.8, label=name, zorder=1)
             continue
-        axis.plot(x / unit, mean, color=colour_of[label], label=label, linewidth=1.5)
-        axis.fill_between(x / unit, low, high, color=colour_of[label], alpha=0.12, linewidth=0)
+        name = (names or {}).get(label, label)
+        axis.plot(x / unit, mean, color=colour_of[label], label=name, linewidth=1.5)
+        if label in (REFERENCE, SHIPPED):
+            axis.fill_between(x / unit, low, high, color=colour_of[label], alpha=0.15, linewidth=0)
+    axis.grid(alpha=0.3)
 
 
-def _gains(axis, contenders, colour_of):
+def _draw_gains(axis, contenders, colour_of):
     curves = [curve for mine in contenders.values() for curve in mine]
     summaries = [
         s
@@ -219,25 +265,34 @@ def _gains(axis, contenders, colour_of):
         axis.plot(100 * s.area_gain.mean, place, "o", color=colour, markersize=5)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(summaries)), [s.contender for s in summaries])
-    axis.set(xlabel=f"area: points more than {REFERENCE} (paired by seed, 95 %)")
+    axis.set(title=f"Area: points more than {REFERENCE}", xlabel="paired by seed, 95 % intervals")
+    axis.grid(alpha=0.3, axis="x")
 
 
 def plot_ablations(ablations, path, title, colour_of):
-    """Accuracy over rollouts, a panel for each ablation.
+    """Draw accuracy over rollouts, a panel for each ablation.
 
-    ablations : name -> label -> curves; colour_of : label -> colour, of those that are in each panel
+    ablations : dict of name -> label -> curves; colour_of : dict of label -> colour, of those that are in
+    each panel
     """
     columns = min(3, len(ablations))
     rows = math.ceil(len(ablations) / columns)
-    with figure(path, rows, columns, size=(4.6 * columns, 3.6 * rows)) as (fig, axes):
+    size = (max(3.2 * columns, 5), 2.3 * rows + 0.6)
+    with figure(path, rows, columns, size=size, sharex=True, sharey=True) as (fig, axes):
         panels = list(np.ravel(axes))
         for axis, (name, contenders) in zip(panels, ablations.items(), strict=False):
             own = [label for label in contenders if label not in colour_of]
             taken = {colour_of[label] for label in contenders if label in colour_of}
             free = [colour for colour in colours(len(own) + len(taken)) if colour not in taken]
-            _curves(axis, contenders, "rollouts", 1e3, colour_of | dict(zip(own, free, strict=False)))
-            axis.set(title=name, xlabel=AXES[0][2], ylabel="held-out accuracy")
-            axis.legend(fontsize=7)
+            # The panel's title has the option: its labels need the value only.
+            short = {label: label.removeprefix(f"{name}-") for label in own}
+            names = {label: value for label, value in short.items() if value not in contenders}
+            shown = colour_of | dict(zip(own, free, strict=False))
+            _draw_curves(axis, contenders, "rollouts", shown, names)
+            axis.set_title(name, fontsize=10)
+            axis.legend(fontsize=7, loc="lower right", labelspacing=0.3)
         for axis in panels[len(ablations) :]:
             axis.remove()
+        fig.supxlabel(AXES["rollouts"][1], fontsize=10)
+        fig.supylabel("held-out accuracy", fontsize=10)
         fig.suptitle(title)
