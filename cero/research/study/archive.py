@@ -3,9 +3,10 @@
 A folder of runs holds either kind or both:
 
     <task>/<contender>/<seed>.csv, .json    one run each, as `cero benchmark` writes them (see `tables`)
-    runs.csv.bz2                            the tables of many runs below each other; the first columns are
-                                            task, contender and seed
-    runs.jsonl.bz2                          the records of these runs, one JSON object a line
+    runs.csv.bz2                            the tables of many runs below each other: task, contender, seed,
+                                            and then `tables.COLUMNS`
+    runs.jsonl.bz2                          the records of these runs, one JSON object a line; phase_seconds has
+                                            each phase's seconds in the whole run, whose steps are not packed
 
 `pandas.read_csv("runs.csv.bz2")` and `pandas.read_json("runs.jsonl.bz2", lines=True)` read the packed files.
 A run that has files of its own is read from them: they are newer than the packed ones.
@@ -24,7 +25,7 @@ from cero.research.study.tables import COLUMNS, NAN, read_table
 
 TABLES, RECORDS = "runs.csv.bz2", "runs.jsonl.bz2"
 KEY = ("task", "contender", "seed")
-PHASE = "seconds_"  # columns of this prefix are rounded to the millisecond when they are packed
+PHASE = "seconds_"  # what the columns of verl's phases begin with
 
 
 def single_tables(folder):
@@ -104,17 +105,13 @@ def pack(folder):
     for key, path in singles.items():
         try:
             records[key] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            read_table(path)  # it must be a table of numbers
+            records[key]["phase_seconds"] = _phase_seconds(read_table(path))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {error!r}") from error
         with path.open(encoding="utf-8", newline="") as file:
-            tables[key] = [
-                {name: _milliseconds(cell) if name.startswith(PHASE) else cell for name, cell in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    phases = sorted({name for rows in tables.values() for name in rows[0] if name.startswith(PHASE)})
+            tables[key] = list(csv.DictReader(file))
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*KEY, *COLUMNS, *phases], restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, [*KEY, *COLUMNS], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for key in sorted(tables):
         writer.writerows(dict(zip(KEY, key, strict=True)) | row for row in tables[key])
@@ -134,9 +131,10 @@ def _name(key):
     return "/".join(map(str, key))
 
 
-def _milliseconds(cell):
-    """Return a cell of seconds with three decimals, without trailing zeros; an empty one as it is."""
-    return f"{float(cell):.3f}".rstrip("0").rstrip(".") if cell else cell
+def _phase_seconds(table):
+    """Return the seconds of each phase in the whole run: dict of phase -> float."""
+    phases = [name for name in table if name.startswith(PHASE)]
+    return {name.removeprefix(PHASE): round(float(np.nansum(table[name])), 3) for name in phases}
 
 
 def _write(path, text):
