@@ -1,7 +1,7 @@
 """Redraws the pictures of docs/images whose data are in this repository, and says how the others are made.
 
     python scripts/redraw.py            redraws
-    python scripts/redraw.py --shrink   also writes the others anew with a small palette, if that makes them smaller
+    python scripts/redraw.py --shrink   also gives pictures of true colours a small palette
 
 The report and the results of the study, which are made of the same data, are written anew with its pictures.
 """
@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 from cero.analysis.figures import write_small
 
@@ -31,7 +33,10 @@ OTHERS = {
 
 
 def shrink(path):
-    """Write a picture with a small palette, if that makes it smaller; return whether it did."""
+    """Write a picture of true colours with a small palette if that is smaller; return whether it did."""
+    with Image.open(path) as picture:
+        if picture.mode == "P":
+            return False
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / path.name
         write_small(path, small)

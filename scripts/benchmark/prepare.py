@@ -1,12 +1,11 @@
-"""Prepares a task of the study: examples/<task>/prepare.py, with the warm start that all runs of the task share.
+"""Prepares a task of the study: its example's prepare.py, with the warm start that all of its runs share.
 
     python scripts/benchmark/prepare.py letters --out DIR ...     further options are those of the example
     python scripts/benchmark/prepare.py letters --pack model.safetensors
 
 The weights are kept losslessly in docs/results/study/warm_starts/<task>.planes.xz: the file's bytes in four
-planes (the first bytes of all groups of four, then the second ones, ...), compressed by xz. Signs and exponents
-of float32 numbers come to lie in one plane, which compresses; xz alone would take half as much off.
-"""
+planes (the first bytes of all groups of four, then the second ones, ...), compressed by xz. Signs and
+exponents of float32 numbers come to lie in one plane, which compresses; xz alone would save half as much."""
 
 import argparse
 import lzma

@@ -1,17 +1,18 @@
-"""What is worth trying in the study? Its tasks trained outside verl, half a minute a run: a lead, no evidence.
+"""What is worth trying in the study? Its tasks, trained in one process without verl: half a minute a run.
 
-    python scripts/benchmark/laboratory.py runs/benchmark/data/letters --seeds 0,1 \\
+    python scripts/benchmark/single_process.py runs/benchmark/data/letters --seeds 0,1 \\
         uniform uniform@n=4 cero_seq/n_max=64@n=4
 
-`cero benchmark` prepares the folder. Same model, questions, rewards, allocators, advantages and loss (one
-update a step, averaged over tokens, AdamW); no engine, no Ray. A contender is written as for `cero simulate`
-(so CERO as shipped is cero:signal_hard@n=1,batch=40,baseline=optimal), with its allocator's own bounds where
-it gives none; behind an @ is what else differs: n (rollouts per prompt), batch (prompts a step), lr, baseline
-(mean or optimal), exact (1: each step costs batch x n; 0: what the allocator asks for, within the run's
-budget). The budget of rollouts is the same for all, so fewer a step are more steps. One JSON line a run goes
-to --out: rollouts, held-out accuracy after them, its area, accuracy on the train questions at the end.
-`laboratory_table.py` makes a table of them.
-"""
+The results are leads, not evidence. `cero benchmark` prepares the folder. Model, questions, rewards,
+allocators, advantages and loss are the study's (one update a step, averaged over tokens, AdamW); there is no
+engine and no Ray. A contender is written as for `cero simulate`, with its allocator's own bounds where it
+gives none. Behind an @ stands what else differs: n (rollouts per prompt), batch (prompts a step), lr,
+baseline (mean or optimal), exact (1: each step costs batch x n; 0: what the allocator asks for, within the
+run's budget). CERO as shipped is cero:signal_hard@n=1,batch=40,baseline=optimal.
+
+The budget of rollouts is the same for all, so fewer rollouts a step are more steps. A run adds one JSON line
+to --out: rollouts, held-out accuracy after them, its area, and accuracy on the train questions at the end.
+`single_process_table.py` makes a table of them."""
 
 import argparse
 import json
@@ -36,7 +37,7 @@ SAMPLES = 4  # a held-out question at each
 
 
 class Questions:
-    """The rows of a parquet file, tokenized and padded on the left."""
+    """Holds the rows of a parquet file, tokenized and padded on the left."""
 
     def __init__(self, path, tokenizer):
         rows = pq.read_table(path).to_pylist()
@@ -54,7 +55,7 @@ class Questions:
 
 
 class Policy:
-    """The tiny model: samples, scores and learns."""
+    """Samples from the tiny model, scores and learns."""
 
     def __init__(self, folder, score, length, lr, seed):
         self.model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
@@ -65,7 +66,7 @@ class Policy:
 
     @torch.no_grad()
     def sample(self, questions, rows):
-        """(responses, rewards, weights) to questions[rows]: token ids, padded on the right; two float arrays.
+        """Return (responses, rewards, weights) to questions[rows]: padded token ids, and float arrays.
 
         weights : of `cero.estimators.baseline.score_weights`
         """
@@ -101,12 +102,12 @@ class Policy:
         return responses, np.array([each["score"] for each in scored]), weights
 
     def said(self, responses):
-        """Which tokens count: those up to the end of the response, bool of the shape of `responses`."""
+        """Return which tokens count, those up to the end of the response: bool, shape of `responses`."""
         end = (responses == self.tokenizer.eos_token_id).long()
         return (end.cumsum(1) - end == 0) & (responses != self.tokenizer.pad_token_id)
 
     def learn(self, questions, rows, responses, advantage):
-        """One policy-gradient update, on policy, averaged over all tokens given."""
+        """Make one policy-gradient update, on policy, averaged over all tokens given."""
         said = self.said(responses)
         total = said.sum()
         moves = np.flatnonzero(np.abs(advantage) > 1e-9)
@@ -128,7 +129,7 @@ class Policy:
 
 
 def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
-    """Train once; returns the record of the run."""
+    """Train once; return the record of the run."""
     started = time.perf_counter()
     written, _, more = label.partition("@")
     own = dict(word.split("=") for word in more.split(",")) if more else {}
@@ -137,7 +138,8 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
     exact = check_choice("exact", own.pop("exact", "1"), ("0", "1")) == "1"
     if own:
         raise ValueError(
-            f"contender {label!r}: behind the @ there are n, batch, lr, baseline, exact, not {next(iter(own))!r}"
+            f"contender {label!r}: behind the @ may stand n, batch, lr, baseline, exact, "
+            f"not {next(iter(own))!r}"
         )
     optimal = OptimalBaseline() if kind == "optimal" else None
     contender = parse_method(written)
@@ -203,7 +205,7 @@ def run(folder, score, label, seed, budget, n=8, batch=16, lr=2e-4, length=14):
 
 
 def load_score(task):
-    """The task's reward function, by the data source in its name."""
+    """Return the task's reward function."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     path = Path(__file__).resolve().parents[2] / "examples" / task / "reward.py"
@@ -220,7 +222,7 @@ def main():
     parser.add_argument("--task", choices=("letters", "arithmetic"), help="default: the folder's name")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--budget", type=int, default=10240, help="rollouts of a run")
-    parser.add_argument("--out", type=Path, default=Path("laboratory.jsonl"), help="lines are added")
+    parser.add_argument("--out", type=Path, default=Path("single_process.jsonl"), help="lines are added")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

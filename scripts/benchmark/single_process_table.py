@@ -1,8 +1,7 @@
-"""What do the laboratory's runs say? Its JSON lines as a Markdown table, seed by seed against one of them.
+"""What do the single-process runs say? Their JSON lines as a Markdown table, compared seed by seed with one.
 
-    python scripts/benchmark/laboratory_table.py docs/study/laboratory.jsonl --task letters --like
-    @n=2,batch=32 \\
-        --against cero:signal_hard@n=2,batch=32
+    python scripts/benchmark/single_process_table.py docs/results/study/single_process.jsonl \\
+        --task letters --like @n=2,batch=32 --against cero:signal_hard@n=2,batch=32
 """
 
 import argparse
@@ -17,28 +16,31 @@ from cero.research.study.study_report import DUEL_COLUMNS, duel_row, markdown_ta
 
 
 def read(path, task, like, against):
-    """Curves of the task's runs of `against`, and of contenders with `like` in them; of runs made twice the last."""
+    """Return the curves of the task's runs of `against` and of contenders with `like` in their names.
+
+    Of runs made twice the last one counts.
+    """
     found = {}
     for record in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines()):
         label, accuracy = record["contender"], np.array(record["accuracy"])
         if record["task"] == task and (like in label or label == against):
-            # Validations come with the first step at or beyond a tenth of the budget: off the grid by less
-            # than a step.
+            # Validations come with the first step at or beyond each tenth of the budget, so they are off the
+            # grid by less than a step.
             budget = record["spent"][-1]
             unknown = np.full(accuracy.size, np.nan)
             found[label, record["seed"]] = LearningCurve(
-                task, label, "main", "tune", record["seed"], budget, budget / (accuracy.size - 1), accuracy, unknown,
-                unknown, budget, np.nan, np.nan,
+                task, label, "main", "tune", record["seed"], budget, budget / (accuracy.size - 1), accuracy,
+                unknown, unknown, budget, np.nan, np.nan,
             )  # fmt: skip
     return list(found.values())
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("lines", type=Path, help="laboratory.jsonl")
+    parser.add_argument("lines", type=Path, help="JSON lines of single_process.py")
     parser.add_argument("--task", default="letters")
-    parser.add_argument("--like", default="", help="contenders that have this in their names")
-    parser.add_argument("--against", default="uniform", help="whom they are compared with")
+    parser.add_argument("--like", default="", help="only contenders with this in their names")
+    parser.add_argument("--against", default="uniform", help="the contender that they are compared with")
     arguments = parser.parse_args()
     curves = read(arguments.lines, arguments.task, arguments.like, arguments.against)
     summaries = sorted(summarise_contenders(curves, arguments.against), key=lambda s: -s.area_gain.mean)
