@@ -8,8 +8,8 @@
 #   bash scripts/benchmark.sh --dry-run                what would be run
 #
 # Further arguments are those of `cero benchmark`. Interrupt it whenever you like: finished runs are kept, and
-# the one under way starts anew. The runs are in docs/results/study. A new one has files of its own; the report
-# packs them into runs.csv.bz2 and runs.jsonl.bz2. docs/results/study.md says what is measured and how.
+# the one under way starts anew. The runs are in docs/results/study. A new one has files of its own; the
+# report packs them into runs.csv.bz2 and runs.jsonl.bz2. docs/results/study.md says what is measured and how.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -77,8 +77,9 @@ def plan(arguments):
     from cero.research.study.runner import CHECKOUT
 
     for path, default in ((arguments.task_file, TASKS), (arguments.contender_file, CONTENDERS)):
-        if path == default and not Path(path).is_file():
-            raise FileNotFoundError(f"{path} is not here; {CHECKOUT}")
+        if not Path(path).is_file():
+            why = f"{path} is not here; {CHECKOUT}" if path == default else f"there is no file {path}"
+            raise FileNotFoundError(why)
     known = read_tasks(arguments.task_file)
     tasks = [task for task in chosen(arguments.tasks, known, "task") if arguments.tasks or task.in_study]
     known, groups = read_contenders(arguments.contender_file)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cero.analysis.comparison import area, common_range, compare_runs, find_runs, gather
-from cero.analysis.run import TrainingRun
+from cero.analysis.run import NoStepsError, TrainingRun
 from cero.analysis.runlog import RunLog
 from cero.cli.main import main
 
@@ -181,6 +181,18 @@ def test_one_run_below_a_folder_has_its_own_report(tmp_path, capsys):
     main(["report", str(tmp_path)])
     assert "rollouts per prompt and step" in capsys.readouterr().out
     assert (tmp_path / "only" / "cero" / "report.png").exists()
+
+
+def test_a_damaged_log_is_an_error_and_not_left_out(tmp_path):
+    """Whatever the words of the error: what is left out is known by its class."""
+    write_job(tmp_path / "a", [], [0.25, 0.75])
+    write_job(tmp_path / "b", [], [0.25])
+    log = tmp_path / "b" / "cero" / "allocations.jsonl"
+    with pytest.raises(NoStepsError):
+        TrainingRun.read(tmp_path / "b")
+    log.write_text("no training step\n" + log.read_text())
+    with pytest.raises(ValueError, match="line 1"):
+        gather([tmp_path])
 
 
 def test_nothing_but_failed_jobs(sweep, capsys):

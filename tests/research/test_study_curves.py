@@ -42,7 +42,7 @@ def curve(accuracy, contender=REFERENCE, seed=0, spent=None, budget=40, **more):
 def test_curve_by_hand():
     one = curve([0.2, 0.4, 0.4, 0.6, 0.8])
     assert one.smooth.tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.7])
-    assert one.final == pytest.approx(0.7)  # mean of .6 and .8
+    assert one.final == pytest.approx(0.7)  # mean of 0.6 and 0.8
     assert one.area == pytest.approx((0.3 + 0.4 + 0.5 + 0.7) / 4)
     assert one.reach(0.35) == pytest.approx(15)
     assert one.reach(0.2) == 0 and np.isnan(one.reach(0.71))
@@ -103,18 +103,18 @@ def test_runs_that_began_with_other_models_are_not_compared():
 
 
 def test_ratios_are_paired_and_censored():
-    up = [0.0, 0.2, 0.4, 0.6, 0.8]  # smooth 0 .1 .3 .5 .7, final .7, which it reaches at 40
+    up = [0.0, 0.2, 0.4, 0.6, 0.8]  # smooth 0, 0.1, 0.3, 0.5, 0.7; final 0.7, which it reaches at 40
     curves = [
         curve(up, seed=0),
-        curve([0.1, 0.1, 0.1, 0.1, 0.2], seed=1),  # smooth .1 .1 .1 .1 .15, final .15 at 40
-        curve([0.0, 0.7, 0.7, 0.7, 0.7], "cero", seed=0),  # smooth 0 .35 .7: at 20
+        curve([0.1, 0.1, 0.1, 0.1, 0.2], seed=1),  # smooth 0.1 and at last 0.15, which is final
+        curve([0.0, 0.7, 0.7, 0.7, 0.7], "cero", seed=0),  # smooth 0, 0.35, 0.7: at 20
         curve([0.0, 0.1, 0.1, 0.1, 0.1], "cero", seed=1),  # never
         curve(up, "lonely", seed=7),  # no baseline
     ]
     rows = {(r["allocator"], r["seed"]): r for r in run_results(curves)}
     assert list(rows["grpo", 0]) == [
-        "task", "allocator", "seed", "split", "rollouts_to_uniform_final", "final_accuracy", "auc", "rollouts",
-        "tokens_trained", "step_seconds",
+        "task", "allocator", "seed", "split", "rollouts_to_uniform_final", "final_accuracy", "auc",
+        "rollouts", "tokens_trained", "step_seconds",
     ]  # fmt: skip
     assert rows["grpo", 0]["rollouts_to_uniform_final"] == pytest.approx(1)
     assert rows["cero", 0]["rollouts_to_uniform_final"] == pytest.approx(0.5)
@@ -153,7 +153,7 @@ def test_duels():
     ((opponent, met),) = duels(curves, "ours")
     assert opponent == "theirs" and met.contender == "ours" and (met.paired, met.reached) == (1, 1)
     assert met.final_gain.mean == pytest.approx(0.05) and met.area_gain.mean == pytest.approx(0.1)
-    # Smoothed, `slow` ends at .45 after all of its budget, and `rise` is there at .45 between its third and
+    # Smoothed, `slow` ends at 0.45 after all of its budget, and `rise` is there at 0.45 between its third and
     # fourth.
     assert met.ratio.mean == pytest.approx(2.5 / 4)
     assert duels(curves, "nobody") == []
