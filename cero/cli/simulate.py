@@ -124,7 +124,7 @@ def check(arguments):
     seeds = arguments.seeds or 20
     result = order_check.check_order(seeds, progress=bar, workers=arguments.workers)
     title = (
-        f"Area under the accuracy curve: predicted (preset lab, {seeds} seeds) and measured in a small lab"
+        f"Area under the accuracy curve: predicted (preset lab, {seeds} seeds) and measured with a network"
     )
     picture = order_check.plot_order(result, arguments.out, title)
     if arguments.json:

@@ -62,7 +62,7 @@ if how == "hangs":
     orphan = subprocess.Popen(["sleep", "600"], start_new_session=True)
     print(orphan.pid, flush=True); time.sleep(600)
 if how == "leaves":
-    code = "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
+    code = "import subprocess as s; print(s.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
     subprocess.Popen([sys.executable, "-c", code]).wait()
 log = RunLog(os.path.join(options["trainer.default_local_dir"], "cero", "allocations.jsonl"))
 steps, rollouts = int(options["trainer.total_training_steps"]), 30 if how == "greedy" else 10

@@ -5,8 +5,8 @@ A folder of runs holds either kind or both:
     <task>/<contender>/<seed>.csv, .json    one run each, as `cero benchmark` writes them (see `tables`)
     runs.csv.bz2                            the tables of many runs below each other: task, contender, seed,
                                             and then `tables.COLUMNS`
-    runs.jsonl.bz2                          the records of these runs, one JSON object a line; phase_seconds has
-                                            each phase's seconds in the whole run, whose steps are not packed
+    runs.jsonl.bz2                          the records of these runs, one JSON object a line; phase_seconds
+                                            has the seconds of verl's phases, summed over the run's steps
 
 `pandas.read_csv("runs.csv.bz2")` and `pandas.read_json("runs.jsonl.bz2", lines=True)` read the packed files.
 A run that has files of its own is read from them: they are newer than the packed ones.

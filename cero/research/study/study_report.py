@@ -265,6 +265,7 @@ def _draw_gains(axis, contenders, colour_of):
         axis.plot(100 * s.area_gain.mean, place, "o", color=colour, markersize=5)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(summaries)), [s.contender for s in summaries])
+    axis.set_ylim(-0.8, len(summaries) - 0.2)
     axis.set(title=f"Area: points more than {REFERENCE}", xlabel="paired by seed, 95 % intervals")
     axis.grid(alpha=0.3, axis="x")
 

@@ -1,8 +1,8 @@
 """Why is the plain dual iteration rough, and what does each change to it do? An ablation on fixed utilities.
 
 Rows: the textbook's iteration, the same with each change added, the iteration with all changes ("mended"),
-and that with each change taken away. Two modes: "exact" gives every epoch its budget, as verl's steps do; "own"
-lets the price decide what an epoch spends, under the run's ledger alone, so that the iteration has to
+and that with each change taken away. Two modes: "exact" gives every epoch its budget, as verl's steps do;
+"own" lets the price decide what an epoch spends, under the run's ledger alone, so that the iteration has to
 hold the budget by itself. The page on regret in docs reads the tables.
 """
 
@@ -198,4 +198,5 @@ def plot_ablation(records, demands, path):
         )
         for axis in axes:
             axis.grid(alpha=0.3)
+            axis.title.set_size(10)
     return path
