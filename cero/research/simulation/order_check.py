@@ -94,9 +94,9 @@ def check_order(seeds, rows=None, **options):
     -------
     A dict. `rows`, a list of {name, contender (the method), group, near, measured, gain_measured (over
     uniform on the same seeds), predicted (mean, low, high), gain (likewise; over uniform, seeds paired)};
-    `missing`, names of rules without an allocator; `ranks`, of the group "rule", of all but "sequential", and of
-    all: {tau, tau_low, tau_high, rho, rows} of gains, where the ends of tau are its 2.5 % and 97.5 % points when
-    seeds are drawn anew.
+    `missing`, names of rules without an allocator; `ranks`, of the group "rule", of all but "sequential",
+    and of all: {tau, tau_low, tau_high, rho, rows} of gains, where the ends of tau are its 2.5 % and 97.5 %
+    points when seeds are drawn anew.
     """
     from scipy import stats
 
