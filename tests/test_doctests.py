@@ -7,7 +7,7 @@ import pkgutil
 import pytest
 
 import cero
-from cero import allocators, core, estimators
+from cero.allocators import registry, core, estimators
 
 MODULES = ["cero"] + [
     name
@@ -28,6 +28,6 @@ def test_examples_of(name):
 
 def test_the_main_functions_have_examples():
     examples = doctest.DocTestFinder(recurse=False).find(cero, "cero")
-    examples += doctest.DocTestFinder().find(allocators)
+    examples += doctest.DocTestFinder().find(registry)
     with_examples = {test.name for test in examples if test.examples}
     assert {"cero", "cero.allocators.registry.make_allocator"} <= with_examples

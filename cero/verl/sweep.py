@@ -10,7 +10,7 @@ import hydra
 from verl.trainer import main_ppo
 
 from cero.analysis.comparison import area
-from cero.analysis.report import Run
+from cero.analysis.run import TrainingRun
 from cero.core.checks import check_choice
 
 
@@ -40,7 +40,7 @@ def check(config):
 
 def objective(config):
     """Held-out accuracy, in [0, 1], of the run in trainer.default_local_dir, by cero.objective."""
-    run = Run.read(config.trainer.default_local_dir)
+    run = TrainingRun.read(config.trainer.default_local_dir)
     if not run.accuracy()[1].size:
         raise ValueError(
             f"no validation was logged in {config.trainer.default_local_dir}; see data.val_files"

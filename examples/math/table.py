@@ -10,7 +10,7 @@ training, and what a crash cost.
 import argparse
 import re
 
-from cero.analysis.report import find_log
+from cero.analysis.run import find_log
 from cero.analysis.runlog import read_log
 
 SETS = ("aime24", "aime25", "amc23", "math500", "minerva", "olympiad")

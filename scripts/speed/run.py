@@ -1,4 +1,4 @@
-"""Run every benchmark and write docs/benchmarks/speed.json, the tables of docs/speed.md, and a picture.
+"""Run every benchmark and keep the figures: docs/results/speed/speed.json, tables of the page, a picture.
 
 python scripts/speed/run.py            all, about ten minutes
 python scripts/speed/run.py state      only bench_state.py; the others' figures stay
@@ -17,7 +17,7 @@ from show import picture, tables
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-FIGURES = DOCS / "benchmarks" / "speed.json"
+FIGURES = DOCS / "results" / "speed" / "speed.json"
 # SciPy's SLSQP gets up to a hundred times slower when OpenBLAS's threads contend for a busy machine's cores.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 PARTS = ("allocators", "state", "peers", "memory")
@@ -71,7 +71,7 @@ def main(parts):
     if set(figures) < set(PARTS):
         return
     picture(figures, DOCS / "images" / "speed.png")
-    page = DOCS / "speed.md"
+    page = DOCS / "results" / "speed.md"
     before, rest = page.read_text().split(BEGIN)
     page.write_text(before + BEGIN + tables(figures) + END + rest.split(END)[1])
 
