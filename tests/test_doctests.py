@@ -7,7 +7,8 @@ import pkgutil
 import pytest
 
 import cero
-from cero.allocators import registry, core, estimators
+from cero import allocators, core, estimators
+from cero.allocators import registry
 
 MODULES = ["cero"] + [
     name
