@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "qwen2.5-math.md"
+PAGE = ROOT / "docs" / "how-to" / "gpus-and-qwen2.5-math.md"
 
 
 def module(path):
@@ -95,7 +95,7 @@ def test_memory_fits(hours):
 
 
 def test_page_has_its_output(hours, capsys):
-    """docs/qwen2.5-math.md has no figure typed by hand where the script gives one."""
+    """docs/how-to/gpus-and-qwen2.5-math.md has no figure typed by hand where the script gives one."""
     hours.main([])
     printed, page = capsys.readouterr().out, PAGE.read_text(encoding="utf-8")
     begin, end = "<!-- python scripts/gpu_hours.py -->\n", "<!-- end -->"
