@@ -16,10 +16,7 @@ from hydra.core.plugins import Plugins
 
 
 class Composer:
-    """Compose verl's ppo_trainer config with overrides. To be used within `Composer.at_work()`.
-
-    copies : bool, False composes everything anew, as Hydra does it
-    """
+    """Compose verl's ppo_trainer config with overrides; to be used within `at_work`."""
 
     def __init__(self):
         Plugins.instance()  # fills the registry
@@ -32,9 +29,9 @@ class Composer:
         """Initialize Hydra with verl's folder, and have each yaml file read once."""
         files, read = self._files, self.read
 
-        def read_once(source, path):
-            if (key := (source.path, path)) not in files:
-                files[key] = pickle.dumps(read(source, path))
+        def read_once(source, config_path):
+            if (key := (source.path, config_path)) not in files:
+                files[key] = pickle.dumps(read(source, config_path))
             return pickle.loads(files[key])  # a fresh one, since Hydra changes what it gets
 
         with initialize_config_module("verl.trainer.config", version_base=None):

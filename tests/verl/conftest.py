@@ -7,7 +7,17 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 pytest.importorskip("verl")
 
+import torch  # noqa: E402
 from composing import Composer  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Have PyTorch compute with one thread: for these small tensors, a second one mostly waits in a busy loop."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

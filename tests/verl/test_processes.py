@@ -34,7 +34,15 @@ def main_ppo(*words):
 """
 
 # What a process that does not train must not pay for.
-HEAVY = ["verl.trainer.ppo.v1", "hydra", "vllm", "matplotlib", "scipy", "cero.verl.trainer", "cero.allocators"]
+HEAVY = [
+    "verl.trainer.ppo.v1",
+    "hydra",
+    "vllm",
+    "matplotlib",
+    "scipy",
+    "cero.verl.trainer",
+    "cero.allocators",
+]
 PLAIN = """
 import verl
 say(heavy=[name for name in HEAVY if name in sys.modules],
