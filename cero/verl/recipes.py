@@ -1,7 +1,7 @@
-"""Puts our Hydra groups, `recipe` and `allocator`, where verl's own `main_ppo` finds them.
+"""How does verl's own `main_ppo` find this plugin's Hydra groups, `recipe` and `allocator`?
 
-The ConfigStore is used, not a search path: it behaves the same in editable and wheel installs (Hydra's
-own plugin discovery does not see editable ones) and exposes nothing but these files.
+They are put into Hydra's ConfigStore. A search path would not do: Hydra's plugin discovery does not see
+editable installs. The ConfigStore works in editable and wheel installs alike, and exposes only these files.
 """
 
 from importlib.resources import files
@@ -41,7 +41,7 @@ def _is_yaml(name, text):
 
 
 def store_recipes():
-    """Register every recipe (package `_global_`) and every allocator (package `allocator`)."""
+    """Register every recipe (as package `_global_`) and every allocator (as package `allocator`)."""
     store = ConfigStore.instance()
     for group, name, package, text in recipe_files():
         store.store(group=group, name=name, node=OmegaConf.create(text), package=package, provider=PROVIDER)
