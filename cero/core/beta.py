@@ -6,15 +6,17 @@ The forgetting factor and the other values are this project's, except where a fu
 a, b are the parameters of a Beta distribution, both above 0: float arrays of shape (n,), or plain numbers.
 """
 
-from collections.abc import Callable
-from typing import overload
+from collections.abc import Mapping
+from typing import Literal, Protocol, overload
 
 import numpy as np
 
-from cero.core.arrays import FloatOrFloats, Floats
+from cero.core.arrays import FloatOrFloats, Floats, Ints
+
+Value = Literal["variance", "variance_hard", "signal", "signal_hard", "knapsack", "inverse_sqrt"]
 
 
-def updated(excess: Floats, forgetting: FloatOrFloats, count: Floats) -> Floats:
+def updated(excess: Floats, forgetting: FloatOrFloats, count: Floats | Ints) -> Floats:
     """Return a pseudo-count's excess over the prior after a visit: g * excess + count.
 
     Parameters
@@ -130,7 +132,13 @@ def inverse_sqrt_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats
     return worth
 
 
-VALUES: dict[str, Callable[[FloatOrFloats, FloatOrFloats, int], Floats]] = {
+class ValueFunction(Protocol):
+    """What a rollout is worth under Beta(a, b), in a group of `group` rollouts."""
+
+    def __call__(self, a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats: ...
+
+
+VALUES: Mapping[str, ValueFunction] = {
     "variance": variance_value,
     "variance_hard": variance_hard_value,
     "signal": signal_value,
@@ -140,7 +148,7 @@ VALUES: dict[str, Callable[[FloatOrFloats, FloatOrFloats, int], Floats]] = {
 }
 
 # The values' upper bounds. Prices are projected onto [0, bound].
-BOUNDS: dict[str, float] = {
+BOUNDS: Mapping[str, float] = {
     "variance": 0.25,
     "variance_hard": 0.25,
     "signal": 1.0,
@@ -150,7 +158,7 @@ BOUNDS: dict[str, float] = {
 }
 
 
-def _log_rising(x: FloatOrFloats, count: Floats) -> Floats:
+def _log_rising(x: FloatOrFloats, count: Floats | Ints) -> Floats:
     """Return log Gamma(x + count) - log Gamma(x) for x > 0, count >= 0.
 
     Stirling's series after shifting the argument by 8. The absolute error is below 1e-9 for x >= 1e-3.
@@ -168,7 +176,7 @@ def _log_rising(x: FloatOrFloats, count: Floats) -> Floats:
     return log_gamma(x + count) - log_gamma(x)
 
 
-def log_predictive(a: FloatOrFloats, b: FloatOrFloats, successes: Floats, trials: Floats) -> Floats:
+def log_predictive(a: FloatOrFloats, b: FloatOrFloats, successes: Floats, trials: Floats | Ints) -> Floats:
     """Return the log-probability of `successes` of `trials` rollouts under p ~ Beta(a, b), shape (n,).
 
     It is log B(a+s, b+f) / B(a, b), without the binomial coefficient. Successes may be fractional.

@@ -1,13 +1,15 @@
 """How are real-valued targets made into rollouts that cost exactly the budget, and who keeps count?"""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import Floats, Ints
 
-ROUNDINGS = ("systematic", "largest_remainder")
+Rounding = Literal["systematic", "largest_remainder"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
 def check_feasible(budget: float, prompts: int, n_min: int, n_max: int) -> None:
@@ -70,7 +72,7 @@ def round_to_sum(
     n_min: int,
     n_max: int,
     rng: np.random.Generator | None = None,
-    rounding: str = "systematic",
+    rounding: Rounding = "systematic",
 ) -> Ints:
     """Return integers next to `targets` that sum to `budget` exactly and stay within [n_min, n_max].
 
@@ -168,7 +170,7 @@ class Ledger:
         """Return what was spent, and of how much, as plain data."""
         return {"spent": self.spent, "total": self.total}
 
-    def check_state(self, state: dict[str, Any]) -> None:
+    def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError unless `state` fits: it may not have spent more than the total configured now."""
         spent = state["spent"]
         if not isinstance(spent, int) or spent < 0:
@@ -179,7 +181,7 @@ class Ledger:
                 f"over this run's total_budget={self.total}; train for more steps, or start a new run"
             )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`, under the total configured now. Raise ValueError if it does not fit."""
         self.check_state(state)
         self.spent = state["spent"]

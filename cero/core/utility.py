@@ -13,12 +13,15 @@ So one normalised function of x serves every v. Arguments are numbers or arrays 
 their shape.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import FloatOrFloats, Floats
+
+UtilityName = Literal["exp", "rational", "log"]
 
 
 class Utility(Protocol):
@@ -127,6 +130,5 @@ class Logarithmic:
         return least
 
 
-UTILITIES: dict[str, type[Utility]] = {
-    utility.name: utility for utility in (Exponential, Rational, Logarithmic)
-}
+_ALL: tuple[type[Utility], ...] = (Exponential, Rational, Logarithmic)
+UTILITIES: Mapping[str, type[Utility]] = {utility.name: utility for utility in _ALL}
