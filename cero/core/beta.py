@@ -128,8 +128,7 @@ def inverse_sqrt_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats
     The expectation of 1 / sqrt(p) itself is infinite for a <= 1/2. Source: Reinforce-Ada-Est's rule
     (arXiv 2510.04996), here at the posterior's mean.
     """
-    worth: Floats = 1.0 / np.sqrt(np.maximum(a / (a + b), 1e-6))
-    return worth
+    return 1.0 / np.sqrt(np.maximum(a / (a + b), 1e-6))
 
 
 class ValueFunction(Protocol):

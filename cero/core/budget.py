@@ -62,8 +62,7 @@ def project_to_sum(targets: ArrayLike, budget: float, n_min: float, n_max: float
     sums = n_min * targets.size + np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(breaks))])
     at = int(np.clip(np.searchsorted(sums, budget, side="right") - 1, 0, breaks.size - 1))
     shift = breaks[at] + ((budget - sums[at]) / slope[at] if slope[at] > 0 else 0.0)
-    projected: Floats = np.clip(targets + shift, n_min, n_max)
-    return projected
+    return np.clip(targets + shift, n_min, n_max)
 
 
 def round_to_sum(
