@@ -6,17 +6,17 @@ The forgetting factor and the other values are this project's, except where a fu
 a, b are the parameters of a Beta distribution, both above 0: float arrays of shape (n,), or plain numbers.
 """
 
-from collections.abc import Callable
-from typing import Literal, overload
+from collections.abc import Mapping
+from typing import Literal, Protocol, overload
 
 import numpy as np
 
-from cero.core.arrays import FloatOrFloats, Floats
+from cero.core.arrays import FloatOrFloats, Floats, Ints
 
 Value = Literal["variance", "variance_hard", "signal", "signal_hard", "knapsack", "inverse_sqrt"]
 
 
-def updated(excess: Floats, forgetting: FloatOrFloats, count: Floats) -> Floats:
+def updated(excess: Floats, forgetting: FloatOrFloats, count: Floats | Ints) -> Floats:
     """Return a pseudo-count's excess over the prior after a visit: g * excess + count.
 
     Parameters
@@ -128,11 +128,16 @@ def inverse_sqrt_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats
     The expectation of 1 / sqrt(p) itself is infinite for a <= 1/2. Source: Reinforce-Ada-Est's rule
     (arXiv 2510.04996), here at the posterior's mean.
     """
-    worth: Floats = 1.0 / np.sqrt(np.maximum(a / (a + b), 1e-6))
-    return worth
+    return 1.0 / np.sqrt(np.maximum(a / (a + b), 1e-6))
 
 
-VALUES: dict[str, Callable[[FloatOrFloats, FloatOrFloats, int], Floats]] = {
+class ValueFunction(Protocol):
+    """What a rollout is worth under Beta(a, b), in a group of `group` rollouts."""
+
+    def __call__(self, a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats: ...
+
+
+VALUES: Mapping[str, ValueFunction] = {
     "variance": variance_value,
     "variance_hard": variance_hard_value,
     "signal": signal_value,
@@ -142,7 +147,7 @@ VALUES: dict[str, Callable[[FloatOrFloats, FloatOrFloats, int], Floats]] = {
 }
 
 # The values' upper bounds. Prices are projected onto [0, bound].
-BOUNDS: dict[str, float] = {
+BOUNDS: Mapping[str, float] = {
     "variance": 0.25,
     "variance_hard": 0.25,
     "signal": 1.0,
@@ -152,7 +157,7 @@ BOUNDS: dict[str, float] = {
 }
 
 
-def _log_rising(x: FloatOrFloats, count: Floats) -> Floats:
+def _log_rising(x: FloatOrFloats, count: Floats | Ints) -> Floats:
     """Return log Gamma(x + count) - log Gamma(x) for x > 0, count >= 0.
 
     Stirling's series after shifting the argument by 8. The absolute error is below 1e-9 for x >= 1e-3.
@@ -170,7 +175,7 @@ def _log_rising(x: FloatOrFloats, count: Floats) -> Floats:
     return log_gamma(x + count) - log_gamma(x)
 
 
-def log_predictive(a: FloatOrFloats, b: FloatOrFloats, successes: Floats, trials: Floats) -> Floats:
+def log_predictive(a: FloatOrFloats, b: FloatOrFloats, successes: Floats, trials: Floats | Ints) -> Floats:
     """Return the log-probability of `successes` of `trials` rollouts under p ~ Beta(a, b), shape (n,).
 
     It is log B(a+s, b+f) / B(a, b), without the binomial coefficient. Successes may be fractional.

@@ -1,5 +1,6 @@
 """How are real-valued targets made into rollouts that cost exactly the budget, and who keeps count?"""
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -61,8 +62,7 @@ def project_to_sum(targets: ArrayLike, budget: float, n_min: float, n_max: float
     sums = n_min * targets.size + np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(breaks))])
     at = int(np.clip(np.searchsorted(sums, budget, side="right") - 1, 0, breaks.size - 1))
     shift = breaks[at] + ((budget - sums[at]) / slope[at] if slope[at] > 0 else 0.0)
-    projected: Floats = np.clip(targets + shift, n_min, n_max)
-    return projected
+    return np.clip(targets + shift, n_min, n_max)
 
 
 def round_to_sum(
@@ -71,7 +71,7 @@ def round_to_sum(
     n_min: int,
     n_max: int,
     rng: np.random.Generator | None = None,
-    rounding: str = "systematic",
+    rounding: Rounding = "systematic",
 ) -> Ints:
     """Return integers next to `targets` that sum to `budget` exactly and stay within [n_min, n_max].
 
@@ -169,7 +169,7 @@ class Ledger:
         """Return what was spent, and of how much, as plain data."""
         return {"spent": self.spent, "total": self.total}
 
-    def check_state(self, state: dict[str, Any]) -> None:
+    def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError unless `state` fits: it may not have spent more than the total configured now."""
         spent = state["spent"]
         if not isinstance(spent, int) or spent < 0:
@@ -180,7 +180,7 @@ class Ledger:
                 f"over this run's total_budget={self.total}; train for more steps, or start a new run"
             )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`, under the total configured now. Raise ValueError if it does not fit."""
         self.check_state(state)
         self.spent = state["spent"]

@@ -13,6 +13,7 @@ So one normalised function of x serves every v. Arguments are numbers or arrays 
 their shape.
 """
 
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import numpy as np
@@ -69,8 +70,7 @@ class Exponential:
     def conjugate(slope: ArrayLike, scale: float) -> Floats:
         """Return u_*(x) = inf_y { x y - u(y) }, in rollouts, for 0 < x <= 1."""
         slope = np.asarray(slope)
-        least: Floats = scale * (-slope * np.log(slope) - 1.0 + slope)
-        return least
+        return scale * (-slope * np.log(slope) - 1.0 + slope)
 
 
 class Rational:
@@ -97,8 +97,7 @@ class Rational:
     @staticmethod
     def conjugate(slope: ArrayLike, scale: float) -> Floats:
         """Return u_*(x) = inf_y { x y - u(y) }, in rollouts, for 0 < x <= 1."""
-        least: Floats = -scale * (1.0 - np.sqrt(slope)) ** 2
-        return least
+        return -scale * (1.0 - np.sqrt(slope)) ** 2
 
 
 class Logarithmic:
@@ -125,10 +124,8 @@ class Logarithmic:
     def conjugate(slope: ArrayLike, scale: float) -> Floats:
         """Return u_*(x) = inf_y { x y - u(y) }, in rollouts, for 0 < x <= 1."""
         slope = np.asarray(slope)
-        least: Floats = scale * (1.0 - slope + np.log(slope))
-        return least
+        return scale * (1.0 - slope + np.log(slope))
 
 
-UTILITIES: dict[str, type[Utility]] = {
-    utility.name: utility for utility in (Exponential, Rational, Logarithmic)
-}
+_ALL: tuple[type[Utility], ...] = (Exponential, Rational, Logarithmic)
+UTILITIES: Mapping[str, type[Utility]] = {utility.name: utility for utility in _ALL}

@@ -96,8 +96,7 @@ def known_so_far(
 
     def summed(counted: AnyArray | None) -> Floats:
         total = np.concatenate([[0.0], np.cumsum(np.bincount(cell, counted, cells.size))])
-        known: Floats = (total[1:] - total[first])[cell]
-        return known
+        return (total[1:] - total[first])[cell]
 
     return summed(weights), summed(rewards if weights is None else weights * rewards)
 

@@ -29,8 +29,7 @@ def score_weights(log_probs: AnyArray, mask: AnyArray) -> Floats:
     log_probs : floats, shape (r, tokens), natural logarithms of the sampled tokens' probabilities
     mask : shape (r, tokens), 1 for a token and 0 where there is none
     """
-    weights: Floats = (np.square(np.expm1(log_probs)) * mask).sum(axis=1, dtype=np.float64)
-    return weights
+    return (np.square(np.expm1(log_probs)) * mask).sum(axis=1, dtype=np.float64)
 
 
 class OptimalBaseline:

@@ -68,8 +68,7 @@ def keep_balanced(
     take_wrong = np.minimum(wrong, count - take_right)
     rank_right = _rank(groups, np.where(right, draw, 2.0))
     rank_wrong = _rank(groups, np.where(right, 2.0, draw))
-    chosen: Bools = np.where(right, rank_right < take_right[groups], rank_wrong < take_wrong[groups])
-    return chosen
+    return np.where(right, rank_right < take_right[groups], rank_wrong < take_wrong[groups])
 
 
 def keep_pods(

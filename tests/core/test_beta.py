@@ -37,9 +37,9 @@ INTEGRANDS = {
 @pytest.mark.parametrize("n", GROUPS)
 def test_values_are_exact_for_all_a_b_n(value, n):
     a, b = (grid.ravel() for grid in np.meshgrid(EXTREMES, EXTREMES))
-    values = beta.VALUES[value](a, b, n)
-    assert values.shape == a.shape
-    for x, y, got in zip(a, b, values, strict=True):
+    ours = beta.VALUES[value](a, b, n)
+    assert ours.shape == a.shape
+    for x, y, got in zip(a, b, ours, strict=True):
         want = float(exact(x, y, TERMS[value](n)))
         assert got == pytest.approx(want, rel=1e-9, abs=1e-40), (x, y)
 
@@ -147,7 +147,7 @@ def test_forgetting_auto_keeps_much_of_a_still_policy_and_little_of_a_fast_one()
 
 
 def test_forgetting_auto_finds_the_factor_of_a_known_drift():
-    """Each visit redraws p with probability 0.3: middling retention predicts best, by brute force too."""
+    """Each visit p is redrawn with probability .3: middling retention predicts best; found by brute force too."""
     rng = np.random.default_rng(6)
     allocator, p = make(forgetting="auto"), rng.beta(1, 1, IDS.size)
     for _ in range(19):
