@@ -50,7 +50,7 @@ class Inspection:
 
 
 def find_source(path):
-    """The file that `path` stands for: itself, a checkpoint's state, a run's newest committed state, or its log.
+    """Return the file that `path` stands for: itself, a checkpoint's or a run's newest state, or its log.
 
     Raises
     ------
@@ -72,7 +72,8 @@ def find_source(path):
         step = marker.read_bytes().decode(errors="replace").strip()
         if not step.isdecimal():
             raise ValueError(
-                f"{marker} holds {step[:20]!r} instead of a step; give a folder global_step_N of {path} itself"
+                f"{marker} holds {step[:20]!r} instead of a step; give a folder global_step_N of {path} "
+                "itself"
             )
         places.append(path / f"global_step_{step}" / STATE_FILE)
     places += [path / "cero" / FILE_NAME, path / FILE_NAME]
@@ -80,8 +81,8 @@ def find_source(path):
         if place.is_file():
             return place
     raise FileNotFoundError(
-        f"{path} has neither a committed checkpoint with {STATE_FILE} nor an allocation log cero/{FILE_NAME}; "
-        "give the run's trainer.default_local_dir, or a file"
+        f"{path} has neither a committed checkpoint with {STATE_FILE} nor an allocation log "
+        f"cero/{FILE_NAME}; give the run's trainer.default_local_dir, or a file"
     )
 
 
@@ -123,7 +124,7 @@ def inspect_state(path):
 
 
 def _restore(state, path):
-    """Return the allocator that wrote `state`; options that it had then and has no more don't matter to it."""
+    """Return the allocator that wrote `state`. Options that its class has no more are ignored."""
     try:
         known = option_names(allocator_class(state["allocator"]))
         options = {key: value for key, value in state["options"].items() if key in known}
@@ -142,7 +143,7 @@ def _restore(state, path):
 
 
 def inspect_log(path):
-    """`inspect` for the allocation log `path`, read line by line: memory goes with the prompts, not with the steps."""
+    """Do as `inspect` for the allocation log `path`, line by line: memory goes with the prompts only."""
     path = Path(path)
     table = PromptTable(
         {
@@ -212,7 +213,9 @@ def _finite(value):
 
 
 def extremes(ids, rollouts, count):
-    """Rows of the `count` prompts with most and with least rollouts, the extreme one first; ties by ascending id.
+    """Return the rows of the `count` prompts with most and with least rollouts, the extreme one first.
+
+    Ties go by ascending id.
 
     Two int64 arrays of shape (min(count, prompts),). Linear in the prompts: only what is shown gets sorted.
     """
@@ -251,7 +254,9 @@ def quantiles(values):
 
 
 def as_json(inspection, top=10):
-    """Everything as one JSON-ready dict; `top` is how many prompts with most and least rollouts. See docs/reference.md.
+    """Return everything as one JSON-ready dict; see docs/reference.md.
+
+    top : how many prompts with most and with least rollouts
 
     Raises ValueError if `top` is negative.
     """
@@ -394,7 +399,7 @@ def _histogram_table(figures):
 
 
 def plot(inspection, path):
-    """Write the picture (PNG) to `path`: how sure of success prompts are, and how many rollouts they got for it.
+    """Write the picture (PNG) to `path`: how sure of success prompts are, and how many rollouts they got.
 
     Where nothing is known of success, only the histogram of rollouts.
     """

@@ -1,8 +1,8 @@
 """What is known of a prompt's success probability, and what is one more rollout worth?
 
 The Beta posterior and the expected Bernoulli variance as the value are the abstract's (arXiv 2606.05606); the
-forgetting factor and every other value are this project's, unless a source is named. In all functions a, b > 0
-are numbers or arrays, which broadcast, and p ~ Beta(a, b).
+forgetting factor and every other value are this project's, unless a source is named. In all functions a, b >
+0 are numbers or arrays, which broadcast, and p ~ Beta(a, b).
 """
 
 from collections.abc import Mapping
@@ -77,12 +77,12 @@ def variance_hard_value(a: Floats, b: Floats, group: int) -> Floats:
 
 
 def signal_value(a: Floats, b: Floats, group: int) -> Floats:
-    """Return E[1 - p^n - (1-p)^n], n = `group`: the chance that a group of n holds both outcomes; in [0, 1)."""
+    """Return E[1 - p^n - (1-p)^n], n = `group`: the chance that n rollouts hold both outcomes; in [0, 1)."""
     return _mixed(a, b, group, 0, 0)
 
 
 def signal_hard_value(a: Floats, b: Floats, group: int) -> Floats:
-    """Return `signal_value` times E[1-p], in [0, 1): a group with signal is worth more where failures prevail."""
+    """Return `signal_value` times E[1-p], in [0, 1): a signal is worth more where failures prevail."""
     return signal_value(a, b, group) * moment(a, b, 0, 1)
 
 
@@ -92,7 +92,7 @@ def knapsack_value(a: Floats, b: Floats, group: int) -> Floats:
 
 
 def inverse_sqrt_value(a: Floats, b: Floats, group: int) -> Floats:
-    """Return 1 / sqrt(E[p]), at most 1e3: the rule of Reinforce-Ada-Est (arXiv 2510.04996) at the posterior mean.
+    """Return 1 / sqrt(E[p]), at most 1e3: the rule of Reinforce-Ada-Est (arXiv 2510.04996) at E[p].
 
     The expectation of 1 / sqrt(p) itself is infinite for a <= 1/2. `group` is not used.
     """

@@ -18,11 +18,13 @@ def check_feasible(budget: float, prompts: int, n_min: int, n_max: int) -> None:
     low, high = prompts * n_min, prompts * n_max
     if budget < low:
         raise ValueError(
-            f"budget={budget} is below {prompts} prompts x n_min={n_min} = {low}; lower n_min or raise the budget"
+            f"budget={budget} is below {prompts} prompts x n_min={n_min} = {low}; lower n_min or raise the "
+            "budget"
         )
     if budget > high:
         raise ValueError(
-            f"budget={budget} is above {prompts} prompts x n_max={n_max} = {high}; raise n_max or lower the budget"
+            f"budget={budget} is above {prompts} prompts x n_max={n_max} = {high}; raise n_max or lower the "
+            "budget"
         )
 
 
@@ -30,8 +32,8 @@ def project_to_sum(targets: Floats, budget: int, n_min: int, n_max: int) -> Floa
     """Return the Euclidean projection of `targets` onto {x : sum x = budget, n_min <= x <= n_max}.
 
     It is clip(targets + c, n_min, n_max) for the one shift c (a price, in rollouts) that meets the budget; c
-    is found exactly, from the sorted breakpoints of the piecewise linear sum. The projection is textbook, this
-    way to compute it is this project's.
+    is found exactly, from the sorted breakpoints of the piecewise linear sum. The projection is textbook,
+    this way to compute it is this project's.
 
     Parameters
     ----------
@@ -72,9 +74,9 @@ def round_to_sum(
     targets : float array, shape (n,), within [n_min, n_max], summing to `budget` (see `project_to_sum`)
     rng : numpy.random.Generator, needed by "systematic"
     rounding : "systematic" or "largest_remainder"
-        "systematic" rounds up with probability equal to the fraction (unbiased: E[n] = target), by one uniform
-        draw along the cumulated fractions; "largest_remainder" gives the rest to the largest fractions, ties to
-        the earlier prompt (deterministic, biased).
+        "systematic" rounds up with probability equal to the fraction (unbiased: E[n] = target), by one
+        uniform draw along the cumulated fractions; "largest_remainder" gives the rest to the largest
+        fractions, ties to the earlier prompt (deterministic, biased).
 
     Returns
     -------
@@ -88,6 +90,8 @@ def round_to_sum(
     rest = int(budget - counts.sum())
     if rest > 0:
         if rounding == "systematic":
+            if rng is None:
+                raise ValueError("rounding=systematic draws a number; give rng, or take largest_remainder")
             cumulated = np.cumsum(fractions)
             cumulated *= rest / cumulated[-1]  # the sum is `rest` but for float error; make it exact
             ticks = np.floor(cumulated - rng.random()).astype(np.int64) + 1
@@ -150,17 +154,17 @@ class Ledger:
         return {"spent": self.spent, "total": self.total}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise ValueError unless what `state` spent is within this run's total; the total in `state` is ignored."""
+        """Raise ValueError unless what `state` spent is within this run's total; its own does not count."""
         spent = state["spent"]
         if not isinstance(spent, int) or spent < 0:
             raise ValueError(f"ledger: spent={spent!r} must be an integer, 0 or more")
         if self.total is not None and spent > self.total:
             raise ValueError(
-                f"ledger: the saved run had spent {spent} rollouts, over this run's total_budget={self.total}; "
-                "train for more steps, or start a new run"
+                f"ledger: the saved run had spent {spent} rollouts, over this run's "
+                f"total_budget={self.total}; train for more steps, or start a new run"
             )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` returned. Raises ValueError if it does not fit; nothing has changed then."""
+        """Take up what `state_dict` returned. Raises ValueError, and changes nothing, if it does not fit."""
         self.check_state(state)
         self.spent = state["spent"]

@@ -34,11 +34,11 @@ def response(
     rollouts_per_prompt: int,
     strength: float,
 ) -> Floats:
-    """Return the proximal primal response: anchor + nbar strength (mu - lam) / price_unit, in rollouts, unbounded.
+    """Return the proximal primal response: anchor + nbar strength (mu - lam) / price_unit, in rollouts.
 
-    It maximises (mu - lam) x - (rho/2) (x - anchor)^2 with rho = price_unit / (strength nbar), and is this
-    project's. strength = `BANG_BANG` is the limit rho -> 0, the bang-bang response of plain duals: clipped to
-    [n_min, n_max] it maximises (mu - lam) x, and projected onto a step's budget it does so too.
+    It is not bounded. It maximises (mu - lam) x - (rho/2) (x - anchor)^2 with rho = price_unit / (strength nbar),
+    and is this project's. strength = `BANG_BANG` is the limit rho -> 0, the bang-bang response of plain duals:
+    clipped to [n_min, n_max] it maximises (mu - lam) x, and projected onto a step's budget it does so too.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def response(
 def price_step(
     price: float, budget_per_prompt: float, demand_per_prompt: float, step: float, price_max: float
 ) -> float:
-    """Return the budget dual after one step: lam <- Proj_[0, vmax] ( lam - step (budget - demand) ), per prompt."""
+    """Return the budget dual after one step: lam <- Proj_[0, vmax] ( lam - step (budget - demand) )."""
     return float(np.clip(price - step * (budget_per_prompt - demand_per_prompt), 0.0, price_max))
 
 

@@ -71,12 +71,13 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
     if kinds <= {int, np.uint64, np.int64} and all(0 <= int(value) < 2**64 for value in array):
         return np.fromiter((int(value) for value in array), dtype=np.uint64, count=array.size)
     raise ValueError(
-        f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; give only str, or only integers in [0, 2**64)"
+        f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; give only str, or only integers in [0, "
+        "2**64)"
     )
 
 
 def sort_ids(ids: Ids) -> tuple[Ints, Ids]:
-    """Return the order of `ids`, and `ids` in that order. Both have shape (n,); equal ids keep their order."""
+    """Return the order of `ids`, and `ids` in that order; shape (n,). Equal ids keep their order."""
     order = np.argsort(ids)  # a few times as fast as a stable sort, which only repeats need (below)
     ordered = ids[order]
     equal = ordered[1:] == ordered[:-1]
@@ -203,7 +204,7 @@ class PromptTable:
         return {name: self[name].copy() for name in self._spec}
 
     def check_columns(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Raise ValueError unless `columns` could be loaded: same names, one length, right dtypes, distinct ids."""
+        """Raise ValueError unless `columns` could be loaded: names, lengths, dtypes, distinct ids."""
         if set(columns) != set(self._spec):
             raise ValueError(
                 f"prompt table has columns {sorted(columns)}; this allocator needs {sorted(self._spec)}"

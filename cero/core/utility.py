@@ -22,7 +22,7 @@ UtilityName = Literal["exp", "rational", "log"]
 
 
 class Utility(Protocol):
-    """The normalised utility u and what follows from it; y and slopes are numbers or arrays, which broadcast."""
+    """The normalised utility u and what follows from it; y and slopes are numbers or arrays."""
 
     name: str
 
