@@ -1,7 +1,7 @@
 """Allocators, which decide how many rollouts each prompt of a step gets; see `Allocator` for their interface.
 
-A new one is a module here or in `peers`, and `recipe/allocator/<name>.yaml`. Another package adds one by an entry
-point: see `cero.allocators.registry`.
+A new one is a module here or in `peers`, and `recipe/allocator/<name>.yaml`. Another package adds one by an
+entry point: see `cero.allocators.registry`.
 """
 
 from cero.allocators.base import Allocator, Description, option_names

@@ -29,10 +29,11 @@ class Description:
     Attributes
     ----------
     columns : dict of str to array of shape (prompts,), in the order of the allocator's table
-        Always "rollouts" (allocated so far). Where the allocator has them also "visits", "posterior_mean" (the
-        expected success probability, in (0, 1)), "strength" (pseudo-counts of the posterior), "value" (of one
-        more rollout: E[p (1-p)], unless the allocator has an option `value`), "slope" (of the utility, in (0, 1]; nan where there is none yet) and "price" (value per
-        rollout). Columns of other names are shown after these.
+        Always "rollouts" (allocated so far). Where the allocator has them also "visits", "posterior_mean"
+        (the expected success probability, in (0, 1)), "strength" (pseudo-counts of the posterior), "value"
+        (of one more rollout: E[p (1-p)], unless the allocator has an option `value`), "slope" (of the
+        utility, in (0, 1]; nan where there is none yet) and "price" (value per rollout). Columns of other
+        names are shown after these.
     steps : int or None
         Steps so far, if the allocator counts them.
     price : float or None
@@ -63,8 +64,8 @@ class Allocator(ABC):
     >>> allocator.settle(step, step.successes, step.trials)
 
     `allocate` and `observe` are the short form of the same for allocators that decide before sampling
-    (`UpfrontAllocator`). One that decides while the step is sampled (`SequentialAllocator`, `sequential` is true)
-    has no answer before the first rewards, so there both raise TypeError.
+    (`UpfrontAllocator`). One that decides while the step is sampled (`SequentialAllocator`, `sequential` is
+    true) has no answer before the first rewards, so there both raise TypeError.
 
     A rule is a subclass of one of these two, not of this class. It sets `name`, and may extend `columns` and
     the methods under "What subclasses give". It never has to care for budgets, unknown prompts or bad input.
@@ -91,8 +92,8 @@ class Allocator(ABC):
     columns : dict of str to (dtype, value for a new prompt)
         What the rule keeps of each prompt, in `table`.
     examples : tuple of dicts of options
-        Settings that make sense beside the defaults. The tests take the first that fits where the defaults don't
-        fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
+        Settings that make sense beside the defaults. The tests take the first that fits where the defaults
+        don't fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
 
     Raises
     ------
@@ -139,8 +140,8 @@ class Allocator(ABC):
         prompt_ids : sequence of str, or of integers in [0, 2**64); shape (n,)
             A prompt that occurs twice gets a share for each occurrence.
         budget : int or None
-            Rollouts to spend: exactly if the allocator decides before sampling, at most if it decides in rounds.
-            None: what the allocator itself wants.
+            Rollouts to spend: exactly if the allocator decides before sampling, at most if it decides in
+            rounds. None: what the allocator itself wants.
 
         Raises
         ------
@@ -187,11 +188,12 @@ class Allocator(ABC):
 
     def _no_short_form(self, method: str) -> TypeError:
         return TypeError(
-            f"allocator={self.name} decides within a step, so there is no {method}(); use begin() and settle()"
+            f"allocator={self.name} decides within a step, so there is no {method}(); use begin() and "
+            "settle()"
         )
 
     def least_rollouts(self) -> int:
-        """Return the least rollouts, 1 or more, that a prompt which is sampled at all is sure to get in a step.
+        """Return the least rollouts, 1 or more, that a prompt is sure to get if it is sampled at all.
 
         Of a step that has its usual budget: rollouts_per_prompt for each of its prompts.
         """
@@ -230,9 +232,9 @@ class Allocator(ABC):
     def metrics(self) -> dict[str, float]:
         """Return figures of the last step, its prompts and the run; the cost does not grow with the table.
 
-        With `beliefs` these are "posterior/mean", "posterior/std" and "posterior/strength" of the step's prompts,
-        and "posterior/value": what a rollout is worth on average. That is E[p (1-p)], unless the allocator has an
-        option `value`.
+        With `beliefs` these are "posterior/mean", "posterior/std" and "posterior/strength" of the step's
+        prompts, and "posterior/value": what a rollout is worth on average. That is E[p (1-p)], unless the
+        allocator has an option `value`.
         """
         figures = {"budget/spent": float(self.ledger.spent), "prompts/seen": float(len(self.table))}
         if self.ledger.total is not None:
@@ -259,7 +261,11 @@ class Allocator(ABC):
         if self.beliefs is not None:
             rows = np.arange(len(self.table))
             a, b = self.beliefs.parameters(rows)
-            columns |= {"posterior_mean": beta.mean(a, b), "strength": a + b, "value": beta.moment(a, b, 1, 1)}
+            columns |= {
+                "posterior_mean": beta.mean(a, b),
+                "strength": a + b,
+                "value": beta.moment(a, b, 1, 1),
+            }
         return Description(columns)
 
     def options(self) -> dict[str, Any]:
@@ -267,7 +273,7 @@ class Allocator(ABC):
         return {name: self._option(name) for name in option_names(type(self)) if name != "total_budget"}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that was learned and spent: plain data and NumPy arrays. See `cero.core.state` to write it."""
+        """Return all that was learned and spent, as plain data and arrays; `cero.core.state` writes it."""
         return {
             "format": STATE_FORMAT,
             "version": STATE_VERSION,
@@ -334,7 +340,7 @@ class Allocator(ABC):
     # ---- what subclasses give --------------------------------------------------------------------
 
     def _own_budget(self, ids: Ids) -> int:
-        """Return the rollouts to spend where the caller leaves it open: rollouts_per_prompt each, if all are left."""
+        """Return the rollouts of a step whose budget is left open, at most what the run has left."""
         wanted = ids.size * self.rollouts_per_prompt
         return wanted if self.ledger.left is None else min(wanted, self.ledger.left)
 
@@ -379,7 +385,7 @@ class Allocator(ABC):
         return ({} if self.beliefs is None else self.beliefs.scalars()) | self._scalars()
 
     def _without_retired(self, table: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return `table` without a column that earlier versions kept for an option which nothing here asks for."""
+        """Return `table` without a column that earlier versions kept for an option that is gone."""
         retired = (
             {"seen"} - set(self.table.names) if "forgetting_unit" not in option_names(type(self)) else set()
         )
@@ -412,14 +418,14 @@ class Allocator(ABC):
         if bad.any():
             at = int(np.argmax(bad))
             raise ValueError(
-                f"successes={successes[at]} of trials={trials[at]} for prompt {ids[at]:#018x}: successes must be "
-                "finite and in [0, trials]; map rewards to [0, 1] first"
+                f"successes={successes[at]} of trials={trials[at]} for prompt {ids[at]:#018x}: successes "
+                "must be finite and in [0, trials]; map rewards to [0, 1] first"
             )
         return ids, successes, trials
 
 
 def option_names(cls: type) -> list[str]:
-    """Return the names of the options a class takes, in order of definition: its own first, then inherited ones."""
+    """Return the names of the options that a class takes: its own first, then inherited ones."""
     names: list[str] = []
     for base in cls.__mro__:
         if "__init__" in vars(base) and base is not object:

@@ -20,23 +20,23 @@ SCORED = 512  # prompts of a step that forgetting=auto is judged on: enough, and
 class Beliefs:
     """What is known of each prompt's success probability: p_i ~ Beta(a0 + s_i, b0 + f_i).
 
-    An allocator holds one as `beliefs`. The counts s_i and f_i are the columns "successes" and "failures" of the
-    allocator's table. Beta posteriors are the abstract's (arXiv 2606.05606); forgetting, its units and the pooled
-    prior are this project's.
+    An allocator holds one as `beliefs`. The counts s_i and f_i are the columns "successes" and "failures" of
+    the allocator's table. Beta posteriors are the abstract's (arXiv 2606.05606); forgetting, its units and
+    the pooled prior are this project's.
 
     Parameters
     ----------
     table : PromptTable, which gets the columns; `rows` are always rows of it
     forgetting : float in (0, 1], or "auto"
-        Old counts are multiplied by it, because the policy changes; 1 keeps them. "auto" takes, of eight factors,
-        the one under which the rewards of the next visit would have been most probable, estimated as the run
-        goes. It weakens all counts, those of the last visit too.
+        Old counts are multiplied by it, because the policy changes; 1 keeps them. "auto" takes, of eight
+        factors, the one under which the rewards of the next visit would have been most probable, estimated as
+        the run goes. It weakens all counts, those of the last visit too.
     forgetting_unit : "visit" or "step"
         Whether counts fade when their prompt is visited again, or with every step of the run.
     prior : "fixed" or "pooled"
-        What is expected of a prompt never seen: Beta(prior_a, prior_b), or a prior of the same strength around
-        the mean of all first visits so far, which starts at the fixed one. `set_pass_rates` gives single prompts
-        one of their own.
+        What is expected of a prompt never seen: Beta(prior_a, prior_b), or a prior of the same strength
+        around the mean of all first visits so far, which starts at the fixed one. `set_pass_rates` gives
+        single prompts one of their own.
     prior_a, prior_b : float > 0
         The Beta prior; (1, 1) is uniform.
 
@@ -93,14 +93,14 @@ class Beliefs:
         return strength * mean, strength * (1.0 - mean)
 
     def mean(self, rows: Ints) -> Floats:
-        """Return the expected success probability of `rows`, in (0, 1); a row of -1 is a prompt never seen."""
+        """Return the expected success probability of `rows`, in (0, 1); row -1 is a prompt never seen."""
         means = np.full(rows.size, beta.mean(*self.prior_parameters()))
         known = rows >= 0
         means[known] = beta.mean(*self.parameters(rows[known]))
         return means
 
     def retention(self) -> float:
-        """Return what forgetting=auto multiplies old counts by: one of RETENTIONS, 0.7 while nothing is known."""
+        """Return what forgetting=auto multiplies old counts by: of RETENTIONS, or 0.7 at first."""
         return RETENTIONS[int(np.argmax(self._scores))] if self._scores.any() else 0.7
 
     def metrics(self, rows: Ints) -> dict[str, float]:
@@ -120,7 +120,7 @@ class Beliefs:
         return figures
 
     def _retained(self, rows: Ints) -> float | Floats:
-        """Return the share of the stored counts that still holds: a number, or an array of the shape of `rows`."""
+        """Return the share of the stored counts that still holds: a number, or one for each of `rows`."""
         if self.forgetting == "auto":
             return self.retention()
         if self.forgetting_unit == "step":
@@ -168,7 +168,7 @@ class Beliefs:
             self._table[column][rows] = beta.updated(old, kept, count)
 
     def _score(self, old_successes: Floats, old_failures: Floats, successes: Floats, trials: Floats) -> None:
-        """Judge each retention by the rewards of prompts seen before: predictive log-likelihood, fading slowly."""
+        """Judge each retention by the rewards of prompts seen before; old judgements fade slowly."""
         if not successes.size:
             return
         part = slice(None, None, -(-successes.size // SCORED))

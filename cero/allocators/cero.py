@@ -29,46 +29,47 @@ class Cero(WithValue, UpfrontAllocator):
     Parameters
     ----------
     n_min, n_max, value, forgetting : see `UpfrontAllocator`, `WithValue` and `Beliefs`
-        The defaults are this project's, from docs/study: any prompt may be left out or get many, what counts is
-        whether a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell a solved
-        prompt by single rollouts. The abstract's value is "variance".
+        The defaults are this project's, from docs/study: any prompt may be left out or get many, what counts
+        is whether a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell a
+        solved prompt by single rollouts. The abstract's value is "variance".
     utility : "exp", "rational" or "log"
         Of a prompt's cumulative rollouts, see `cero.core.utility`; the first two saturate.
     saturation : float > 0
         The utility's scale, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
         stays worth paying for. If it is large, few prompts take all; if it is small, all get the same.
     response : float > 0
-        How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response more
-        rollouts. Where no step has a budget of its own (`allocate(ids, None)`), 2 is steadier than the default,
-        because a strong response makes the price swing.
+        How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response
+        more rollouts. Where no step has a budget of its own (`allocate(ids, None)`), 2 is steadier than the
+        default, because a strong response makes the price swing.
     anchor : "equal" or "last"
-        The number of rollouts that a response starts from: rollouts_per_prompt, or what the prompt got at its last
-        visit. Only "last" converges to the offline optimum of fixed utilities (an anchor that stays put keeps
-        pulling toward equality); "equal" is steadier over few epochs.
+        The number of rollouts that a response starts from: rollouts_per_prompt, or what the prompt got at its
+        last visit. Only "last" converges to the offline optimum of fixed utilities (an anchor that stays put
+        keeps pulling toward equality); "equal" is steadier over few epochs.
     prompt_step, budget_step : float >= 0
         Step sizes of the two duals, in units that make 1 a sensible size (divided by sqrt(epochs) and by the
         square root of the number of steps so far); 0 freezes a dual.
     warm_start : bool
-        Whether the duals start at the optimum under the prior. If not, they start where nothing was allocated yet
-        and the budget is free: slope 1 (mu_i = U_i'(0) = v_i) and price 0.
+        Whether the duals start at the optimum under the prior. If not, they start where nothing was allocated
+        yet and the budget is free: slope 1 (mu_i = U_i'(0) = v_i) and price 0.
     primal : "proximal" or "bang_bang"
-        How prices become rollouts. "bang_bang" is the plain dual's response: n_max to a prompt priced above the
-        market, n_min to one below (under a step's budget: n_max to the highest prices, as far as it goes).
+        How prices become rollouts. "bang_bang" is the plain dual's response: n_max to a prompt priced above
+        the market, n_min to one below (under a step's budget: n_max to the highest prices, as far as it
+        goes).
     step_rule : "scaled" or "plain"
         Units of the two steps: `duals.scaled_steps`, or the textbook's `duals.plain_steps`, both over
         sqrt(epochs).
     averaging : "none", "responses" or "duals"
-        Ask for the running mean of a prompt's responses over its visits; or respond to the running means of its
-        dual and of the price. Costs 8 bytes for each prompt.
+        Ask for the running mean of a prompt's responses over its visits; or respond to the running means of
+        its dual and of the price. Costs 8 bytes for each prompt.
     **options : see `WithBeliefs` and `UpfrontAllocator`
 
     The last four are switches on how plain the iteration is; docs/regret.md measures each.
 
-    The state is a slope per prompt (column "slope"), warm-started at the optimum under the prior, and `price`,
-    the budget's. With a budget given for each step (the default under verl) the budget binds by itself, the
-    common shift that makes the step exact plays the price's part, and `price` is what the market would ask. With
-    `allocate(ids, budget=None)` the price decides how much the step spends. `demand` is what the last step asked
-    for, in rollouts per prompt, before it was made to cost its budget.
+    The state is a slope per prompt (column "slope"), warm-started at the optimum under the prior, and
+    `price`, the budget's. With a budget given for each step (the default under verl) the budget binds by
+    itself, the common shift that makes the step exact plays the price's part, and `price` is what the market
+    would ask. With `allocate(ids, budget=None)` the price decides how much the step spends. `demand` is what
+    the last step asked for, in rollouts per prompt, before it was made to cost its budget.
     """
 
     name = "cero"
@@ -111,8 +112,8 @@ class Cero(WithValue, UpfrontAllocator):
         self.step_rule = check_choice("step_rule", step_rule, get_args(StepRule))
         self._strength = self.response if primal == "proximal" else duals.BANG_BANG
         self._utility = UTILITIES[utility]
-        # The offline optimum under the prior gives everyone rollouts_per_prompt: that slope and its price are the
-        # units, and the warm start.
+        # The offline optimum under the prior gives everyone rollouts_per_prompt: that slope and its price are
+        # the units, and the warm start.
         share = self.epochs * self.rollouts_per_prompt
         self._scale = self.saturation * share
         self._slope_unit = float(self._utility.slope(share, self._scale))
@@ -126,7 +127,7 @@ class Cero(WithValue, UpfrontAllocator):
         self.demand = float("nan")
 
     def _stored(self, column: str, rows: Ints, fresh: float) -> Floats:
-        """Return `column` at `rows`; `fresh` for a prompt never allocated to (no slope yet, or a row of -1)."""
+        """Return `column` at `rows`; `fresh` for a prompt never allocated to (row -1, or no slope yet)."""
         values = np.full(rows.shape, float(fresh))
         known = np.flatnonzero(rows >= 0)
         known = known[self.table["slope"][rows[known]] > 0]
@@ -192,7 +193,7 @@ class Cero(WithValue, UpfrontAllocator):
         rows, first, inverse, times = np.unique(
             rows, return_index=True, return_inverse=True, return_counts=True
         )
-        shares = np.bincount(inverse, shares, rows.size)
+        shares = np.bincount(inverse, shares, rows.size).astype(np.float64, copy=False)
         self.table["last"][rows] = shares / times
         slopes = self._stored("slope", rows, self._first_slope)
         demand = self._utility.demand(slopes, self._scale) / self.epochs

@@ -1,4 +1,4 @@
-"""CERO re-solved: at each step, the price that is right for what is left. This project's; not in the paper."""
+"""CERO re-solved: at each step, the price that is right for what is left. This project's, not the paper's."""
 
 from typing import Any
 
@@ -16,11 +16,13 @@ BISECTIONS = 60  # halvings of log(price): far below float resolution
 
 
 class CeroResolve(WithValue, UpfrontAllocator):
-    """Certainty equivalence: one price lam with sum_i clip((y*_i(lam) - Y_i) / visits left, n_min, n_max) = budget.
+    """Certainty equivalence: at each step one price lam, so that the rollouts below sum to the budget.
+
+        n_i(lam) = clip((y*_i(lam) - Y_i) / visits left, n_min, n_max)
 
     Y_i is what prompt i has had, y*_i(lam) what it should have had by the end at that price under the current
-    posteriors. It has no step sizes and forgets past prices, spends each step exactly, and for fixed utilities
-    follows the offline optimum (`cero regret`).
+    posteriors. It has no step sizes and forgets past prices, spends each step exactly, and for fixed
+    utilities follows the offline optimum (`cero regret`).
 
     Parameters
     ----------

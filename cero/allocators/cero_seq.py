@@ -1,4 +1,4 @@
-"""CERO, sequential: the step's budget is spent in rounds over all its prompts. This project's; not in the paper."""
+"""CERO, sequential: the step's budget is spent in rounds. This project's, not the paper's."""
 
 from typing import Any
 
@@ -52,16 +52,16 @@ class LookThenBuy(Rounds):
 
 
 def marginal_values(a: Floats, b: Floats, successes: Floats, trials: Ints, most: int) -> Floats:
-    """Return what the next `most` rollouts of each prompt are worth one by one, in the order they would be bought.
+    """Return what the next `most` rollouts of each prompt are worth, one by one, in the order of buying.
 
-    With p ~ Beta(a + s, b + f), h = E[1-p], n = trials, and j = 0, 1, ... the rollouts bought so far, the value is
-    h times:
+    With p ~ Beta(a + s, b + f), h = E[1-p], n = trials, and j = 0, 1, ... the rollouts bought so far, the
+    value is h times:
 
         no success yet    E[(1-p)^j p]                       the chance that the next one is the first success
         no failure yet    E[p^j (1-p)]                       the chance that it is the first failure
-        both seen         E[p (1-p)] (1/(n+j) - 1/(n+j+1))   what it takes off the variance of the group's mean
-        not sampled       E[p^j (1-p) + (1-p)^j p]           for j >= 2, the chance that it is the first to differ;
-                          E[p (1-p)]                         for j < 2: the first two are worth something as a pair
+        both seen         E[p (1-p)] (1/(n+j) - 1/(n+j+1))   what it takes off the variance of the mean reward
+        not sampled       E[p^j (1-p) + (1-p)^j p]           j >= 2: the chance that it is the first to differ
+                          E[p (1-p)]                         j < 2: they are worth something as a pair
 
     These values are this project's.
 
@@ -80,7 +80,7 @@ def marginal_values(a: Floats, b: Floats, successes: Floats, trials: Ints, most:
     j = np.arange(most)
 
     def in_a_row(count: Floats) -> Floats:
-        """Return E[q^j] for q ~ Beta(count, total - count): the product of the ratios of successive moments."""
+        """Return E[q^j] for q ~ Beta(count, total - count): a product of ratios of successive moments."""
         ratios = (count[:, None] + j[:-1]) / (total + j[:-1])
         return np.cumprod(np.concatenate([np.ones((count.size, 1)), ratios], axis=1), axis=1)
 
@@ -90,7 +90,8 @@ def marginal_values(a: Floats, b: Floats, successes: Floats, trials: Ints, most:
     spread = (a * b / ((a + b) * (a + b + 1)))[:, None]  # E[p (1-p)]
     variance = spread / np.maximum(n * (n + 1), 1)
     neither = first_success + first_failure
-    # Two rollouts differ with probability 2 E[p (1-p)], and one is worth nothing without the other: half each.
+    # Two rollouts differ with probability 2 E[p (1-p)], and one is worth nothing without the other: half
+    # each.
     neither[:, :2] = spread
     one_kind = np.where((failures <= 0)[:, None], first_failure, variance)
     values = np.where((successes <= 0)[:, None], first_success, one_kind)
@@ -114,9 +115,9 @@ def buy(values: Floats, budget: int) -> Ints:
 class CeroSeq(WithBeliefs, SequentialAllocator):
     """A first look at every prompt that is not as good as solved, then rounds bought by marginal value.
 
-    The price of a round is the value of the last rollout it buys: all that are worth more are bought, whichever
-    prompt they belong to. Unlike `cero` it looks at this step's own rewards, and unlike the paper it values the
-    completion of a group. The rule is this project's.
+    The price of a round is the value of the last rollout it buys: all that are worth more are bought,
+    whichever prompt they belong to. Unlike `cero` it looks at this step's own rewards, and unlike the paper
+    it values the completion of a group. The rule is this project's.
 
     Parameters
     ----------
@@ -151,8 +152,9 @@ class CeroSeq(WithBeliefs, SequentialAllocator):
         self.quorum = check_number("quorum", quorum, 0, 1, open_low=True)
         if self.n_first > self.rollouts_per_prompt:
             raise ValueError(
-                f"n_first={self.n_first} is more than rollouts_per_prompt={self.rollouts_per_prompt}: the first look "
-                "alone would break the step's budget; lower n_first, or raise actor_rollout_ref.rollout.n"
+                f"n_first={self.n_first} is more than rollouts_per_prompt={self.rollouts_per_prompt}: the "
+                "first look alone would break the step's budget; lower n_first, or raise "
+                "actor_rollout_ref.rollout.n"
             )
 
     def _step(self, rows: Ints, ids: Ids, cap: int) -> Step:

@@ -53,7 +53,8 @@ class WithValue(WithBeliefs):
     Parameters
     ----------
     value : str, a key of `cero.core.beta.VALUES`
-        What a rollout is worth. "variance" is the abstract's (arXiv 2606.05606), the others are this project's.
+        What a rollout is worth. "variance" is the abstract's (arXiv 2606.05606), the others are this
+        project's.
     **options : see `WithBeliefs`
     """
 
@@ -67,7 +68,8 @@ class WithValue(WithBeliefs):
 
     def prior_value(self) -> float:
         """Return the value of a rollout for a prompt never seen, under the fixed prior."""
-        return float(self._value_under(np.float64(self.beliefs.prior_a), np.float64(self.beliefs.prior_b)))
+        prior = (np.asarray(count, np.float64) for count in (self.beliefs.prior_a, self.beliefs.prior_b))
+        return float(self._value_under(*prior))
 
     def _value_under(self, a: Floats, b: Floats) -> Floats:
         # In a group of one no rollout would be worth anything, whoever gets it.

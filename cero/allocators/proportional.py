@@ -29,19 +29,19 @@ def scaled_to_sum(weights: ArrayLike, budget: int, n_min: int, n_max: int) -> Fl
     -------
     float array, shape (n,)
     """
-    weights = np.asarray(weights, np.float64)
-    greatest = weights.max(initial=0.0)
+    shares = np.asarray(weights, np.float64)
+    greatest = shares.max(initial=0.0)
     if greatest <= 0:
-        return np.clip(np.full(weights.shape, budget / max(weights.size, 1)), n_min, n_max)
-    weights = np.maximum(weights / greatest, SMALLEST)
-    low, high = np.log(max(n_min, SMALLEST)), np.log(n_max / weights.min())
+        return np.clip(np.full(shares.shape, budget / max(shares.size, 1)), n_min, n_max)
+    shares = np.maximum(shares / greatest, SMALLEST)
+    low, high = np.log(max(n_min, SMALLEST)), np.log(n_max / shares.min())
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        if np.clip(np.exp(middle) * weights, n_min, n_max).sum() > budget:
+        if np.clip(np.exp(middle) * shares, n_min, n_max).sum() > budget:
             high = middle
         else:
             low = middle
-    return np.clip(np.exp(low) * weights, n_min, n_max)
+    return np.clip(np.exp(low) * shares, n_min, n_max)
 
 
 class ProportionalAllocator(WithBeliefs, UpfrontAllocator):

@@ -1,12 +1,13 @@
-"""Which allocators are there? Those of this package, by its modules, and those of other packages, by entry points.
+"""Which allocators are there? Those of this package, by its modules, and others by their entry points.
 
-Another package adds one by an entry point of the group `cero.allocators`. Its name is the allocator's, its value
-is `package.module:Class`, and `<name>.yaml` lies beside that module as package data:
+Another package adds one by an entry point of the group `cero.allocators`. Its name is the allocator's, its
+value is `package.module:Class`, and `<name>.yaml` lies beside that module as package data:
 
     [project.entry-points."cero.allocators"]
     coin = "coin_rule.allocator:Coin"
 
-An entry point that can't be used is left out with a line on stderr; asking for its name raises with the reason.
+An entry point that can't be used is left out with a line on stderr; asking for its name raises with the
+reason.
 """
 
 import importlib
@@ -69,7 +70,8 @@ def make_allocator(name: str, **options: Any) -> Allocator:
     unknown = [key for key in options if key not in known]
     if unknown:
         raise ValueError(
-            f"{unknown[0]}={options[unknown[0]]!r} is no option of allocator {name!r}; it has {', '.join(known)}"
+            f"{unknown[0]}={options[unknown[0]]!r} is no option of allocator {name!r}; it has "
+            f"{', '.join(known)}"
         )
     for key in ("rollouts_per_prompt", "epochs"):
         if key not in options:
@@ -78,7 +80,7 @@ def make_allocator(name: str, **options: Any) -> Allocator:
 
 
 def plugin_recipes() -> Iterator[tuple[str, str]]:
-    """Yield (name, text of its yaml) for each entry point that has one. Nothing of its package is imported."""
+    """Yield (name, text of its yaml) for each entry point that has one; imports nothing of its package."""
     for entry in entry_points(group=GROUP):
         try:
             yield entry.name, _recipe(entry).read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ class Step(ABC):
     """One step's sampling, in rounds: launch, hear what came back, launch more or end.
 
     A rule is a subclass that gives `_first` and `_next`. Prompts go on independently of each other unless the
-    rule makes them wait, whatever order they report in. It holds plain NumPy arrays, so that it can be sent to
-    the process that samples.
+    rule makes them wait, whatever order they report in. It holds plain NumPy arrays, so that it can be sent
+    to the process that samples.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Step(ABC):
         return bool(self._over.all())
 
     def start(self) -> Ints:
-        """Return the rollouts to launch first, shape (n,). A prompt with none may get some later, or never."""
+        """Return the rollouts to launch first, shape (n,). A prompt with none may get some later, or not."""
         counts = self._launch(np.arange(self.ids.size), self._first())
         # Nobody reports for a prompt that was not launched: it waits for others, or it is over.
         if not self._in_flight.any():
@@ -102,8 +102,8 @@ class Step(ABC):
         if bad.any():
             at = int(np.argmax(bad))
             raise ValueError(
-                f"prompt={prompts[at]}: successes={successes[at]} of trials={trials[at]} must lie in 0 <= successes <= "
-                f"trials <= {flown[at]}, the rollouts in flight"
+                f"prompt={prompts[at]}: successes={successes[at]} of trials={trials[at]} must lie in 0 <= "
+                f"successes <= trials <= {flown[at]}, the rollouts in flight"
             )
         self._in_flight[prompts] = False
         self.successes[prompts] += successes
@@ -116,7 +116,8 @@ class Step(ABC):
         """Return in which of its rounds, 0, 1, ..., each rollout was launched, shape (k,).
 
         prompts, sessions : int arrays, shape (k,)
-            The rollout's prompt (an index), and its number 0, 1, ... among that prompt's rollouts, as launched.
+            The rollout's prompt (an index), and its number 0, 1, ... among that prompt's rollouts, as
+            launched.
         """
         prompts, sessions = np.asarray(prompts, np.int64), np.asarray(sessions, np.int64)
         stride = int(self.launched.max(initial=0)) + 1
@@ -160,7 +161,7 @@ class Step(ABC):
         """Return the rollouts of the first round, shape (n,)."""
 
     def _next(self, idle: Ints) -> Ints:
-        """Return what to do with the prompts `idle`, all that are neither in flight nor over; after each report.
+        """Return what to do with the prompts `idle`, which are neither in flight nor over; after each report.
 
         An array of the shape of `idle`: rollouts to launch, 0 to end the prompt, WAIT to be asked again.
         """

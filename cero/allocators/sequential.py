@@ -18,8 +18,8 @@ from cero.core.prompts import PromptIds, as_prompt_ids, sort_ids
 class SequentialAllocator(Allocator):
     """Decide while a step is sampled, from the rewards that come back.
 
-    A rule gives `_step`. The step's budget is a cap: all that is launched is paid for, the rest returns to the
-    ledger. The beliefs are those before the step; a rule adds what the step shows.
+    A rule gives `_step`. The step's budget is a cap: all that is launched is paid for, the rest returns to
+    the ledger. The beliefs are those before the step; a rule adds what the step shows.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ class SequentialAllocator(Allocator):
     beliefs: Beliefs
 
     def __init__(self, beliefs: Mapping[str, Any] | None = None, /, **common: Any) -> None:
-        # Even where the rule does not use them, beliefs are kept, at their defaults: the advantage `posterior`
-        # asks `success_mean` of every allocator.
+        # Even where the rule does not use them, beliefs are kept, at their defaults: the advantage
+        # `posterior` asks `success_mean` of every allocator.
         super().__init__({} if beliefs is None else beliefs, **common)
         if self.rollouts_per_prompt > self.n_max:
             raise ValueError(
-                f"rollouts_per_prompt={self.rollouts_per_prompt} is more than n_max={self.n_max}, so no step could "
-                "cost its budget; raise n_max"
+                f"rollouts_per_prompt={self.rollouts_per_prompt} is more than n_max={self.n_max}, so no step "
+                "could cost its budget; raise n_max"
             )
 
     def begin(self, prompt_ids: PromptIds, budget: int | None = None) -> Step:
@@ -55,8 +55,8 @@ class SequentialAllocator(Allocator):
         if (trials > step.launched).any():
             worst = int(np.argmax(trials - step.launched))
             raise ValueError(
-                f"trials={trials[worst]} for prompt {ids[worst]:#018x}, of which {step.launched[worst]} rollouts were "
-                "launched; observe each rollout once"
+                f"trials={trials[worst]} for prompt {ids[worst]:#018x}, of which {step.launched[worst]} "
+                "rollouts were launched; observe each rollout once"
             )
         rows = self.table.rows(ids)
         np.add.at(self.table["allocated"], rows, step.launched.astype(np.int32))
@@ -66,7 +66,7 @@ class SequentialAllocator(Allocator):
         self._learn(ids, successes, trials)
 
     def _lots(self, ids: Ids) -> Floats:
-        """Return seeded draws in [0, 1), shape (n,), to break ties by; a prompt's don't depend on the order of `ids`."""
+        """Return seeded draws in [0, 1), shape (n,), to break ties by, whatever the order of `ids`."""
         lots = np.empty(ids.size)
         lots[sort_ids(ids)[0]] = self._rng.random(ids.size)
         return lots

@@ -1,4 +1,4 @@
-"""What allocators share that decide before sampling: bounds, exact integers, and the short form of the interface."""
+"""What allocators share that decide before sampling: bounds, exact integers, and a shorter interface."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from numpy.typing import ArrayLike
 
 from cero.allocators.base import Allocator
 from cero.allocators.rounds import OneRound, Step
-from cero.core.arrays import Floats, Ids, Ints
+from cero.core.arrays import Floats, Ints
 from cero.core.budget import ROUNDINGS, Rounding, check_feasible, project_to_sum, round_to_sum
 from cero.core.checks import check_choice, check_number
 from cero.core.prompts import PromptIds, as_prompt_ids, merge_repeats, sort_ids
 
 
 class UpfrontAllocator(Allocator):
-    """Decide before sampling: `begin` gives a step of one round, and `allocate` and `observe` do without a step.
+    """Decide before sampling: a step has one round, and `allocate` and `observe` do without a step.
 
-    A rule gives `_targets`, real-valued; this class makes them whole numbers within the bounds that cost exactly
-    the budget.
+    A rule gives `_targets`, real-valued; this class makes them whole numbers within the bounds that cost
+    exactly the budget.
 
     Parameters
     ----------

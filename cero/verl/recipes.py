@@ -15,7 +15,7 @@ PROVIDER = "cero"
 
 
 def recipe_files():
-    """Yield (group, name, package, text) for each yaml that this package or an allocator's entry point ships."""
+    """Yield (group, name, package, text) for each yaml of this package and of allocators' entry points."""
     root, own = files("cero.recipe"), set()
     for group, folder, package in (
         ("recipe", root, "_global_"),
@@ -35,7 +35,9 @@ def _is_yaml(name, text):
     try:
         OmegaConf.create(text)
     except Exception as error:  # of the yaml reader, or of OmegaConf
-        tell(f"{name}.yaml of entry point cero.allocators: {name} is left out: {' '.join(str(error).split())}")
+        tell(
+            f"{name}.yaml of entry point cero.allocators: {name} is left out: {' '.join(str(error).split())}"
+        )
         return False
     return True
 

@@ -10,7 +10,7 @@ MOST = 64  # rollouts that a test's prompt can get
 
 
 def make(name, **options):
-    """Make an allocator with COMMON, as far as it takes it; with one of its `examples` where that does not fit."""
+    """Make an allocator with COMMON, as far as it takes it; where that does not fit, by its `examples`."""
     cls = allocator_class(name)
     known = {key: value for key, value in COMMON.items() if key in option_names(cls)}
     for example in ({}, *cls.examples):

@@ -1,4 +1,4 @@
-"""The contract of every registered allocator; those that decide within a step have the rest in test_sequential.py."""
+"""The contract of every registered allocator; test_sequential.py has more on those that decide in rounds."""
 
 import copy
 

@@ -1,8 +1,8 @@
 """No allocator takes an option that its rule ignores.
 
 Each option is tried with other values, found from its type hint: the words of a `Literal`, the other `bool`,
-numbers around its value. One of them has to change what the same prompts, rewards and budgets lead to. An option
-whose effect shows only beside other settings is looked for under the class's `examples`, too.
+numbers around its value. One of them has to change what the same prompts, rewards and budgets lead to. An
+option whose effect shows only beside other settings is looked for under the class's `examples`, too.
 """
 
 import types
@@ -26,7 +26,7 @@ COUNTED = np.arange(MOST)
 
 
 def played(cls, options):
-    """All that a run of a few steps does: rollouts in each round, refusals. None if the options are refused."""
+    """All that a run of a few steps does: rollouts, rounds, refusals. None if the options are refused."""
     try:
         allocator = cls(**(OF_THE_RUN | options))
     except ValueError:
@@ -74,7 +74,7 @@ def type_hints(cls):
 
 
 def changes_something(cls, option):
-    """Whether some value of `option` leads to other rollouts, or to a step that is refused or no longer so."""
+    """Whether some value of `option` leads to other rollouts, or to another step being refused."""
     for example in ({}, *cls.examples):
         usual = played(cls, example)
         if usual is None:
@@ -98,8 +98,8 @@ OPTIONS = [
 @pytest.mark.parametrize("name, option", OPTIONS)
 def test_option_changes_something(name, option):
     assert changes_something(allocator_class(name), option), (
-        f"no value of {name}'s option {option} that was tried changes a rollout; take it out of the class, or name "
-        "settings under which it matters in `examples`"
+        f"no value of {name}'s option {option} that was tried changes a rollout; take it out of the class, "
+        "or name settings under which it matters in `examples`"
     )
 
 

@@ -1,4 +1,4 @@
-"""The rules of peers that decide within a step (AERO, Reinforce-Ada-Seq, VIGOR, Pilot-Commit), worked by hand."""
+"""Peers that decide within a step (AERO, Reinforce-Ada-Seq, VIGOR, Pilot-Commit), worked by hand."""
 
 import numpy as np
 import pytest

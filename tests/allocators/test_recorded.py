@@ -1,7 +1,7 @@
 """Rollouts, prices and beliefs are those that were recorded, so that none of them drifts unnoticed.
 
-recorded.json holds, for each case below, a digest of all rollouts of a run and a few of its figures. A case that is
-not recorded yet is not checked. To record anew, after a change that is meant to move rollouts:
+recorded.json holds, for each case below, a digest of all rollouts of a run and a few of its figures. A case
+that is not recorded yet is not checked. To record anew, after a change that is meant to move rollouts:
 
     python tests/allocators/test_recorded.py
 
@@ -40,7 +40,7 @@ VARIANTS = {
 
 
 def record(name, options):
-    """Run 24 steps of 32 out of 120 prompts, repeats included, with a total budget and open budgets in between."""
+    """Run 24 steps of 32 out of 120 prompts, repeats included; every fifth budget is left open."""
     allocator = make_allocator(
         name, rollouts_per_prompt=8, epochs=6, seed=7, total_budget=24 * 256, **options
     )

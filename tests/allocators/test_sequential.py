@@ -137,7 +137,7 @@ def test_empty_step(name):
 
 
 def test_no_loop_over_prompts(name):
-    """A hundred thousand prompts begin at once; every later call is vectorised over the prompts it is about."""
+    """A hundred thousand prompts begin at once; later calls are vectorised over their prompts."""
     step = make(name).begin(ids(100_000))
     assert 0 < step.start().sum() <= 800_000
 
@@ -153,7 +153,11 @@ def test_metrics_and_means_are_plain_numbers(name):
 
 BAD_CALLS = {
     "allocate": (lambda a, s: a.allocate(ids(24)), TypeError, r"no allocate\(\); use begin\(\) and settle"),
-    "observe": (lambda a, s: a.observe(s.ids, s.successes, s.trials), TypeError, r"no observe\(\); use begin"),
+    "observe": (
+        lambda a, s: a.observe(s.ids, s.successes, s.trials),
+        TypeError,
+        r"no observe\(\); use begin",
+    ),
     "budget too large": (lambda a, s: a.begin(ids(24), 24 * 32 + 1), ValueError, "n_max=32"),
     "over the run's": (lambda a, s: a.begin(ids(24), 600), ValueError, "total_budget=1000"),
     "trials never launched": (lambda a, s: a.settle(s, s.successes, s.trials + 99), ValueError, "launched"),

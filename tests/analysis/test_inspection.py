@@ -20,7 +20,7 @@ HEX = ["8000000000000005", "0000000000000007", "0000000000000abc", "000000000000
 
 
 def visited(name, rollouts, successes, **options):
-    """An allocator that gave IDS so many rollouts in one visit, and saw these successes; whatever its rule is."""
+    """An allocator, whatever its rule, that gave IDS so many rollouts in a visit and saw these successes."""
     allocator = make_allocator(name, **(dict(rollouts_per_prompt=8, epochs=5, total_budget=160) | options))
     rows = allocator.table.add(IDS)
     allocator.ledger.spend(sum(rollouts))

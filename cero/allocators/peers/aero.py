@@ -31,8 +31,8 @@ class Rescue(Step):
 class Aero(SequentialAllocator):
     """AERO's sampling (arXiv 2602.14338): exploration and iterative rescue. The paper's rule, at second hand.
 
-    With selective rejection (`cero.keep.rule=aero`) and the Bayesian advantage (`algorithm.cero.advantage=aero`)
-    it is the whole method: `+recipe=aero`.
+    With selective rejection (`cero.keep.rule=aero`) and the Bayesian advantage
+    (`algorithm.cero.advantage=aero`) it is the whole method: `+recipe=aero`.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ class Aero(SequentialAllocator):
         explore, total = self._bounds()
         if explore > self.rollouts_per_prompt:
             raise ValueError(
-                f"n_explore={explore} is more than rollouts_per_prompt={self.rollouts_per_prompt}: exploring alone "
-                "would break the step's budget; lower n_explore, or raise actor_rollout_ref.rollout.n"
+                f"n_explore={explore} is more than rollouts_per_prompt={self.rollouts_per_prompt}: exploring "
+                "alone would break the step's budget; lower n_explore, or raise actor_rollout_ref.rollout.n"
             )
         if explore > total:
             raise ValueError(f"n_explore={explore} is more than n_total={total}; raise n_total")

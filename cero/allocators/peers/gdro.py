@@ -19,10 +19,10 @@ class Gdro(WithBeliefs, UpfrontAllocator):
     Published: bins of 0.1 by an online success rate, one rollout count per bin, a mean-rollout constraint
     with one multiplier that rises while more is spent than the mean, and, as the variance-optimal allocation,
     the square root. The authors choose counts by an exponential-weights bandit per bin on the training loss.
-    This project's: the square root itself in place of the bandit, bins by the posterior mean (theirs: pass@k in a
-    window, with hysteresis), v_b as a moving average of the groups' sample variances s (n-s) / (n (n-1)), the
-    multiplicative step of the price on what was asked for (what is spent always equals the budget here), and
-    the common shift that makes the step exact.
+    This project's: the square root itself in place of the bandit, bins by the posterior mean (theirs: pass@k
+    in a window, with hysteresis), v_b as a moving average of the groups' sample variances s (n-s) / (n
+    (n-1)), the multiplicative step of the price on what was asked for (what is spent always equals the budget
+    here), and the common shift that makes the step exact.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from cero.core.checks import check_number
 
 
 class Greso(UpfrontAllocator):
-    """A prompt is skipped with probability 1 - max(p^z, floor), z its run of visits without variance; published.
+    """Skip a prompt with probability 1 - max(p^z, floor), z its run of visits without variance; published.
 
     p is `p_base`, one for runs that end all right and one for runs that end all wrong; both move by `p_step`
     a step, down while more of the step's groups than the target are without variance in that way, up
@@ -20,8 +20,8 @@ class Greso(UpfrontAllocator):
 
     GRESO samples further prompts in place of those skipped. Here a step has its prompts and its exact budget,
     so the prompts that are left share it equally, up to n_max, and the skipped ones take the rest (this
-    project's). Groups of one, and groups whose summed reward lies strictly between all wrong and all right, do
-    not count as without variance.
+    project's). Groups of one, and groups whose summed reward lies strictly between all wrong and all right,
+    do not count as without variance.
 
     Parameters
     ----------

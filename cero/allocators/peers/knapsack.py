@@ -17,7 +17,7 @@ LARGEST = 2**33  # sums that the exact solver may form: about a minute
 
 
 def group_value(n: ArrayLike, p: ArrayLike) -> Floats:
-    """Return (1 - p^n - (1-p)^n) p (1-p)^2, and 0 for n = 0: the chance of a signal times its worth. Published.
+    """Return (1 - p^n - (1-p)^n) p (1-p)^2, 0 for n = 0: the chance of a signal times its worth; published.
 
     n : int array >= 0; p : float array in [0, 1], broadcast against each other. Returns floats in [0, 4/27).
     """
@@ -31,8 +31,8 @@ def marginal_values(p: ArrayLike, n_min: int, n_max: int) -> Floats:
     No row increases.
 
     From n to n+1 the value grows by p (1-p)^2 (p^n (1-p) + (1-p)^n p): a sum of falling powers, so it is
-    concave in n for n >= 1, whatever p. It is not for the first two rollouts (n_min = 0), of which the first is
-    worth nothing without the second: each counts half of the pair here.
+    concave in n for n >= 1, whatever p. It is not for the first two rollouts (n_min = 0), of which the first
+    is worth nothing without the second: each counts half of the pair here.
     """
     p = np.asarray(p, np.float64)[:, None]
     n = np.arange(n_min, n_max)
@@ -71,8 +71,8 @@ def exact(p: Floats, budget: int, n_min: int, n_max: int) -> Ints:
     extra, most = int(budget) - p.size * n_min, n_max - n_min
     if p.size * (extra + 1) * (most + 1) > LARGEST:
         raise ValueError(
-            f"solver=exact would take {p.size} prompts x {extra + 1} budgets x {most + 1} counts; set solver=greedy, "
-            "which is as good for n_min >= 1"
+            f"solver=exact would take {p.size} prompts x {extra + 1} budgets x {most + 1} counts; set "
+            "solver=greedy, which is as good for n_min >= 1"
         )
     values = group_value(np.arange(n_min, n_max + 1), p[:, None])[:, ::-1]
     best = np.full(most + extra + 1, -np.inf)  # the first `most` entries stand for negative budgets
@@ -96,7 +96,8 @@ class Knapsack(UpfrontAllocator):
 
     p is the share of successes at the prompt's last visit or, where that had fewer than `window` rollouts, of
     its latest `window` rewards. Of a visit only the number of successes is kept, so what is needed of earlier
-    visits enters in proportion (this project's); successes are rounded to whole ones before p is called 0 or 1.
+    visits enters in proportion (this project's); successes are rounded to whole ones before p is called 0 or
+    1.
 
     p = 0 or 1: n_min. Never seen: rollouts_per_prompt. The rest of the budget is divided by value; what is
     beyond n_max for all these goes to p = 0, equally, and at last to everyone. All published but the last.

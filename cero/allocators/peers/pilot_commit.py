@@ -40,20 +40,20 @@ class PilotThenCommit(Rounds):
 
 
 class PilotCommit(SequentialAllocator):
-    """Two phases: a pilot estimates each prompt's success rate, then the rest goes to those worth committing to.
+    """Two phases: a pilot estimates each prompt's success rate, then the rest goes to those worth it.
 
     Published: 16 to 32 pilot rollouts, keep low <= p <= high, commit 48 to 96. This project's: the pilot as a
-    share of the step's budget (both published pairs are 1/4), and that the rest is divided among the step's own
-    prompts up to n_max each (the authors draw further prompts until a batch is full, defer the hard ones to a
-    buffer and evict the solved ones). What nobody can take returns to the run's budget. A pilot that is not
-    followed by a commit is trained on as well; where its rewards are all the same, that changes nothing under
-    GRPO's advantage.
+    share of the step's budget (both published pairs are 1/4), and that the rest is divided among the step's
+    own prompts up to n_max each (the authors draw further prompts until a batch is full, defer the hard ones
+    to a buffer and evict the solved ones). What nobody can take returns to the run's budget. A pilot that is
+    not followed by a commit is trained on as well; where its rewards are all the same, that changes nothing
+    under GRPO's advantage.
 
     Parameters
     ----------
     pilot : float in (0, 1]
-        Rollouts of the pilot over rollouts_per_prompt. A pilot has two rollouts or more, because one can only tell
-        the rates 0 and 1.
+        Rollouts of the pilot over rollouts_per_prompt. A pilot has two rollouts or more, because one can only
+        tell the rates 0 and 1.
     low, high : float in [0, 1]
         Published: 0.125, 0.75. A pilot of fewer than 8 rollouts tells only coarser rates: one of two rollouts
         tells 0, 1/2 and 1.
@@ -76,8 +76,9 @@ class PilotCommit(SequentialAllocator):
         # A pilot that is all of the budget leaves nothing to commit, to whomever.
         if self._pilot < self.rollouts_per_prompt and not _within(rates, self.low, self.high).any():
             raise ValueError(
-                f"a pilot of {self._pilot} (pilot={self.pilot}, rollouts_per_prompt={self.rollouts_per_prompt}) knows "
-                f"only the rates {', '.join(f'{rate:.3g}' for rate in rates)}, none within low={self.low} ... "
+                f"a pilot of {self._pilot} (pilot={self.pilot}, "
+                f"rollouts_per_prompt={self.rollouts_per_prompt}) knows only the rates "
+                f"{', '.join(f'{rate:.3g}' for rate in rates)}, none within low={self.low} ... "
                 f"high={self.high}, so no prompt could be kept; raise pilot or rollouts_per_prompt"
             )
 

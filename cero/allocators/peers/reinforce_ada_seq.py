@@ -13,7 +13,7 @@ Criterion = Literal["balanced", "positive"]
 
 
 class UntilSignal(Step):
-    """Each prompt for itself: rounds of `size`, at most `rounds`, until `right` successes and `wrong` failures."""
+    """Each prompt for itself: at most `rounds` of `size`, until `right` successes and `wrong` failures."""
 
     def __init__(
         self, ids: Ids, cap: int, n_max: int, size: int, rounds: int, right: int, wrong: int
@@ -31,7 +31,7 @@ class UntilSignal(Step):
 
 
 class ReinforceAdaSeq(SequentialAllocator):
-    """Successive elimination: a prompt leaves when its group would fill what is kept of it. The rule is published.
+    """Successive elimination: a prompt leaves when its group would fill what is kept of it; published.
 
     The whole method also keeps `count` of a prompt's rollouts, half right and half wrong
     (`cero.keep.rule=balanced`), and subtracts the mean over all of them
@@ -73,8 +73,9 @@ class ReinforceAdaSeq(SequentialAllocator):
         self.count = check_number("count", count, 2, 2**20, integer=True)
         if self._size() > self.rollouts_per_prompt:
             raise ValueError(
-                f"n_round={self.n_round} is more than rollouts_per_prompt={self.rollouts_per_prompt}: the first round "
-                "alone would break the step's budget; lower n_round, or raise actor_rollout_ref.rollout.n"
+                f"n_round={self.n_round} is more than rollouts_per_prompt={self.rollouts_per_prompt}: the "
+                "first round alone would break the step's budget; lower n_round, or raise "
+                "actor_rollout_ref.rollout.n"
             )
 
     def _size(self) -> int:

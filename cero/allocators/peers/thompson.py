@@ -11,11 +11,11 @@ from cero.core.checks import check_number
 
 
 class Thompson(WithBeliefs, UpfrontAllocator):
-    """Draw p~_i from each prompt's posterior; the share of prompts nearest to `target` get the rollouts, equally.
+    """Draw p~_i from each posterior; the share of prompts nearest to `target` get the rollouts, equally.
 
     Published (MoPPS): Beta posteriors that decay, a draw from each, the batch made of the candidates nearest
-    to 1/2. That is a choice of prompts from a larger pool. This project's: the pool is the step's own batch, its
-    budget stays, and those not chosen get n_min; so are `share` and the decay's size (`forgetting`).
+    to 1/2. That is a choice of prompts from a larger pool. This project's: the pool is the step's own batch,
+    its budget stays, and those not chosen get n_min; so are `share` and the decay's size (`forgetting`).
 
     Parameters
     ----------
@@ -40,5 +40,6 @@ class Thompson(WithBeliefs, UpfrontAllocator):
         nearest = np.argsort(np.abs(drawn - self.target), kind="stable")[:chosen]
         targets = np.full(rows.size, float(self.n_min))
         targets[nearest] = (budget - (rows.size - chosen) * self.n_min) / max(chosen, 1)
-        # What is above n_max then goes to the others in equal parts, by the common shift that meets the budget.
+        # What is above n_max then goes to the others in equal parts, by the common shift that meets the
+        # budget.
         return np.minimum(targets, self.n_max)

@@ -54,12 +54,12 @@ class Widen(Rounds):
 
 
 class Vigor(SequentialAllocator):
-    """Every prompt starts with m0 rollouts; in T rounds the share alpha of greatest observed variance grows by 1/alpha.
+    """All prompts start with m0 rollouts; in T rounds the share alpha of greatest variance grows by 1/alpha.
 
-    From the abstract and summaries of the paper: m0 for all, T rounds, the top alpha expanded by gamma,
-    alpha gamma = 1. They leave open whether gamma widens the group or its next batch of rollouts; `growth` sets it.
-    The values of T and alpha, the seeded breaking of ties (many groups share a variance), and that m0 follows from
-    the budget are this project's.
+    From the abstract and summaries of the paper: m0 for all, T rounds, the top alpha expanded by gamma, alpha
+    gamma = 1. They leave open whether gamma widens the group or its next batch of rollouts; `growth` sets it.
+    The values of T and alpha, the seeded breaking of ties (many groups share a variance), and that m0 follows
+    from the budget are this project's.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ class Vigor(SequentialAllocator):
             raise ValueError("alpha=1.0 would keep every prompt in play, and no group grow; set it below 1")
         if self._size() * self._cost() > self.rollouts_per_prompt + 1e-9 and self.n_first is not None:
             raise ValueError(
-                f"n_first={self.n_first} with rounds={self.rounds}, alpha={self.alpha}, growth={self.growth} needs "
-                f"{self._size() * self._cost():g} rollouts a prompt, more than rollouts_per_prompt="
+                f"n_first={self.n_first} with rounds={self.rounds}, alpha={self.alpha}, growth={self.growth} "
+                f"needs {self._size() * self._cost():g} rollouts a prompt, more than rollouts_per_prompt="
                 f"{self.rollouts_per_prompt}; lower n_first, or raise actor_rollout_ref.rollout.n"
             )
 

@@ -1,4 +1,4 @@
-"""VIP: the allocation that minimises the gradient's variance under predicted success rates (arXiv 2602.01601)."""
+"""VIP: the allocation of least gradient variance under predicted success rates (arXiv 2602.01601)."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -33,11 +33,11 @@ def variance_factor(n: ArrayLike, objective: Objective) -> Floats:
 def least_variance(
     p: Floats, budget: int, n_min: int, n_max: int, objective: Objective, gamma: float
 ) -> Floats:
-    """Return n that minimises sum_i p_i (1-p_i) f(n_i) + gamma n_i ln p_i with sum n = budget, n_min <= n <= n_max.
+    """Return n within bounds, of sum `budget`, that minimises sum_i p_i (1-p_i) f(n_i) + gamma n_i ln p_i.
 
-    The objective is published. It is separable and convex, so one price decides: each prompt buys the rollouts
-    whose gain p (1-p) (f(n) - f(n+1)) - gamma ln p is above it (found by bisection; this project's). Exact over
-    the integers, but for gains that tie at the price, which share what is left.
+    The objective is published. It is separable and convex, so one price decides: each prompt buys the
+    rollouts whose gain p (1-p) (f(n) - f(n+1)) - gamma ln p is above it (found by bisection; this project's).
+    Exact over the integers, but for gains that tie at the price, which share what is left.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def least_variance(
 class Vip(WithBeliefs, UpfrontAllocator):
     """Minimise the summed gradient variance, less a bonus for hard prompts, under predicted success rates.
 
-    Objective, constraints, bounds and the Gaussian process are published. This project's: the posterior mean as
-    the default predictor, the exact solution in place of greedy rounding, and how noisy a prompt's observed rate
-    is taken to be.
+    Objective, constraints, bounds and the Gaussian process are published. This project's: the posterior mean
+    as the default predictor, the exact solution in place of greedy rounding, and how noisy a prompt's
+    observed rate is taken to be.
 
     Parameters
     ----------
@@ -88,9 +88,9 @@ class Vip(WithBeliefs, UpfrontAllocator):
         Weight of sum n ln p, which is lower the more rollouts hard prompts get. None: as published, 4e-4 for
         dr_grpo, 7e-4 for rloo.
     predictor : "posterior" or "gp"
-        Of p: the posterior mean, or a Gaussian process on logit(p) over embeddings of the prompts (prior mean -1,
-        RBF kernel of length 0.4), fitted on the last batch. "gp" needs scikit-learn and `set_embeddings`; the
-        beliefs then serve `success_mean` and the metrics only.
+        Of p: the posterior mean, or a Gaussian process on logit(p) over embeddings of the prompts (prior mean
+        -1, RBF kernel of length 0.4), fitted on the last batch. "gp" needs scikit-learn and `set_embeddings`;
+        the beliefs then serve `success_mean` and the metrics only.
     n_min, n_max : int
         Published: 4, 32. n_min is at least 3 (dr_grpo) or 2 (rloo), below which the objective is not convex.
     **options : see `WithBeliefs` and `UpfrontAllocator`
@@ -116,8 +116,8 @@ class Vip(WithBeliefs, UpfrontAllocator):
         self.gamma = None if gamma is None else check_number("gamma", gamma, 0, 1e6)
         if self.n_min < LEAST[objective]:
             raise ValueError(
-                f"n_min={self.n_min} must be at least {LEAST[objective]} with objective={objective}: below, the "
-                "variance is not convex in the rollouts; raise n_min (published: 4)"
+                f"n_min={self.n_min} must be at least {LEAST[objective]} with objective={objective}: below, "
+                "the variance is not convex in the rollouts; raise n_min (published: 4)"
             )
         self._embedded = np.zeros(0, np.uint64)
         self._embeddings = np.zeros((0, 0))
@@ -163,8 +163,8 @@ class Vip(WithBeliefs, UpfrontAllocator):
             missing = ~np.isin(ids, self._embedded)
             if missing.any():
                 raise ValueError(
-                    f"predictor=gp has no embeddings for {missing.sum()} of {ids.size} prompts; give them with "
-                    "set_embeddings(prompt_ids, embeddings), or set predictor=posterior"
+                    f"predictor=gp has no embeddings for {missing.sum()} of {ids.size} prompts; give them "
+                    "with set_embeddings(prompt_ids, embeddings), or set predictor=posterior"
                 )
         return super().allocate(ids, budget)
 
@@ -204,7 +204,7 @@ class Vip(WithBeliefs, UpfrontAllocator):
 
 
 def _gaussian_process() -> Callable[[Floats], Any]:
-    """Return a function from noise variances, shape (n,), to an unfitted regressor with the published kernel."""
+    """Return a function from noise variances, shape (n,), to a regressor with the published kernel."""
     try:
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF

@@ -42,6 +42,8 @@ class Method:
 
         of_the_run : rollouts_per_prompt, epochs, seed, total_budget, n_min, n_max
         """
+        known = option_names(allocator_class(self.allocator))  # not every rule has bounds
+        of_the_run = {key: value for key, value in of_the_run.items() if key in known}
         return make_allocator(self.allocator, **of_the_run | self.options)
 
 
