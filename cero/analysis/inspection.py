@@ -122,7 +122,7 @@ def inspect_state(path):
 
 
 def _restore(state, path):
-    """Return the allocator that wrote `state`; options that it had then and has no more don't matter to it."""
+    """Return the allocator that wrote `state`; options that it has no more don't matter."""
     try:
         known = option_names(allocator_class(state["allocator"]))
         options = {key: value for key, value in state["options"].items() if key in known}
