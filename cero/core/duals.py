@@ -36,9 +36,9 @@ def response(
 ) -> Floats:
     """Return the proximal primal response: anchor + nbar strength (mu - lam) / price_unit, in rollouts.
 
-    It is not bounded. It maximises (mu - lam) x - (rho/2) (x - anchor)^2 with rho = price_unit / (strength nbar),
-    and is this project's. strength = `BANG_BANG` is the limit rho -> 0, the bang-bang response of plain duals:
-    clipped to [n_min, n_max] it maximises (mu - lam) x, and projected onto a step's budget it does so too.
+    It is not bounded. It maximises (mu - lam) x - (rho/2) (x - anchor)^2 with rho = price_unit / (strength
+    nbar), and is this project's. strength = `BANG_BANG` is the limit rho -> 0, the bang-bang response of plain
+    duals: clipped to [n_min, n_max] it maximises (mu - lam) x, and so it does projected onto a step's budget.
 
     Parameters
     ----------
