@@ -38,7 +38,7 @@ def response(
 
     It is not bounded. It maximises (mu - lam) x - (rho/2) (x - anchor)^2 with rho = price_unit / (strength
     nbar), and is this project's. strength = `BANG_BANG` is the limit rho -> 0, the bang-bang response of plain
-    duals: clipped to [n_min, n_max] it maximises (mu - lam) x, and so it does projected onto a step's budget.
+    duals. Clipped to [n_min, n_max], or projected onto a step's budget, it maximises (mu - lam) x.
 
     Parameters
     ----------
