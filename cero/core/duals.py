@@ -37,8 +37,8 @@ def response(
     """Return the proximal primal response: anchor + nbar strength (mu - lam) / price_unit, in rollouts.
 
     It is not bounded. It maximises (mu - lam) x - (rho/2) (x - anchor)^2 with rho = price_unit / (strength
-    nbar), and is this project's. strength = `BANG_BANG` is the limit rho -> 0, the bang-bang response of plain
-    duals. Clipped to [n_min, n_max], or projected onto a step's budget, it maximises (mu - lam) x.
+    nbar), and is this project's. strength = `BANG_BANG` is the limit rho -> 0, the bang-bang response of
+    plain duals. Clipped to [n_min, n_max], or projected onto a step's budget, it maximises (mu - lam) x.
 
     Parameters
     ----------
