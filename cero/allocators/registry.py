@@ -147,7 +147,10 @@ def _plugin_class(entry: EntryPoint) -> type[Allocator]:
 def _recipe(entry: EntryPoint) -> Path:
     """Return the path of an entry point's yaml. Raises ValueError if there is none."""
     file = f"{entry.name}.yaml"
-    top, *inner = entry.module.split(".")
+    try:
+        top, *inner = entry.module.split(".")
+    except AttributeError:  # of a value that does not match
+        raise ValueError("its value is not of the form package.module:Class") from None
     try:
         spec = importlib.util.find_spec(top)  # looks for it, and imports nothing
     except (ImportError, ValueError):

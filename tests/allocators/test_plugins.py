@@ -144,6 +144,14 @@ def test_a_broken_one_is_left_out_and_says_why(site, capfd, case):
     assert make_allocator("cero", rollouts_per_prompt=8, epochs=2).name == "cero"
 
 
+def test_a_value_that_names_nothing(site, capfd):
+    install(site, entry="coin = coin rule!")
+    with pytest.raises(ValueError, match="allocator='coin' can't be used"):
+        make_allocator("coin", rollouts_per_prompt=8, epochs=2)
+    assert "coin" not in dict(plugin_recipes())
+    assert "is not of the form package.module:Class" in capfd.readouterr().err
+
+
 def test_a_name_that_is_taken_stays_what_it_was(site, capfd):
     rule = RULE.replace('"coin"', '"cero"')
     files = {"__init__.py": "", "allocator.py": rule, "cero.yaml": YAML}

@@ -147,7 +147,7 @@ def test_forgetting_auto_keeps_much_of_a_still_policy_and_little_of_a_fast_one()
 
 
 def test_forgetting_auto_finds_the_factor_of_a_known_drift():
-    """Each visit p is redrawn with probability .3: middling retention predicts best; found by brute force too."""
+    """Each visit redraws p with probability 0.3: middling retention predicts best, by brute force too."""
     rng = np.random.default_rng(6)
     allocator, p = make(forgetting="auto"), rng.beta(1, 1, IDS.size)
     for _ in range(19):
