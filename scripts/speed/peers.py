@@ -1,7 +1,7 @@
-"""How do others find an allocation? Three solvers, each written as fast as plain SciPy, NumPy and cvxpy allow.
+"""How do others find an allocation? Three solvers, written as fast as SciPy, NumPy and cvxpy allow.
 
-They get success probabilities or values, a budget and bounds, and return rollouts; no tables, nothing
-learned.
+They get success probabilities or values, a budget and bounds, and return rollouts. They keep no tables and
+learn nothing.
 """
 
 import cvxpy as cp
@@ -10,10 +10,12 @@ from scipy import optimize
 
 
 def vip_slsqp(p, budget, n_min, n_max, max_iterations=200):
-    """VIP's allocation: minimise sum p (1-p) (n-1)/n^2 with sum n = budget by SLSQP, rounded greedily.
+    """Return VIP's allocation: minimise sum p (1-p) (n-1)/n^2 with sum n = budget by SLSQP, rounded greedily.
 
     p : success probabilities, shape (n,). SLSQP gets the exact gradient; the objective is convex for n >= 3.
-    Returns (int64 counts, shape (n,); SciPy's result, whose `success` tells whether it converged).
+
+    Returns (counts, result): int64 array, shape (n,), and SciPy's result, whose `success` says whether it
+    converged.
     """
     weight = p * (1 - p)
     result = optimize.minimize(
@@ -34,21 +36,24 @@ def vip_slsqp(p, budget, n_min, n_max, max_iterations=200):
 
 
 def knapsack_values(p, n_min, n_max):
-    """Knapsack RL's value of n = n_min ... n_max rollouts: (1 - p^n - (1-p)^n) p (1-p)^2. Shape (prompts, choices)."""
+    """Return Knapsack RL's value of n = n_min ... n_max rollouts: (1 - p^n - (1-p)^n) p (1-p)^2.
+
+    Float array, shape (prompts, choices).
+    """
     n = np.arange(n_min, n_max + 1)
     p = p[:, None]
     return (1 - p**n - (1 - p) ** n) * p * (1 - p) ** 2
 
 
 def knapsack_dp(p, budget, n_min, n_max):
-    """The exact optimum of sum of `knapsack_values` with sum n = budget; dynamic programming over prompts and budget.
+    """Return the exact optimum of the sum of `knapsack_values` with sum n = budget: int64 counts, shape (n,).
 
-    Returns int64 counts, shape (n,). Vectorised over the budget axis: O(prompts x choices x budget) flops, no
-    Python loop but over prompts and choices.
+    By dynamic programming over prompts and budget, vectorised over the budget: O(prompts x choices x budget)
+    operations, with Python loops over prompts and choices only.
     """
     values = knapsack_values(p, n_min, n_max)
     prompts, choices = values.shape
-    extra = budget - prompts * n_min  # what is shared out beyond n_min each
+    extra = budget - prompts * n_min  # rollouts beyond n_min for each prompt
     best = np.full(extra + 1, -np.inf)
     best[0] = 0.0
     chosen = np.zeros((prompts, extra + 1), np.int16)
@@ -69,10 +74,9 @@ def knapsack_dp(p, budget, n_min, n_max):
 
 
 class ConvexProgram:
-    """The offline optimum of the exponential utility, max sum v t (1 - exp(-y/t)), sum y <= budget, as a cvxpy program.
+    """Solve max sum v t (1 - exp(-y/t)) with sum y <= budget, the exponential utility's optimum, by cvxpy.
 
-    Made once and solved for new values `v` (shape (n,)) each step: what cvxpy does with parameters is
-    compiled then.
+    It is made once and solved for new values `v` (shape (n,)) at each step, so that cvxpy compiles it once.
     """
 
     def __init__(self, prompts, budget, low, high, scale):
@@ -83,7 +87,7 @@ class ConvexProgram:
         self.problem = cp.Problem(cp.Maximize(self.v @ gain), limits)
 
     def solve(self, v):
-        """y, shape (n,)."""
+        """Return the optimal y, float array, shape (n,)."""
         self.v.value = v
         self.problem.solve(solver=cp.CLARABEL)
         return self.y.value
