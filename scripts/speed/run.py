@@ -20,7 +20,7 @@ from show import picture, tables
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 FIGURES = DOCS / "results" / "speed" / "speed.json"
-# SciPy's SLSQP is a hundred times slower where OpenBLAS's threads compete for a busy machine's cores.
+# SciPy's SLSQP is up to 100 times slower if OpenBLAS's threads compete for a busy machine's cores.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 PARTS = ("allocators", "state", "peers", "memory")
 BEGIN, END = "<!-- figures: written by scripts/speed/run.py -->\n", "<!-- end of figures -->\n"
