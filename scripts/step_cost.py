@@ -382,7 +382,7 @@ def main():
     else:
         figures["scale"] = scale()
     FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    FIGURES.write_text(json.dumps(figures) + "\n")
     before, rest = PAGE.read_text().split(BEGIN)
     PAGE.write_text(before + BEGIN + page(figures) + END + rest.split(END)[1])
 

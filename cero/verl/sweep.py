@@ -10,7 +10,7 @@ import hydra
 from verl.trainer import main_ppo
 
 from cero.analysis.comparison import area
-from cero.analysis.report import Run
+from cero.analysis.run import TrainingRun
 from cero.core.checks import check_choice
 
 
@@ -45,7 +45,7 @@ def objective(config):
 
     Raises ValueError if the run logged no validation.
     """
-    run = Run.read(config.trainer.default_local_dir)
+    run = TrainingRun.read(config.trainer.default_local_dir)
     if not run.accuracy()[1].size:
         raise ValueError(
             f"no validation was logged in {config.trainer.default_local_dir}; see data.val_files"

@@ -5,6 +5,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from cero.analysis.figures import write_small  # noqa: E402
+
 CERO = "cero: whole step"
 PEERS = ("cvxpy, compiled once", "cvxpy, made anew", "knapsack DP", "VIP by SLSQP")
 COLOURS = {"cero": "#1b6ca8", "cero_resolve": "#d1711c", "uniform": "#5a8f29"}
@@ -143,5 +145,6 @@ def picture(figures, path):
     right.invert_yaxis()
     right.set_title("A whole step of cero beside other solvers alone", loc="left", fontsize=10.5)
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
+    write_small(path, path)
