@@ -1,19 +1,21 @@
-"""What does the scheduler add to a training step? verl's own trainer and ours in turn, and the scheduler at real scale.
+"""What does the scheduler add to a training step, on a CPU, on a GPU, and at the size of a real step?
 
     python examples/arithmetic/prepare.py --out data/arithmetic
     python scripts/step_cost.py run --task data/arithmetic [--turns 60] [--out runs/step_cost]
     python scripts/step_cost.py scale
-    python scripts/speed/qwen_shape.py data/qwen_shape && python scripts/step_cost.py gpu --task data/qwen_shape
+    python scripts/speed/qwen_shape.py data/qwen_shape
+    python scripts/step_cost.py gpu --task data/qwen_shape
 
-`run` trains with 48 prompts x 8 rollouts a step, and three trainers take turns, step by step, in random order
-(`cero.research.speed.turns`): verl's PPOTrainerSync with GRPO, in which not a line of ours is run; our
-trainer with allocator=uniform, which is GRPO too; and with allocator=cero. So they share the processes, the
-data and the machine's load at that time. The learning rate is next to nothing, so that all sample from one
-policy. A step's seconds are those between two lines of verl's file logger: all of it, data loading and
-logging included; its CPU seconds are those of all processes of the run. `gpu` does the same on one GPU, with
-vLLM and FSDP2 as they run there and a model of 1.5 billion parameters. `scale` has the scheduler's own time
-on larger steps, by our trainer's timers. Each writes its part of docs/results/speed/step_cost.json and the
-tables of docs/results/speed.md.
+`run` trains with 48 prompts x 8 rollouts a step. Three trainers take turns, step by step, in random order
+(`cero.research.speed.turns`): verl's PPOTrainerSync with GRPO, without a line of this plugin; the plugin's
+trainer with allocator=uniform, which is GRPO, too; and the plugin's trainer with allocator=cero. So all three
+share the processes, the data and the machine's load. The learning rate is close to zero, so that all sample
+from one policy. The seconds of a step are those between two lines of verl's file logger, with data loading
+and logging. Its CPU seconds are those of all processes of the run.
+
+`gpu` does the same on one GPU, with vLLM and FSDP2 as they run there and a model of 1.5 billion parameters.
+`scale` measures the scheduler's own time on larger steps, by its timers. Each part writes its figures into
+docs/results/speed/step_cost.json, and the tables of docs/results/speed.md.
 """
 
 import argparse
@@ -45,23 +47,18 @@ BEGIN, END = (
     "<!-- end of a training step -->\n",
 )
 WARM_UP = 2  # turns at the start that don't count
-RESPONSE = 512  # tokens a response on a GPU
-PHASES = (
-    "gen",
-    "old_log_prob",
-    "update_actor",
-    "update_weights",
-)  # of a step, as verl's timing_s/ names them
+RESPONSE = 512  # tokens of a response on a GPU
+PHASES = ("gen", "old_log_prob", "update_actor", "update_weights")  # of a step, as in verl's timing_s/
 PLAIN = "verl"
 NAMES = {
     PLAIN: "verl's `PPOTrainerSync`, GRPO",
-    "uniform": "ours, `allocator=uniform`, GRPO",
-    "cero": "ours, `allocator=cero`",
+    "uniform": "this plugin's, `allocator=uniform`, GRPO",
+    "cero": "this plugin's, `allocator=cero`",
 }
 
 
 def overrides(task, out, steps):
-    """Overrides of verl's config, for the CPU."""
+    """Return the overrides of verl's config for a run of `steps` steps on the CPU; list of str."""
     return [
         "+recipe=cero_cpu",
         "data.max_prompt_length=32",
@@ -73,9 +70,12 @@ def overrides(task, out, steps):
 
 
 def gpu_overrides(task, out, steps):
-    """Overrides of verl's config for one GPU of 80 GB: as scripts/lib/qwen2.5-math.sh, where one GPU can have it so."""
-    # flash-attention is not on PyPI as a wheel; PyTorch's own attention does. All rows are of nearly one
-    # length.
+    """Return the overrides of verl's config for a run of `steps` steps on one GPU of 80 GB; list of str.
+
+    They are those of scripts/lib/qwen2.5-math.sh, as far as one GPU allows.
+    """
+    # There is no wheel of flash-attention on PyPI. Without it, PyTorch's attention will do, since all rows
+    # have nearly one length.
     without_flash = [
         "actor_rollout_ref.model.use_remove_padding=false",
         "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
@@ -98,7 +98,7 @@ def gpu_overrides(task, out, steps):
         "actor_rollout_ref.rollout.name=vllm",
         "actor_rollout_ref.rollout.gpu_memory_utilization=0.5",
         "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
-        # CUDA graphs without compilation: as fast to decode, and it starts a minute earlier.
+        # CUDA graphs without compilation decode as fast, and the run starts a minute earlier.
         """+actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config='{"mode":0,"cudagraph_mode":"FULL_DECODE_ONLY"}'""",
         # Fewer processes to start than verl's 8 of each.
         "actor_rollout_ref.rollout.agent.num_workers=2",
@@ -110,11 +110,11 @@ def gpu_overrides(task, out, steps):
 
 
 def common(task, out, steps):
-    """What both have."""
+    """Return the overrides that runs on CPU and GPU share; list of str."""
     return [
         "allocator=cero",
         "trainer.v1.trainer_mode=turns",
-        "~hydra.callbacks.cero",  # which would refuse another trainer than ours
+        "~hydra.callbacks.cero",  # this callback refuses every trainer_mode but `cero`
         f"data.train_files={task}/train.parquet",
         f"data.val_files={task}/test.parquet",
         "data.train_batch_size=48",
@@ -138,7 +138,7 @@ def common(task, out, steps):
 
 
 def cpu_seconds(pid):
-    """CPU seconds so far of a process and all that descend from it: dict of pid -> seconds."""
+    """Return the CPU seconds so far of a process and of all that descend from it: dict of pid -> seconds."""
     seconds = {}
     for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
         try:
@@ -150,7 +150,7 @@ def cpu_seconds(pid):
 
 
 def lines(process, pipe):
-    """(time, line) of all that the run writes into the named pipe, as it comes, until the process ends."""
+    """Yield (time, line) for each line that the run writes into the named pipe, until the process ends."""
     rest = b""
     while process.poll() is None:
         if not select.select([pipe], [], [], 1.0)[0]:
@@ -164,9 +164,19 @@ def lines(process, pipe):
 
 
 def train(task, out, turns, overrides=overrides, limit=float("inf"), further=()):
-    """The run's figures: for each turn that counts, for each arm, seconds, CPU seconds, seconds in the scheduler.
+    """Run the training and return its figures: a dict of `machine`, `load` and `steps`.
 
-    `limit`: seconds after which the run ends, with the turns that it has by then.
+    Each item of `steps` is one step that counts: its arm, seconds, CPU seconds and seconds in the scheduler.
+
+    Parameters
+    ----------
+    task, out : Path, folders of the task and of the run
+    turns : int, steps of each arm that count
+    overrides : callable, (task, out, steps) -> list of str
+    limit : float, seconds after which the run is ended, with the turns that it has by then
+    further : overrides added at the end
+
+    Raises SystemExit if the run failed or was ended before its first turn that counts.
     """
     out.mkdir(parents=True, exist_ok=True)
     fifo = out / "metrics.pipe"
@@ -180,7 +190,8 @@ def train(task, out, turns, overrides=overrides, limit=float("inf"), further=())
     steps = len(ARMS) * (WARM_UP + turns)
     command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(task, out, steps), *further]
     found, load, began = [], [round(os.getloadavg()[0], 1)], time.monotonic()
-    with open(out / "train.log", "w") as log, open(out / "steps.jsonl", "w") as raw:  # raw: what a cut leaves
+    # The raw figures of each step are written at once, so that a run that is cut off leaves them.
+    with open(out / "train.log", "w") as log, open(out / "steps.jsonl", "w") as raw:
         process = subprocess.Popen(
             command,
             stdout=log,
@@ -198,7 +209,7 @@ def train(task, out, turns, overrides=overrides, limit=float("inf"), further=())
                 print(json.dumps(found[-1]), file=raw, flush=True)
                 then, spent_then = now, spent
                 if now - began > limit:
-                    code, steps = 0, len(ARMS) * (WARM_UP + 1)  # so many are enough
+                    code, steps = 0, len(ARMS) * (WARM_UP + 1)  # then one turn that counts is enough
                     break
             else:
                 code = process.wait()
@@ -217,10 +228,10 @@ def train(task, out, turns, overrides=overrides, limit=float("inf"), further=())
 
 
 def figures_of(line):
-    """Of a line of verl's file logger."""
+    """Return the figures, a dict, of a line (dict) of verl's file logger."""
     data, arm = line["data"], arm_of(line["step"])
     parts = {key.rpartition("/")[2]: value for key, value in data.items() if key.startswith("cero/time/")}
-    # An arm of ours logs and has nothing of the other's; verl's has nothing of ours at all.
+    # The scheduler has timers in this plugin's arms only, and verl's arm logs no figure of the plugin's.
     assert bool(parts) == (arm != PLAIN) == any(key.startswith("cero/") for key in data), line
     phases = {key: data[f"timing_s/{key}"] for key in PHASES}
     sizes = {
@@ -232,7 +243,7 @@ def figures_of(line):
 
 
 def machine():
-    """What matters of the machine; nothing that names it."""
+    """Return a dict of what matters of the machine; nothing in it names the machine."""
     gpu = {"gpu": torch.cuda.get_device_name(), "vllm": version("vllm")} if torch.cuda.is_available() else {}
     return (
         {
@@ -246,40 +257,44 @@ def machine():
 
 
 def of(part, arm, key):
-    """A figure of all steps of an arm: float array, shape (turns,)."""
+    """Return the figure `key` of all steps of an arm: float array, shape (turns,)."""
     return np.array([step[key] for step in part["steps"] if step["arm"] == arm], np.float64)
 
 
 def scheduler(part, arm):
-    """Seconds in the scheduler: float array, shape (turns,)."""
+    """Return the seconds in the scheduler of an arm's steps: float array, shape (turns,)."""
     return sum(of(part, arm, key) for key in PARTS)
 
 
-def ratio(ours, theirs):
-    """(ratio of the means, its 95 % interval): turns are drawn again, 9,999 times."""
+def ratio(values, base):
+    """Return the ratio of two means and its 95 % interval, for float arrays of shape (turns,).
 
-    def statistic(ours, theirs, axis=-1):
-        return np.mean(ours, axis=axis) / np.mean(theirs, axis=axis)
+    The interval is a percentile bootstrap with 9,999 draws of turns.
+    """
 
-    result = bootstrap((ours, theirs), statistic, paired=True, vectorized=True, method="percentile", rng=0)
-    return float(statistic(ours, theirs)), tuple(map(float, result.confidence_interval))
+    def statistic(values, base, axis=-1):
+        return np.mean(values, axis=axis) / np.mean(base, axis=axis)
+
+    result = bootstrap((values, base), statistic, paired=True, vectorized=True, method="percentile", rng=0)
+    return float(statistic(values, base)), tuple(map(float, result.confidence_interval))
 
 
 # ---- the page ------------------------------------------------------------------------------------
 
 
 def table(header, rows):
-    """A Markdown table."""
+    """Return a Markdown table."""
     out = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in out) + "\n\n"
 
 
 def times(value, interval):
+    """Return a ratio and its interval as text."""
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def step_table(part):
-    """One row for each arm."""
+    """Return the table of a run's steps, with one row for each arm."""
     rows = []
     for arm in ARMS:
         row = [NAMES[arm]]
@@ -294,22 +309,12 @@ def step_table(part):
             row.append(f"{np.median(spent / of(part, arm, 'seconds')):.3%}")
             row.append(f"{np.median(beside) * 1e3:.1f} ms")
         rows.append([*row, of(part, arm, "seconds").size])
-    header = (
-        "",
-        "step",
-        "times verl's",
-        "CPU time",
-        "times verl's",
-        "scheduler",
-        "of the step",
-        "beside it",
-        "steps",
-    )
-    return table(header, rows)
+    measured = ("step", "times verl's", "CPU time", "times verl's")
+    return table(("", *measured, "scheduler", "of the step", "beside it", "steps"), rows)
 
 
 def gpu_table(part):
-    """As step_table, and the phases of a step."""
+    """Return `step_table`, and a table of a step's phases."""
     rows = []
     for arm in ARMS:
         cells = [f"{np.mean(of(part, arm, key)):.1f} s" for key in PHASES]
@@ -321,7 +326,7 @@ def gpu_table(part):
 
 
 def scale_table(part):
-    """The scheduler's parts at several sizes of the step."""
+    """Return a table of the scheduler's parts at several sizes of the step."""
     cells = []
     for r in part["rows"]:
         total = sum(r[key] for key in PARTS)
@@ -335,7 +340,7 @@ def scale_table(part):
 
 
 def page(figures):
-    """The section's tables, as Markdown."""
+    """Return all tables of the section, as Markdown."""
     text = ""
     for key, make in (("run", step_table), ("gpu", gpu_table), ("scale", scale_table)):
         if key in figures:
@@ -351,7 +356,7 @@ def page(figures):
 
 
 def scale():
-    """Figures of the scheduler by itself, at the sizes of `run` and of a real step."""
+    """Return the figures of the scheduler by itself, at the sizes of `run` and of a real step: a dict."""
     sizes, load = ((48, 8, 480), (1024, 8, 1_000_000)), [round(os.getloadavg()[0], 1)]
     with tempfile.TemporaryDirectory() as folder:
         rows = [at_scale(compose, *size, steps=40, folder=folder) for size in sizes]
@@ -359,6 +364,7 @@ def scale():
 
 
 def main():
+    """Measure one part, and write its figures and the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=("run", "gpu", "scale"))
     parser.add_argument("--task", type=Path, default=ROOT / "data" / "arithmetic")
@@ -375,6 +381,7 @@ def main():
         figures["gpu"] = train(task, out, arguments.turns, gpu_overrides, arguments.limit, arguments.further)
     else:
         figures["scale"] = scale()
+    FIGURES.parent.mkdir(parents=True, exist_ok=True)
     FIGURES.write_text(json.dumps(figures) + "\n")
     before, rest = PAGE.read_text().split(BEGIN)
     PAGE.write_text(before + BEGIN + page(figures) + END + rest.split(END)[1])

@@ -94,7 +94,7 @@ class PromptSampling:
         self._ends = [loop.create_future() for _ in range(most)]  # a success in [0, 1], or None: failed
 
     async def session(self, number, run):
-        """Await `run()` once session `number` (from 0) may run; return its result, or None if it never may."""
+        """Await `run()` when session `number` (0, ...) may run; return its result, None if it never may."""
         if not await self._turns[number]:
             return None
         try:

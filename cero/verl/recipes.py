@@ -31,7 +31,7 @@ def recipe_files():
 
 
 def _is_yaml(name, text):
-    """Whether another package's recipe can be read; if not, says so on stderr."""
+    """Return whether another package's recipe can be read; if not, say so on stderr."""
     try:
         OmegaConf.create(text)
     except Exception as error:  # of the yaml reader, or of OmegaConf

@@ -1,9 +1,8 @@
 """How long does a step take, by allocator, prompts in the table and prompts in the step?
 
-    python -m pytest scripts/speed/bench_allocators.py
+    python -m pytest scripts/speed/bench_allocators.py     or, with all others: python scripts/speed/run.py
 
-`python scripts/speed/run.py` runs all benchmarks at once and makes their tables.
-Every round draws other prompts, so that what is measured has not just been in a cache.
+Every round draws other prompts, so that they are not in a cache already.
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
-"""How long do other solvers take to allocate the rollouts of one step, beside a whole step of `cero`?
+"""How long do others take to find an allocation for the prompts of one step, beside a whole step of `cero`?
 
     python -m pytest scripts/speed/bench_peers.py
 
-Same prompts, same process. For `cero`, the whole step is measured, in a table of one million prompts
-(look-up, allocation, exact integers, posteriors, prices). For the others, the solver alone is measured, given
-the probabilities or values that the table holds.
+All get the same prompts in the same process. For `cero`, the whole step is measured in a table of one million
+prompts: look-up, allocation, exact integers, posteriors and prices. For the others, the solver alone is
+measured; the probabilities or values that it gets come from the table of `cero`.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ LIMITS = 0.0, float(OPTIONS["epochs"] * N_MAX)
 
 
 class Steps:
-    """Gives steps of `size` prompts of the filled table, one after the other: what all solvers get."""
+    """Draw steps of `size` prompts from the filled table, one after the other, for `cero` and the others."""
 
     def __init__(self, size):
         self.allocator, self.ids = filled("cero", PROMPTS)
@@ -53,7 +53,7 @@ def test_cero(benchmark, steps):
 
 
 def test_cero_allocation(benchmark, steps):
-    """Only n from what is known, as the others do. Rewards are observed in between, off the clock."""
+    """Measure what the others do, too: n from what is known. Rewards are observed off the clock."""
     benchmark.extra_info["who"] = "cero: allocation"
 
     def prepared():
@@ -87,7 +87,7 @@ def test_knapsack_dp(benchmark, steps):
 
 
 def check_convex(y, values):
-    """Check that the solver found the optimum: as much utility as the exact one, to 1e-5."""
+    """Assert that the solver found as much utility as the exact optimum has, to 1e-5."""
     utility = UTILITIES["exp"]
     best = optimum(values, SCALE * values.size, *LIMITS, utility, SCALE)[0]
     assert total_utility(values, y, utility, SCALE) == pytest.approx(

@@ -2,7 +2,7 @@
 
     python -m pytest scripts/speed/bench_state.py
 
-"save" is `state_dict` and `save_state` (flushed to disk). "load" is `load_state` (with checksums verified)
+"save" is `state_dict` and `save_state`, flushed to disk. "load" is `load_state`, which verifies checksums,
 and `load_state_dict` into a new allocator.
 """
 

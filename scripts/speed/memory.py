@@ -1,11 +1,12 @@
-"""How many bytes does a prompt take? A fresh process fills a table step by step and prints JSON.
+"""How many bytes does a prompt cost? Fills a table step by step, and prints the answer as JSON.
 
     python scripts/speed/memory.py [prompts] [allocator]
 
-`held` is the bytes of the table's arrays, spare room and index included, per prompt in it, at the end.
-`held_most` is the largest value of this at any size from 100,000 on. `process` is how much the process's peak
-memory grew per prompt, so the temporaries of growing count. `slowest` and `median` are the seconds of the
-slowest and of the middle step of 8,192 prompts. All of these are new, so the table grows in some steps.
+`held` : bytes of the table's arrays, spare room and index included, for each prompt in it at the end
+`held_most` : the largest such number at any size from 100,000 prompts on
+`process` : growth of the process's peak memory for each prompt, so that temporary arrays count, too
+`slowest`, `median` : seconds of the slowest and of the middle step of 8,192 new prompts; the table grows in
+some of them
 """
 
 import json
@@ -25,10 +26,11 @@ def peak():
 
 
 def main(prompts=10_000_000, name="cero"):
+    """Fill a table of `prompts` prompts and print the figures."""
     allocator = fresh(name)
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 2**64, SIZE, dtype=np.uint64)
-    step(allocator, ids, 0.5)  # code and buffers are there before counting
+    step(allocator, ids, 0.5)  # so that code and buffers are loaded before counting
     before, most, seconds = peak(), 0.0, []
     while len(allocator.table) < prompts:
         ids = rng.integers(0, 2**64, SIZE, dtype=np.uint64)

@@ -1,6 +1,6 @@
-"""How do others find an allocation? Three solvers, each as fast as plain SciPy, NumPy and cvxpy allow.
+"""How do others find an allocation? Three solvers, written as fast as SciPy, NumPy and cvxpy allow.
 
-They get success probabilities or values, a budget and bounds, and return rollouts. They have no tables and
+They get success probabilities or values, a budget and bounds, and return rollouts. They keep no tables and
 learn nothing.
 """
 
@@ -10,10 +10,12 @@ from scipy import optimize
 
 
 def vip_slsqp(p, budget, n_min, n_max, max_iterations=200):
-    """Return VIP's allocation: the least sum p (1-p) (n-1)/n^2 with sum n = budget, by SLSQP and rounding.
+    """Return VIP's allocation: minimise sum p (1-p) (n-1)/n^2 with sum n = budget by SLSQP, rounded greedily.
 
     p : success probabilities, shape (n,). SLSQP gets the exact gradient; the objective is convex for n >= 3.
-    The result is (int64 counts, shape (n,); SciPy's result, whose `success` tells whether it converged).
+
+    Returns (counts, result): int64 array, shape (n,), and SciPy's result, whose `success` says whether it
+    converged.
     """
     weight = p * (1 - p)
     result = optimize.minimize(
@@ -34,9 +36,9 @@ def vip_slsqp(p, budget, n_min, n_max, max_iterations=200):
 
 
 def knapsack_values(p, n_min, n_max):
-    """Return Knapsack RL's value of n = n_min ... n_max rollouts, shape (prompts, choices).
+    """Return Knapsack RL's value of n = n_min ... n_max rollouts: (1 - p^n - (1-p)^n) p (1-p)^2.
 
-    It is (1 - p^n - (1-p)^n) p (1-p)^2.
+    Float array, shape (prompts, choices).
     """
     n = np.arange(n_min, n_max + 1)
     p = p[:, None]
@@ -46,12 +48,12 @@ def knapsack_values(p, n_min, n_max):
 def knapsack_dp(p, budget, n_min, n_max):
     """Return the exact optimum of the sum of `knapsack_values` with sum n = budget: int64 counts, shape (n,).
 
-    It is dynamic programming over prompts and budget, vectorised over the budget: O(prompts x choices x
-    budget) operations, and Python loops over prompts and choices only.
+    By dynamic programming over prompts and budget, vectorised over the budget: O(prompts x choices x budget)
+    operations, with Python loops over prompts and choices only.
     """
     values = knapsack_values(p, n_min, n_max)
     prompts, choices = values.shape
-    extra = budget - prompts * n_min  # what is shared out beyond n_min each
+    extra = budget - prompts * n_min  # rollouts beyond n_min for each prompt
     best = np.full(extra + 1, -np.inf)
     best[0] = 0.0
     chosen = np.zeros((prompts, extra + 1), np.int16)
@@ -72,10 +74,9 @@ def knapsack_dp(p, budget, n_min, n_max):
 
 
 class ConvexProgram:
-    """Finds the offline optimum of the exponential utility as a cvxpy program.
+    """Solve max sum v t (1 - exp(-y/t)) with sum y <= budget, the exponential utility's optimum, by cvxpy.
 
-    That is max sum v t (1 - exp(-y/t)) with sum y <= budget. The program is made once and solved for new
-    values `v` (shape (n,)) in each step, so cvxpy compiles what it does with parameters only once.
+    It is made once and solved for new values `v` (shape (n,)) at each step, so that cvxpy compiles it once.
     """
 
     def __init__(self, prompts, budget, low, high, scale):
@@ -86,7 +87,7 @@ class ConvexProgram:
         self.problem = cp.Problem(cp.Maximize(self.v @ gain), limits)
 
     def solve(self, v):
-        """Return y, shape (n,)."""
+        """Return the optimal y, float array, shape (n,)."""
         self.v.value = v
         self.problem.solve(solver=cp.CLARABEL)
         return self.y.value

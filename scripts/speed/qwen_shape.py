@@ -1,11 +1,11 @@
-"""Make a model of Qwen2.5-Math-1.5B's shape with random weights, and prompts, to measure what a step costs.
+"""What does a step cost with a model of Qwen2.5-Math-1.5B's shape? Makes such a model, and prompts for it.
 
     python scripts/speed/qwen_shape.py FOLDER     writes model/, train.parquet, test.parquet
 
-It needs no hub. A random model samples nearly uniformly from its 151,936 tokens, so it never ends a response:
-each is as long as allowed. The reward (this file again, as `reward.custom_reward_function.path`) is a coin,
-tossed by the response's text. Its bias differs from prompt to prompt, from 0.02 to 0.98, so that allocators
-have something to tell apart.
+The weights are random, so no hub is needed, and nothing can be learned. A random model samples nearly
+uniformly from its 151,936 tokens, so it never ends a response: each is as long as allowed. The reward
+function is in this file, too (`reward.custom_reward_function.path`). It tosses a coin by the response's text,
+with a bias from 0.02 to 0.98 that is the prompt's, so that allocators have something to tell apart.
 """
 
 import string
@@ -15,9 +15,9 @@ from pathlib import Path
 
 PROMPTS, PROMPT_TOKENS, SEED = 480, 100, 0
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "arithmetic"))  # its tokenizer, larger
-# As in the hub's Qwen/Qwen2.5-Math-1.5B/config.json. But it is a Llama, so without biases in its attention,
-# because transformers and verl insist on Qwen's own tokenizer for a Qwen2. The special tokens are
-# tiny_model's first ones.
+# As in Qwen/Qwen2.5-Math-1.5B/config.json on the hub. The model is a Llama, without biases in its attention,
+# because transformers and verl both insist on Qwen's own tokenizer for a Qwen2. The special tokens are those
+# that tiny_model's tokenizer has first.
 SHAPE = {
     "hidden_size": 1536,
     "intermediate_size": 8960,
@@ -36,12 +36,12 @@ SHAPE = {
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
-    """Judge a response for verl: 1.0 for a share `ground_truth` (a number as text) of all texts, or 0.0."""
+    """Return 1.0 for a share `ground_truth` (a number, as text) of all texts, else 0.0, for verl."""
     return float(zlib.crc32(str(solution_str).encode()) / 2**32 < float(ground_truth))
 
 
 def write_tokenizer(folder, size):
-    """Write a tokenizer in which a letter is a token, and each further token a character beyond U+10000."""
+    """Write a tokenizer of `size` tokens: one for each letter, the others for characters from U+10000 on."""
     from tiny_model import SPECIAL, make_tokenizer
 
     letters = [*string.ascii_lowercase, " "]
@@ -55,7 +55,7 @@ def write_tokenizer(folder, size):
 
 
 def write_model(folder, shape, device):
-    """Write random weights in bfloat16 (3.1 GB for SHAPE) and return how many there are."""
+    """Write a model with random weights in bfloat16, 3.1 GB for SHAPE; return its number of parameters."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -68,7 +68,7 @@ def write_model(folder, shape, device):
 
 
 def write_prompts(path, count):
-    """Write prompts in the columns that verl's data set reads."""
+    """Write `count` rows with the columns that verl's data set reads."""
     import numpy as np
     import pandas as pd
 
@@ -88,6 +88,7 @@ def write_prompts(path, count):
 
 
 def main(folder, shape=None, device=None):
+    """Write model and prompts into `folder`; shape : dict as SHAPE; device : str, where weights are drawn."""
     import torch
 
     shape = shape or SHAPE

@@ -1,8 +1,10 @@
-"""Run every benchmark and keep the figures: docs/results/speed/speed.json, tables of the page, a picture.
+"""How fast are the allocators? Runs every benchmark, and writes the figures, the tables and the picture.
 
-python scripts/speed/run.py            all, about ten minutes
-python scripts/speed/run.py state      only bench_state.py; the others' figures stay
-python scripts/speed/run.py none       measures nothing: tables and picture from the figures there are
+    python scripts/speed/run.py            all benchmarks, about ten minutes
+    python scripts/speed/run.py state      only bench_state.py; the figures of the others stay
+    python scripts/speed/run.py none       no benchmark: tables and picture from the figures that are there
+
+Figures go into docs/results/speed/speed.json, tables into docs/results/speed.md.
 """
 
 import json
@@ -18,14 +20,14 @@ from show import picture, tables
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 FIGURES = DOCS / "results" / "speed" / "speed.json"
-# SciPy's SLSQP gets up to a hundred times slower when OpenBLAS's threads contend for a busy machine's cores.
+# SciPy's SLSQP is up to 100 times slower if OpenBLAS's threads compete for a busy machine's cores.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 PARTS = ("allocators", "state", "peers", "memory")
 BEGIN, END = "<!-- figures: written by scripts/speed/run.py -->\n", "<!-- end of figures -->\n"
 
 
 def bench(part):
-    """Return the figures of one bench_*.py: machine, load, and a row for each benchmark, in seconds."""
+    """Run one bench_*.py; return the machine, the load, and a row for each benchmark, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         command = [sys.executable, "-m", "pytest", "-q", HERE / f"bench_{part}.py", f"--benchmark-json={raw}"]
@@ -41,7 +43,7 @@ def bench(part):
 
 
 def machine(info):
-    """Return what matters of the machine, and nothing that names it."""
+    """Return a dict of what matters of the machine; nothing in it names the machine."""
     cpu = info["cpu"]
     packages = {name: version(name) for name in ("numpy", "scipy", "cvxpy", "pytest-benchmark")}
     return {
@@ -53,7 +55,7 @@ def machine(info):
 
 
 def memory():
-    """Return the figures of memory.py, with a fresh process for each case."""
+    """Run memory.py in a fresh process for each case, and return the figures."""
     cases = [(10_000_000, "cero"), (1_000_000, "cero"), (10_000_000, "cero_resolve"), (10_000_000, "uniform")]
     commands = [[sys.executable, str(HERE / "memory.py"), str(prompts), name] for prompts, name in cases]
     outputs = [
@@ -63,6 +65,7 @@ def memory():
 
 
 def main(parts):
+    """Measure `parts` (list of str); write tables and the picture as soon as every part has figures."""
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for part in parts:
         figures[part] = memory() if part == "memory" else bench(part)

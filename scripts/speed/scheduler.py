@@ -1,4 +1,4 @@
-"""What does the scheduler take by itself, in steps of real size? The scheduler and its timers, without verl's parts."""
+"""How much time does the scheduler take by itself, in steps of real size, without verl's parts?"""
 
 import uuid
 from pathlib import Path
@@ -10,7 +10,7 @@ PARTS = ("allocate", "observe", "log")  # of the scheduler's time in verl's thre
 
 
 def compose(*overrides):
-    """Compose verl's config with these overrides."""
+    """Return verl's config with these overrides."""
     import hydra
 
     with hydra.initialize_config_module("verl.trainer.config", version_base=None):
@@ -18,12 +18,20 @@ def compose(*overrides):
 
 
 def at_scale(compose, prompts, rollouts, known, steps, folder):
-    """Measure seconds in the scheduler, medians over `steps` steps with `known` prompts in its table: a dict.
+    """Return the seconds that a step spends in the scheduler: a dict, medians over `steps` steps.
 
-    The scheduler and the estimator as a trainer calls them, in the order and in the threads of `cero.verl.trainer`,
-    on batches as verl makes them. verl's parts of the step and the queue are left out: rewards are at hand,
-    and so are the log-probs that the optimal baseline reads, 4 a rollout. While the scheduler's thread works,
-    verl's waits.
+    The scheduler and the estimator are called as a trainer calls them, in the order and in the threads of
+    `cero.verl.trainer`, on batches as verl makes them. verl's parts of the step and its queue are left out:
+    rewards are at hand, and so are the log-probs that the optimal baseline reads, 4 for each rollout. While
+    the scheduler's thread works, verl's waits.
+
+    Parameters
+    ----------
+    compose : callable, overrides -> verl's config
+    prompts, rollouts : int, the prompts of a step and the mean rollouts of each
+    known : int, prompts in the allocator's table before the first step
+    steps : int, steps that count; one more comes before them
+    folder : of the log
     """
     from verl.utils import tensordict_utils as tu
     from verl.utils.dataset.rl_dataset import collate_fn
@@ -102,7 +110,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
 
 
 def problems(prompts, rng):
-    """Make rows as verl's data set gives them: messages as long as a problem in words."""
+    """Return rows as verl's data set has them, with messages as long as a problem in words; list of dict."""
     text = "A question of some length, as problems in words are, which is put to a model. " * 5
     return [
         {

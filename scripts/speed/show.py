@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 
 from cero.analysis.figures import write_small  # noqa: E402
 
-OURS = "cero: whole step"
+CERO = "cero: whole step"
 PEERS = ("cvxpy, compiled once", "cvxpy, made anew", "knapsack DP", "VIP by SLSQP")
 COLOURS = {"cero": "#1b6ca8", "cero_resolve": "#d1711c", "uniform": "#5a8f29"}
 
@@ -20,7 +20,7 @@ def duration(seconds):
 
 
 def multiple(times):
-    """Return a ratio as text, with two digits at least."""
+    """Return a ratio as text with two digits at least."""
     return f"{times:.1f}x" if times < 10 else f"{times:,.0f}x"
 
 
@@ -31,7 +31,7 @@ def table(header, rows):
 
 
 def measured(part):
-    """Return one line on the circumstances."""
+    """Return one line on the machine, the versions and the load."""
     m, load = part["machine"], part["load"]
     return (
         f"{m['cores']} cores ({m['cpu']}), {m['memory_gib']} GiB, Python {m['python']}, NumPy {m['numpy']}, "
@@ -40,6 +40,7 @@ def measured(part):
 
 
 def step_table(part):
+    """Return the table of a step's time by allocator, prompts in the table and prompts in the step."""
     rows = [
         (
             r["allocator"],
@@ -55,6 +56,7 @@ def step_table(part):
 
 
 def state_table(part):
+    """Return the table of a checkpoint's time and size."""
     rows = [
         (r["what"], duration(r["median"]), duration(r["min"]), f"{r['file_bytes'] / 1e6:.1f} MB", r["rounds"])
         for r in part["rows"]
@@ -63,6 +65,7 @@ def state_table(part):
 
 
 def memory_table(part):
+    """Return the table of bytes for each prompt."""
     rows = [
         (r["allocator"], f"{r['prompts']:,}", r["held"], r["held_most"], r["process"])
         + (duration(r["median"]), duration(r["slowest"]))
@@ -73,20 +76,21 @@ def memory_table(part):
 
 
 def by_who(part):
-    """Return {(who, step): row}."""
+    """Return the rows as a dict of (who, step) -> row."""
     return {(r["who"], r["step"]): r for r in part["rows"]}
 
 
 def peer_table(part):
+    """Return the table of other solvers' times, and how many times `cero`'s step they are."""
     rows, cells = by_who(part), []
     sizes = sorted({size for _, size in rows})
     for who in dict.fromkeys(name for name, _ in rows):
         line = [who]
         for size in sizes:
             r = rows[who, size]
-            times = r["median"] / rows[OURS, size]["median"]
+            times = r["median"] / rows[CERO, size]["median"]
             more = "" if r.get("converged", True) else f"{r['iterations']} iterations: "
-            line.append(more + duration(r["median"]) + ("" if who == OURS else f" ({multiple(times)})"))
+            line.append(more + duration(r["median"]) + ("" if who == CERO else f" ({multiple(times)})"))
         cells.append(line)
     return table(["median, and times `cero`'s step", *(f"{size:,} prompts" for size in sizes)], cells)
 
@@ -107,7 +111,7 @@ def tables(figures):
 
 
 def picture(figures, path):
-    """Draw the time per step over the table's size, and `cero` beside the other solvers."""
+    """Draw the time of a step over the table's size, and beside it the time of `cero` and other solvers."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(1, 1.25))
 
@@ -125,15 +129,15 @@ def picture(figures, path):
 
     peers = by_who(figures["peers"])
     sizes = sorted({size for _, size in peers})
-    names = (OURS, *PEERS)
+    names = (CERO, *PEERS)
     shades = ("#9ecae1", "#4292c6", "#08519c"), ("#cccccc", "#969696", "#555555")
     for k, size in enumerate(sizes):
         for y, who in enumerate(names):
             r, at = peers[who, size], y + (k - 1) * 0.27
-            right.barh(at, r["median"], 0.25, color=shades[who != OURS][k])
-            times = r["median"] / peers[OURS, size]["median"]
+            right.barh(at, r["median"], 0.25, color=shades[who != CERO][k])
+            times = r["median"] / peers[CERO, size]["median"]
             text = f"{size:,} prompts: {'> ' if r.get('converged') is False else ''}{duration(r['median'])}"
-            text += "" if who == OURS else f", {multiple(times)}"
+            text += "" if who == CERO else f", {multiple(times)}"
             right.text(r["median"] * 1.15, at, text, va="center", fontsize=7.5)
     right.set(xscale="log", xlabel="seconds (log)", yticks=range(len(names)), yticklabels=names)
     right.set_xlim(1e-4, 3e5)

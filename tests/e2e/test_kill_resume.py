@@ -1,4 +1,4 @@
-"""A run killed between checkpoints and resumed allocates as the one that was never killed."""
+"""Does a run that is killed between checkpoints, and resumed, allocate as one that was never killed?"""
 
 import json
 import signal
@@ -15,10 +15,10 @@ from cero.core.state import load_state
 
 pytestmark = pytest.mark.e2e
 
-STEPS = 8  # two epochs of four; the second is where rollouts differ
+STEPS = 8  # two epochs of four steps; rollouts differ in the second
 
-# The same for each rollout of a prompt, so that sampling can't make two runs differ; spread, so that they
-# learn.
+# The same reward for each rollout of a prompt, so that sampling can't make two runs differ. Rewards differ
+# between prompts, so that the allocator learns.
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return (extra_info["index"] * 37 % 11) / 10
@@ -70,8 +70,8 @@ def test_kill_and_resume(tmp_path):
     metrics = tmp_path / "whole.jsonl"
     run(options(folders["whole"]), folders["whole"], VERL_FILE_LOGGER_PATH=str(metrics))
 
-    # verl's logger has our metrics; every step cost its budget, nothing was padded, and the second epoch
-    # differs.
+    # verl's logger has the scheduler's metrics. Every step cost its budget, nothing was padded, and the
+    # second epoch differs.
     logged = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
     assert [row["cero/budget/spent"] for row in logged] == [64 * step for step in range(1, STEPS + 1)]
     assert [row["cero/padded_rows"] for row in logged] == [0] * STEPS
@@ -89,7 +89,7 @@ def test_kill_and_resume(tmp_path):
     for key in names:
         assert all(f"cero/{key}" in row for row in logged)
 
-    # Killed in epoch two, after step 5: the last checkpoint is step 3's.
+    # Killed in the second epoch, after step 5: the last checkpoint is that of step 3.
     kill_after_step(folders["killed"], step=5)
     assert (folders["killed"] / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "3"
     assert 5 in steps_in(folders["killed"])
@@ -106,8 +106,8 @@ def test_kill_and_resume(tmp_path):
     )
     np.testing.assert_equal(one, other)
     assert one["ledger"]["spent"] == 64 * STEPS
-    # What the baseline learned (of log-probs, which no two runs share) is there, and was resumed, not begun
-    # anew.
+    # What the baseline learned is there, and was resumed, not begun anew. Its numbers can't be compared,
+    # since no two runs have the same log-probs.
     tables = [
         load_state(folders["killed"] / "checkpoints" / f"global_step_{step}" / "cero" / "baseline.npz")[
             "table"

@@ -1,4 +1,4 @@
-"""Sampling in rounds, selection and dropping, through verl's whole stack."""
+"""Do sampling in rounds, selection and dropping of rows work through verl's whole stack?"""
 
 import json
 
@@ -13,9 +13,9 @@ pytestmark = pytest.mark.e2e
 
 CAP = 16 * 4
 
-# A quarter of the prompts is never right, most others are learned. Four prompts (5, 21, ...) are counted
-# together: once each in the validation before training, and the first rollout after that has no reward at
-# all. Four more (6, 22, ...) are counted each by itself: wrong in the validation and twice in the
+# A quarter of the prompts is never right; most others are learned. The calls for four prompts (5, 21, ...)
+# are counted together: one for each in the validation before training, and the first one after that fails.
+# The calls for four more (6, 22, ...) are counted for each prompt: wrong in the validation and twice in the
 # exploration, then right once in the rescue.
 RESCUE_REWARD = """
 from pathlib import Path
@@ -36,7 +36,7 @@ def count(name):
         return calls.tell()
 """
 
-# The same for each rollout of a prompt, so that sampling can't make two runs differ.
+# The same reward for each rollout of a prompt, so that sampling can't make two runs differ.
 SAME_REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return (extra_info["index"] * 37 % 11) / 10
@@ -72,11 +72,10 @@ def test_aero_explores_rescues_rejects_and_drops(tmp_path):
         launched, won, trials = (np.array(record[key]) for key in ("rollouts", "successes", "trials"))
         spent += launched.sum()
         assert launched.sum() == record["sampled"] == step["cero/rollouts/sampled"] <= record["budget"] == CAP
-        assert (
-            record["spent"] == step["cero/budget/spent"] == spent
-        )  # everything launched is paid for, nothing else
+        # All that was launched is paid for, and nothing else.
+        assert record["spent"] == step["cero/budget/spent"] == spent
         assert step["cero/budget/refunded"] == CAP - launched.sum()
-        # Explored twice; with a success that is all, without one it was rescued to four.
+        # A prompt is explored twice. Without a success it is rescued, to four rollouts in all.
         whole = launched == trials
         assert set(launched) <= {2, 4} and (launched[whole] == 4)[won[whole] == 0].all()
         assert record["trained"] < record["kept"] <= trials.sum() <= record["sampled"]
@@ -87,12 +86,12 @@ def test_aero_explores_rescues_rejects_and_drops(tmp_path):
         assert 1 < step["cero/rounds/mean"] <= step["cero/rounds/max"] <= 2
         assert np.isfinite(step["actor/grad_norm"]) and step["cero/padded_rows"] <= 1
     assert sum(record["sampled"] - sum(record["trials"]) for record in records) == 1
-    # Right once in four rollouts, after two wrong ones: of the three wrong ones, two are rejected.
+    # Prompts that are right once in four rollouts: of the three wrong ones, two are rejected.
     assert sum(step["cero/rows/dropped_by_selection"] for step in steps) >= 4 * 2
 
 
 def test_rounds_over_all_prompts(tmp_path):
-    """cero_seq, with selection drawn at random. That a run can be resumed is test_kill_resume's."""
+    """cero_seq, with a selection that is drawn at random. Resuming is tested in test_kill_resume.py."""
     folder = prepared(tmp_path, SAME_REWARD)
     arguments = command(
         folder,
@@ -118,6 +117,8 @@ def test_rounds_over_all_prompts(tmp_path):
         assert record["trials"] == record["rollouts"] and launched.max() <= 12
         assert record["kept"] == np.minimum(launched, 4).sum() == record["trained"]
         assert {"cero/rounds/max", "cero/budget/refunded", "cero/tokens/trained"} <= set(record["metrics"])
-    assert max(record["metrics"]["cero/rounds/max"] for record in whole) == 4  # a look and three rounds
-    assert min(min(record["rollouts"]) for record in whole[4:]) < 2  # known prompts get no first look
+    assert (
+        max(record["metrics"]["cero/rounds/max"] for record in whole) == 4
+    )  # one first round and three more
+    assert min(min(record["rollouts"]) for record in whole[4:]) < 2  # known prompts get no first round
     assert load_state(state)["ledger"]["spent"] == spent

@@ -1,11 +1,11 @@
 """Do the rollouts come from the weights just trained?
 
-In verl's own loop: the trainer recomputes the log-probabilities of every sampled token, and verl's metric
-`training/rollout_actor_probs_pearson_corr` compares them with the sampler's. At a learning rate at which
-one update changes the policy visibly, they agree only if each update reached the sampler.
+In verl's own loop, the trainer recomputes the log-probabilities of every sampled token, and verl's metric
+`training/rollout_actor_probs_pearson_corr` compares them with the sampler's. The learning rate is so high
+that one update changes the policy visibly. So they agree only if each update reached the sampler.
 
-In vLLM alone: a model reloaded with other weights must say exactly what a model started with them says.
-This sees what the metric is too coarse for, a single stale layer.
+In vLLM alone, a model that is reloaded with other weights must say exactly what a model says that was started
+with them. This shows a single stale layer, for which the metric is too coarse.
 """
 
 import json
@@ -21,7 +21,7 @@ STEPS = 4
 LEARNING_RATE = 1e-3
 METRIC = "training/rollout_actor_probs_pearson_corr"
 
-# vLLM's worker as it would be if it kept its first weights.
+# A worker of vLLM that keeps its first weights.
 DEAF = """
 from cero.verl.cpu import weight_sync
 
@@ -39,7 +39,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
 
 
 def train(folder, tied, *overrides):
-    """Run `verl.trainer.main_ppo` on CPU and return its metrics, one dict per step."""
+    """Run `verl.trainer.main_ppo` on the CPU and return its metrics, one dict for each step."""
     make_model(folder / "model", tied)
     make_data(folder / "train.parquet")
     (folder / "reward.py").write_text(REWARD)
@@ -60,7 +60,7 @@ def train(folder, tied, *overrides):
 
 
 def test_rollouts_follow_every_update(tmp_path):
-    """With tied embeddings, the harder case; untied ones are reloaded below."""
+    """With tied embeddings, which are the harder case; untied ones are reloaded below."""
     agreement = [step[METRIC] for step in train(tmp_path, tied=True)]
     print(agreement)
     assert len(agreement) == STEPS
@@ -68,7 +68,7 @@ def test_rollouts_follow_every_update(tmp_path):
 
 
 def test_the_metric_shows_updates_that_do_not_arrive(tmp_path):
-    """The test above could fail: with the first weights kept, 1.00, 0.61, 0.45, 0.35 was measured."""
+    """The test above can fail: with the first weights kept, 1.00, 0.61, 0.45 and 0.35 were measured."""
     extension = "+actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=deaf.Extension"
     first, *others = [step[METRIC] for step in train(tmp_path, False, extension)]
     print(first, others)
@@ -77,7 +77,10 @@ def test_the_metric_shows_updates_that_do_not_arrive(tmp_path):
 
 
 def reload_and_compare(folder, family, tied, dtype):
-    """Print what vLLM says after reloads, without and with packing shared weights anew, and when fresh."""
+    """Print what vLLM says before reloads, after them, and after a fresh start with the new weights.
+
+    One reload leaves shared weights packed as they were.
+    """
     import torch
     import transformers
     from vllm import LLM, SamplingParams
@@ -93,7 +96,7 @@ def reload_and_compare(folder, family, tied, dtype):
         )
         model = getattr(transformers, f"{family}ForCausalLM")(config)
         for name, parameter in model.named_parameters():
-            if name.endswith("bias") or "norm" in name:  # else zeros and ones, the same in every model
+            if name.endswith("bias") or "norm" in name:  # zeros and ones otherwise, in every model
                 torch.nn.init.normal_(parameter, 1.0, 0.3)
         model.save_pretrained(f"{folder}/{seed}")
         return model

@@ -1,4 +1,4 @@
-"""The smallest thing that trains through verl's whole stack on CPU: a random Llama and one-digit sums."""
+"""What is the smallest task that trains through verl's whole stack? A random Llama and one-digit sums."""
 
 import os
 import signal
@@ -33,9 +33,8 @@ def make_model(folder, tied):
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(
-            tokens
-        ),  # none beyond the tokenizer's: verl never samples those, which would spoil comparisons
+        # No token beyond the tokenizer's: verl never samples such tokens, which would spoil comparisons.
+        vocab_size=len(tokens),
         **SHAPE,
         tie_word_embeddings=tied,
         bos_token_id=None,
@@ -46,7 +45,7 @@ def make_model(folder, tied):
 
 
 def make_data(path, rows=64):
-    """Write prompts `a+b=`, all different; what is rewarded is up to the test's reward function."""
+    """Write different prompts `a+b=`; what is rewarded is up to the test's reward function."""
     from datasets import Dataset
 
     Dataset.from_list(
@@ -63,7 +62,10 @@ def make_data(path, rows=64):
 
 
 def command(folder, *overrides, recipe="cero_cpu"):
-    """Command line of a run in `folder`, which holds model/, train.parquet and reward.py: 16 prompts x 4 a step."""
+    """Return the command line of a run of 16 prompts x 4 a step; list of str.
+
+    folder : holds model/, train.parquet and reward.py
+    """
     return [
         *(sys.executable, "-m", "verl.trainer.main_ppo", f"+recipe={recipe}"),
         f"actor_rollout_ref.model.path={folder}/model",
@@ -84,7 +86,7 @@ def command(folder, *overrides, recipe="cero_cpu"):
 
 
 def run(arguments, folder, **environment):
-    """Run a command in `folder`, fail with the end of its output unless it exits 0; returns the output."""
+    """Run a command in `folder` and return its output; fail with the end of the output unless it exits 0."""
     process = subprocess.Popen(
         arguments,
         cwd=folder,

@@ -1,8 +1,9 @@
-"""How do the tests get verl's config as its command line composes it, hundreds of times, in little time?
+"""How do hundreds of tests get verl's config, as its command line composes it, in little time?
 
-Composing takes Hydra 0.7 s of a core: half of it reads verl's yaml files, most of the rest merges them. Both
-are the same for every test, so each file is read once, and each choice of recipe and allocator is merged once.
-Single values are then set by Hydra's own function. `test_recipes.py` compares the result with Hydra's.
+Hydra takes 0.7 s of a core to compose it. Half of that reads verl's yaml files, and most of the rest merges
+them. Both are the same for many tests, so each file is read once, and each choice of recipe and allocator is
+merged once. Single values are then set by Hydra's own function. `test_recipes.py` compares the result with
+what Hydra composes.
 """
 
 import pickle

@@ -13,7 +13,7 @@ from composing import Composer  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Have PyTorch compute with one thread: for these small tensors, a second one mostly waits in a busy loop."""
+    """Have PyTorch compute with one thread: with small tensors, a second one mostly waits in a busy loop."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""The worker that lets sessions take turns inside verl's own."""
+"""Do sessions take turns inside verl's own worker?"""
 
 import asyncio
 import inspect
@@ -19,21 +19,24 @@ from cero.verl.success import Success
 
 
 def test_the_class_behind_verls_actor():
-    """Ray's decorator hides it; it must be the plain class, by that name, and what is left of it still an actor."""
+    """Ray's decorator hides the plain class. It must be there, by its name, and a subclass makes an actor."""
     assert inspect.isclass(Worker) and Worker.__name__ == "AgentLoopWorkerTQ"
     assert Worker.__module__ == agent_loop_tq.__name__
     assert issubclass(SequentialWorker, Worker)
     remote = ray.remote(SequentialWorker)
     assert remote.__ray_actor_class__ is SequentialWorker
     for name in ("_run_prompt", "_run_agent_loop", "_agent_loop_postprocess"):
-        theirs, ours = (
+        base, override = (
             list(inspect.signature(getattr(cls, name)).parameters) for cls in (Worker, SequentialWorker)
         )
-        assert theirs == ours or name == "_run_agent_loop"
+        assert base == override or name == "_run_agent_loop"
 
 
 def test_no_inherited_method_of_the_workers_refers_to_its_class():
-    """Ray sends such a method with a copy of the class, from which ours does not descend: super() fails there."""
+    """Ray sends such a method with a copy of the class, from which SequentialWorker does not descend.
+
+    Its super() would fail there.
+    """
     methods = {name: value for name, value in vars(Worker).items() if inspect.isfunction(value)}
     with_super = {name for name, method in methods.items() if "__class__" in method.__code__.co_freevars}
     assert with_super == {"__init__"} and "__init__" in vars(SequentialWorker)
@@ -52,7 +55,7 @@ class UntilSuccess(Step):
 
 
 class Remote:
-    """A method of an actor, called without Ray."""
+    """Call an actor's method without Ray."""
 
     def __init__(self, method):
         self.remote = method
@@ -60,7 +63,10 @@ class Remote:
 
 @pytest.fixture
 def worker(monkeypatch):
-    """A worker without verl's set-up, whose sessions end as `outcome(uid, session)` says; and what it published."""
+    """A worker without verl's set-up; `published` and `ran` list what it did.
+
+    Its sessions end as the function `outcome(uid, session)` says, which a test sets.
+    """
     published, ran = [], []
 
     async def put(key, partition_id, tag):
@@ -110,15 +116,14 @@ def test_rounds_through_verls_own_worker(worker):
     step = play(worker, ["u0", "u3", "u9"])
     assert step.launched.tolist() == [2, 4, 5] and step.successes.tolist() == [2, 1, 0]
     assert sorted(worker.ran) == [(uid, s) for uid, n in (("u0", 2), ("u3", 4), ("u9", 5)) for s in range(n)]
-    # verl says once of each prompt that it is running and once that it ended, which is after its last
-    # session.
+    # verl publishes twice of each prompt: that it is running and, after its last session, that it ended.
     assert sorted(worker.published)[::2] == [(uid, "train", "finished") for uid in ("u0", "u3", "u9")]
     assert not worker._sampling
 
 
 @pytest.mark.parametrize("failure", [None, ValueError("no reward"), 7.0])
 def test_failures_end_a_prompt_with_verls_status(worker, failure):
-    """7.0 lies outside the reward's range: the trainer will say so; here nobody may wait for it."""
+    """A reward of 7.0 lies outside the range. The trainer will say so; here it must leave nobody waiting."""
     worker.outcome = lambda uid, session: failure if (uid, session) == ("u0", 1) else -1.0
     step = play(worker, ["u0", "u1"])
     assert step.launched.tolist() == [2, 5] and step.trials.tolist() == [1, 5]

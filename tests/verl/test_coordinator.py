@@ -1,4 +1,4 @@
-"""Sampling in rounds: prompts that report from anywhere, in any order, and fail in any way, never wait for ever."""
+"""Does sampling in rounds always end, in whatever order prompts report, and however they fail?"""
 
 import asyncio
 
@@ -11,12 +11,12 @@ from cero.verl.coordinator import Coordinator, PromptSampling
 
 
 def run(coroutine, seconds=5):
-    """Run to the end, but not for ever: a wedge is a failure, not a test that hangs."""
+    """Run to the end, or fail after `seconds`, so that a deadlock does not hang the tests."""
     return asyncio.run(asyncio.wait_for(coroutine, seconds))
 
 
 class UntilSuccess(Step):
-    """`first` (shape (n,)) rollouts, then one at a time until a success."""
+    """Give `first` (shape (n,)) rollouts, then one at a time until a success."""
 
     def __init__(self, first, cap=100, n_max=8):
         super().__init__(np.arange(len(first)), cap, n_max)
@@ -30,7 +30,7 @@ class UntilSuccess(Step):
 
 
 class Barrier(Rounds):
-    """Each round gives one rollout to every prompt that waits."""
+    """Give one rollout in each round to every prompt that waits."""
 
     def __init__(self, first, rounds=2, quorum=1.0, cap=100):
         super().__init__(np.arange(len(first)), cap, 8, rounds, quorum)
@@ -54,11 +54,11 @@ def names(step):
 
 
 async def sample(step, outcome, delay=lambda prompt, number: 0.0, spoil=None):
-    """Play `step` as workers do: every prompt at once, sessions of verl's kind. Returns (finished step, launches).
+    """Play `step` as workers do, with every prompt at once. Returns (finished step, launches).
 
-    outcome : (prompt, number) -> success, or None: comes back without a reward, or an exception: raises
-    delay : (prompt, number) -> seconds; spoil : None, or coroutine function (coordinator), run beside the
-    prompts
+    outcome : (prompt, number) -> a success; None where the session has no reward; an exception that it raises
+    delay : (prompt, number) -> seconds; spoil : None, or coroutine function of the coordinator, which runs
+    beside the prompts
     """
     coordinator, launches = Coordinator(), []
     await coordinator.open_step(names(step), step)
@@ -99,7 +99,7 @@ def test_prompts_go_on_until_they_are_over_and_sessions_count_up():
 
 
 def test_prompts_do_not_wait_for_each_other():
-    """Prompt 1 has played three rounds by the time prompt 0's first rollout is back."""
+    """Prompt 1 has played three rounds when prompt 0's first rollout comes back."""
     _, launches = run(
         sample(UntilSuccess([1, 1]), lambda i, n: float(n == 3), lambda i, n: 0.2 if i == 0 else 0.001)
     )
@@ -199,7 +199,7 @@ def test_one_step_after_the_other():
 
 
 def test_the_step_given_stays_as_it_was():
-    """Ray lends arrays that can't be written to."""
+    """Arrays that come from Ray can't be written to."""
     step = UntilSuccess([1, 1])
     for array in vars(step).values():
         if isinstance(array, np.ndarray):
@@ -210,7 +210,7 @@ def test_the_step_given_stays_as_it_was():
 @pytest.mark.parametrize("name", ["aero", "cero_seq"])
 @pytest.mark.parametrize("quorum", [1.0, 0.5])
 def test_allocators_in_any_order_of_reports(name, quorum):
-    """Ended, within the cap, everything launched is accounted for, whoever is late or fails."""
+    """The step ends within the cap, and every launch is accounted for, whoever is late or fails."""
     options = {"quorum": quorum} if name == "cero_seq" else {}
     allocator = make_allocator(name, rollouts_per_prompt=8, epochs=4, total_budget=4 * 128, **options)
     rng, spent = np.random.default_rng(0), 0

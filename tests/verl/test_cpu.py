@@ -44,9 +44,9 @@ def test_the_platform_serves_only_who_asks(monkeypatch, value, available):
 
 def test_the_platform_implements_all_of_verls_interface():
     platform = CpuPlatform()  # raises if an abstract method is missing
-    for name, theirs in inspect.getmembers(PlatformBase, inspect.isfunction):
-        ours = inspect.signature(getattr(CpuPlatform, name))
-        assert list(ours.parameters) == list(inspect.signature(theirs).parameters), name
+    for name, function in inspect.getmembers(PlatformBase, inspect.isfunction):
+        override = inspect.signature(getattr(CpuPlatform, name))
+        assert list(override.parameters) == list(inspect.signature(function).parameters), name
     assert torch.zeros(1).to(platform.current_device()).device == torch.device("cpu")
     with platform.nvtx_range("nothing"):
         platform.synchronize()

@@ -69,7 +69,7 @@ def test_an_error_reaches_everyone_who_travelled(together):
 
 
 def test_verl_has_no_setting_for_what_is_patched():
-    """If this fails, verl has a hook now, or another version: see what cero/verl/cpu/agent_loop.py can do without."""
+    """If this fails, verl has changed: see what cero/verl/cpu/agent_loop.py need no longer replace."""
     from verl.experimental.agent_loop import agent_loop
     from verl.trainer.ppo.v1 import agent_loop_tq
 

@@ -46,7 +46,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def rows(model):
-    """Rows with responses of many lengths, verl's GRPO advantages, and old log-probs at which PPO clips some."""
+    """Rows with responses of many lengths, verl's GRPO advantages, and old log-probs where PPO clips some."""
     rng = np.random.default_rng(0)
     lengths = torch.as_tensor(rng.integers(1, RESPONSE + 1, GROUPS.size))
     mask = (torch.arange(RESPONSE) < lengths[:, None]).double()
@@ -85,7 +85,7 @@ def log_probs(model, sequences):
 
 
 def equal(one, other):
-    """Whether vectors agree to a millionth of the largest entry: Llama's norms compute in single precision."""
+    """Return whether vectors agree to a millionth of the largest entry; Llama's norms are in float32."""
     return torch.allclose(one, other, rtol=0, atol=1e-6 * float(other.abs().max()))
 
 
@@ -94,7 +94,7 @@ def nested(tensors):
 
 
 def gradient(model, rows, config, rows_with_padding, scale=1.0):
-    """Return the gradient of verl's loss as one vector, summed over two micro-batches as verl's engine does."""
+    """Return the gradient of verl's loss as one vector, summed over two micro-batches as in verl's engine."""
     model.zero_grad()
     tokens = sum(len(row["advantages"]) for row in rows)
     for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
@@ -124,8 +124,8 @@ def gradient(model, rows, config, rows_with_padding, scale=1.0):
 def with_and_without(model, rows):
     """`with_and_without(aggregation, **loss)`: three gradients and the scale; each case is computed once.
 
-    The gradients are those of all rows, of the rows left, and of these with the scale. loss : options of verl's
-    policy_loss
+    The gradients are those of all rows, of the rows left, and of these with the scale.
+    loss : options of verl's policy_loss
     """
     return cache(partial(compare, model, rows))
 

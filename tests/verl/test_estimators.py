@@ -1,4 +1,4 @@
-"""The estimator on verl's tensors, beside verl's own GRPO."""
+"""Does the estimator agree with the core, and with verl's own estimators, on verl's tensors?"""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ TOKENS = 6
 
 
 def step(groups, rewards, pads=0, outputs=1):
-    """(data, keys) as the trainer has them: reward on the last token, pads at the end."""
+    """Return (data, keys) as the trainer has them: rewards on the last tokens, padding at the end."""
     uids, keys, sessions = [], [], {}
     for group in groups:
         sessions[group] = sessions.get(group, -1) + 1
@@ -41,7 +41,7 @@ def columns(pairs):
 
 
 def advantages(data, keys, estimator="cero", mean=0.5, **options):
-    """One number a row, and a check that it stands on the response's tokens and nowhere else."""
+    """Return one number for each row, once it is checked to be on the response's tokens and nowhere else."""
     scores = data.batch["token_level_rewards"].sum(-1).numpy()
     by_session = {key.rsplit("_", 1)[0]: score for key, score in zip(keys, scores, strict=True)}
     by_group = {}
@@ -78,17 +78,17 @@ EQUAL = [0] * 4 + [1] * 4 + [2] * 4
 def test_equal_groups_agree_with_grpo_in_sign_and_order():
     """Leave-one-out with little history is verl's GRPO up to a positive factor for each group."""
     grpo = advantages(*step(EQUAL, REWARDS), estimator="grpo")
-    ours = advantages(*step(EQUAL, REWARDS), history=1e-6, scale=False)
+    cero = advantages(*step(EQUAL, REWARDS), history=1e-6, scale=False)
     for group in range(3):
         rows = slice(4 * group, 4 * group + 4)
-        ratio = ours[rows] / grpo[rows]
+        ratio = cero[rows] / grpo[rows]
         np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
         assert ratio[0] > 0
 
 
 def test_same_numbers_as_the_core():
-    ours = advantages(*step(EQUAL, REWARDS), mean=0.3)
-    np.testing.assert_allclose(ours, posterior_advantage(REWARDS, EQUAL, [0.3] * 3), rtol=1e-6)
+    found = advantages(*step(EQUAL, REWARDS), mean=0.3)
+    np.testing.assert_allclose(found, posterior_advantage(REWARDS, EQUAL, [0.3] * 3), rtol=1e-6)
 
 
 def test_unequal_groups_in_any_order():
@@ -126,7 +126,7 @@ def test_without_the_scheduler_it_says_so():
 def test_kinds_that_verl_has_too_are_verls(kind):
     """verl's own estimators on equal groups (its Dr.GRPO is GRPO without the standard deviation)."""
     data, keys = step(EQUAL, REWARDS)
-    ours = advantages(data, keys, advantage=kind)
+    found = advantages(data, keys, advantage=kind)
     groups, rewards = np.array(EQUAL), np.array(REWARDS, float)
     mean = np.bincount(groups, rewards)[groups] / 4
     verls = {
@@ -134,7 +134,7 @@ def test_kinds_that_verl_has_too_are_verls(kind):
         "rloo": lambda: advantages(step(EQUAL, REWARDS)[0], keys, "rloo"),
         "dr_grpo": lambda: rewards - mean,
     }[kind]()
-    np.testing.assert_allclose(ours, verls, atol=1e-5)
+    np.testing.assert_allclose(found, verls, atol=1e-5)
 
 
 def test_what_was_sampled_and_not_kept_counts_in_the_baselines():

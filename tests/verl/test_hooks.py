@@ -1,4 +1,4 @@
-"""verl has the hooks that are used, the list of them is complete, and one that is missing is named."""
+"""Does verl have the hooks that are used, is their list complete, and is a missing one named?"""
 
 import inspect
 
@@ -19,16 +19,16 @@ def test_the_installed_verl_has_them():
 
 
 @pytest.mark.parametrize(
-    "ours, theirs, listed",
+    "override, base, listed",
     [
         (ScheduledTrainer, PPOTrainer, HOOKS[BASE]["PPOTrainer"]),
         (SequentialManager, SequentialManager.__base__, LOOP["AgentLoopManagerTQ"]),
         (SequentialWorker, SequentialWorker.__base__, LOOP["AgentLoopWorkerTQ.__ray_actor_class__"]),
     ],
 )
-def test_every_method_that_is_overridden_is_listed(ours, theirs, listed):
-    functions = {name for name, value in vars(ours).items() if inspect.isfunction(value)}
-    overridden = {name for name in functions if name in dir(theirs) and name not in dir(object)}
+def test_every_method_that_is_overridden_is_listed(override, base, listed):
+    functions = {name for name, value in vars(override).items() if inspect.isfunction(value)}
+    overridden = {name for name in functions if name in dir(base) and name not in dir(object)}
     assert overridden == set(listed) - {"__init__"}
 
 

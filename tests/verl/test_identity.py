@@ -1,4 +1,4 @@
-"""A prompt's id is its content."""
+"""Is a prompt's id that of its content, and of nothing else?"""
 
 import numpy as np
 import pytest

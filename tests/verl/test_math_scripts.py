@@ -1,4 +1,4 @@
-"""scripts/qwen2.5-math-*.sh: the command line that each really runs, composed and validated as verl does."""
+"""Do the command lines that scripts/qwen2.5-math-*.sh run compose, validate, and spend what they say?"""
 
 import importlib.util
 import os
@@ -39,7 +39,7 @@ def module(path):
 
 
 def run(script, *args, path="", **environment):
-    """The script's completed process. `path` stands first in PATH."""
+    """Run the script and return the completed process; `path` is put first into PATH."""
     names = ("MODEL", "DATA", "OUT", "NODES", "PYTHONPATH")
     env = {key: value for key, value in os.environ.items() if key not in names} | environment
     env["PATH"] = f"{path}:{env['PATH']}"
@@ -47,7 +47,7 @@ def run(script, *args, path="", **environment):
 
 
 def overrides_of(script, *args, **environment):
-    """The arguments with which the script would start verl, as --dry-run prints them; list of str."""
+    """Return the arguments with which the script would start verl, as --dry-run prints them; list of str."""
     done = run(script, *args, "--dry-run", **environment)
     assert done.returncode == 0, done.stderr
     path, *words = shlex.split(done.stdout)
@@ -57,7 +57,7 @@ def overrides_of(script, *args, **environment):
 
 
 def checked(config):
-    """What verl and the plugin check before anything is loaded. Returns the allocator."""
+    """Check what verl and the plugin check before anything is loaded; return the allocator."""
     validate_config(config, need_reference_policy(config), need_critic(config))
     omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     Preflight().on_job_start(config)
@@ -65,7 +65,7 @@ def checked(config):
 
 
 def required_multiple(config):
-    """The number of rows to a multiple of which verl pads a batch."""
+    """Return the number to a multiple of which verl pads a batch's rows."""
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
     trainer = SimpleNamespace(config=config, use_critic=need_critic(config), global_steps=1)
     return PPOTrainer._get_required_batch_multiple(trainer, gpus)
@@ -81,7 +81,7 @@ def test_is_bash(script):
 
 @every_script
 def test_dry_run_prints_what_is_run(script, tmp_path):
-    """A `python` that only writes down its arguments stands first in PATH."""
+    """The first `python` in PATH only prints its arguments."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nprintf "%s\\0" "$PYTHONPATH" "$@"\n')
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
@@ -129,7 +129,7 @@ def test_composes_and_validates(script, composed, gpus, method):
 
 
 def test_equal_budgets(composed):
-    """The same rollouts for every method, model and machine: those of GRPO's steps, within reach of the others'."""
+    """Every method, model and machine has the budget of GRPO's steps, and enough steps to spend it."""
     budgets = set()
     for script, gpus, method in product(SCRIPTS, [8, 4], METHODS):
         config = composed(*overrides_of(script, method, "--gpus", str(gpus)))
@@ -139,15 +139,14 @@ def test_equal_budgets(composed):
             config.trainer.total_training_steps,
         )
         budgets.add(config.trainer.total_rollouts)
-        least = rollouts  # that a step spends on each prompt
+        least = rollouts  # least mean rollouts that a step spends on a prompt
         if method == "aero":
             allocator = checked(config)
             least, most = allocator._bounds()
             assert most == rollouts
         assert steps * prompts * least == config.trainer.total_rollouts
-        assert (
-            config.trainer.total_epochs * (8_000 // prompts) >= steps
-        )  # steps end it, also on MATH's harder levels
+        # The steps end the run, not the epochs, on MATH's harder levels as well.
+        assert config.trainer.total_epochs * (8_000 // prompts) >= steps
         assert config.trainer.save_freq == config.trainer.test_freq
     assert budgets == {409_600}
 
@@ -164,8 +163,8 @@ def test_methods_differ_in_nothing_else():
 
 
 def test_sizes_differ_only_in_size():
-    ours, other = ({*overrides_of(script, "cero", "--gpus", "4")} for script in SCRIPTS)
-    assert {override.split("=")[0] for override in ours ^ other} == {
+    one, other = ({*overrides_of(script, "cero", "--gpus", "4")} for script in SCRIPTS)
+    assert {override.split("=")[0] for override in one ^ other} == {
         "actor_rollout_ref.model.path",
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
         "actor_rollout_ref.actor.fsdp_config.optimizer_offload",
@@ -213,7 +212,7 @@ def test_reward_loads_and_fits_the_range(script, composed):
 
 @every_script
 def test_commands_of_the_header(script, composed):
-    """The header's commands are ones that work: prepare.py takes and writes what is said, overrides compose."""
+    """The header's commands work: prepare.py takes the options, writes the files, and overrides compose."""
     header = script.read_text().split("set -euo pipefail")[0]
     commands = re.findall(r"^# {3}(\S.*?)(?: {2,}#.*)?$", header, flags=re.MULTILINE)
     runs = [shlex.split(command) for command in commands if script.name in command]
@@ -242,7 +241,10 @@ def test_commands_of_the_header(script, composed):
 
 
 class Trainer:
-    """verl's trainer as far as its own `fit` is run here: steps that cost what is said, a validation, a checkpoint."""
+    """Stand in for verl's trainer, as far as its own `fit` needs one.
+
+    Its steps cost as many rollouts as `costs(step)` says; it notes validations and checkpoints.
+    """
 
     def __init__(self, config, callback, costs):
         self.config, self.checkpoint_callback, self.costs = config, callback, costs
@@ -274,7 +276,7 @@ class Trainer:
 
 @pytest.fixture
 def fit(composed, monkeypatch):
-    """`fit(method, costs, start=None)`: the script's run by verl's own loop; returns the trainer after its end."""
+    """`fit(method, costs, *words, step=0, spent=0)`: the trainer after the script's run by verl's loop."""
     from verl.trainer.ppo.v1 import trainer_base
 
     monkeypatch.syspath_prepend(ROOT / "examples" / "math")
@@ -305,7 +307,7 @@ def test_grpo_ends_with_its_steps(fit):
 
 
 def test_aero_ends_at_the_budget(fit):
-    """Whether its steps cost the same, less and less, or more, it ends near the budget and never far above."""
+    """Steps may cost the same, less and less, or more and more: the run ends near the budget all the same."""
     trainer = fit("aero", lambda step: 640)
     assert (last_step(trainer), trainer.allocator.ledger.spent) == (640, 409_600)
     for costs in (lambda step: int(900 - 0.5 * step), lambda step: int(600 + 0.4 * step)):
@@ -325,7 +327,7 @@ def test_least_costs_use_all_steps(fit):
 def test_a_resumed_run_ends_there_too(fit):
     trainer = fit("aero", lambda step: 640, step=350, spent=350 * 640)
     assert (last_step(trainer), trainer.allocator.ledger.spent) == (640, 409_600)
-    # Resumed at the last checkpoint before the end, which was set there and is forgotten: at the next one.
+    # Resumed at the last checkpoint, where the end was set: that is forgotten, and it ends at the next one.
     trainer = fit("aero", lambda step: 640, step=600, spent=600 * 640)
     assert (last_step(trainer), trainer.allocator.ledger.spent) == (650, 650 * 640)
 
@@ -346,7 +348,7 @@ def test_budget_out_of_reach_is_refused(fit):
 
 
 def test_validation_samples_each_set_as_its_file_says(monkeypatch, tmp_path):
-    """Files of prepare.py through verl's dataset and what its validation does with their column; mean@32 and mean@4."""
+    """prepare.py's files go through verl's data set and validation, which reports mean@32 and mean@4."""
     from omegaconf import OmegaConf
     from torch.utils.data import DataLoader
     from verl.trainer.ppo.metric_utils import process_validation_metrics

@@ -1,4 +1,7 @@
-"""What does a fresh process get that imports verl? Each test starts one, since importing verl takes ten seconds."""
+"""What does a fresh process get that imports verl?
+
+Importing verl takes ten seconds, so each test starts one process, and asks it all that can be asked there.
+"""
 
 import json
 import os

@@ -18,9 +18,9 @@ from cero.verl.recipes import recipe_files
 RECIPES = [name.removesuffix(".yaml") for group, name, *_ in recipe_files() if group == "recipe"]
 ALLOCATORS = [name.removesuffix(".yaml") for group, name, *_ in recipe_files() if group == "allocator"]
 RUN = ["actor_rollout_ref.rollout.n=8", "actor_rollout_ref.actor.use_dynamic_bsz=True"]
-# Recipes name no allocator's option, and allocators no recipe's, so every allocator is composed with one recipe
-# and every recipe with its own allocator. They meet where a recipe chooses an allocator: there the command line
-# must win, with the estimator, the selection and the baseline that its allocator's yaml names.
+# No recipe sets an option of an allocator, so every allocator is composed with one recipe, and every recipe
+# with its own allocator. They interact where a recipe overrides the allocator of another recipe. There the
+# command line must win, and bring the estimator, selection and baseline that its allocator's yaml names.
 PAIRS = (
     [("cero", allocator) for allocator in ALLOCATORS]
     + [("cero_cpu", "cero"), ("aero", "aero"), ("aero_cpu", "aero")]
@@ -141,7 +141,7 @@ def test_chained_recipes(composed):
     ],
 )
 def test_these_tests_compose_as_hydra_does(composed, overrides):
-    """The quick way of composing.py gives the config that Hydra's own gives, flags and interpolations included."""
+    """composing.py makes the config that Hydra makes, flags and interpolations included."""
     quick = composed(*overrides)
     with composed.reading_files():
         slow = compose("ppo_trainer", overrides=list(overrides))

@@ -1,4 +1,4 @@
-"""Which rows of a step are trained on, and how they are divided among ranks and optimizer steps."""
+"""Which rows of a step are trained on, and how are they divided among ranks and optimizer steps?"""
 
 from types import SimpleNamespace
 
@@ -100,7 +100,7 @@ def test_no_optimizer_step_is_all_padding(dp_size, steps, width, data):
 
 
 def test_verl_makes_optimizer_steps_of_the_size_it_is_told():
-    """By the method whose two config values are set for a moment: it says so, should verl change it."""
+    """The method reads the two config values that are changed for a moment; this fails if verl changes it."""
     seen = {}
 
     class Workers:

@@ -1,4 +1,4 @@
-"""Settings that can't work are refused before Ray starts, naming key, value and fix."""
+"""Are settings that can't work refused before Ray starts, with key, value and remedy?"""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from cero.verl.success import Success
 RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8"]
 
 DROP, ACTOR = "cero.drop_zero_advantage=true", "actor_rollout_ref.actor"
-TWO = "allocator.n_min=2"  # what estimators of verl need
+TWO = "allocator.n_min=2"  # verl's own estimators need groups of two
 DAPO = ["allocator=uniform", "algorithm.filter_groups.enable=True"]
 
 REFUSED = {

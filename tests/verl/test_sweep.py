@@ -1,4 +1,4 @@
-"""Are a sweep's jobs kept apart? Hydra's multirun over verl's main_ppo, with a training that takes no time."""
+"""Are a sweep's jobs kept apart, in Hydra's multirun over verl's main_ppo, where training is left out?"""
 
 import json
 import os
@@ -16,8 +16,8 @@ from cero.analysis.runlog import RunLog
 from cero.verl import sweep
 from cero.verl.sweep_jobs import Jobs
 
-# A stand-in for verl's run_ppo starts a real Ray, so that one can see that nothing of it is left, and writes a
-# log as the trainer does. Two sweeps are started, one after the other: the first is refused.
+# A stand-in for verl's run_ppo starts a real Ray, so that one can see that nothing of it is left, and writes
+# a log as the trainer does. Two sweeps are started, one after the other: the first is refused.
 STANDIN = """
 import os, sys
 import ray
@@ -92,7 +92,7 @@ def of_jobs(folder):
 
 
 def test_a_grid_is_checked_before_its_first_job_and_jobs_are_trained_one_after_the_other(tmp_path):
-    """In one process, since it takes ten seconds to start; the sweep that is refused leaves nothing behind."""
+    """Both in one process, since one takes ten seconds to start; the sweep that is refused leaves nothing."""
     refused = "allocator=cero,gdro allocator.n_min=1,2 trainer.default_local_dir=same"
     result = multiruns(tmp_path, refused, "allocator=gdro,cero hydra.sweep.dir=sweep")
     said, stdout = result.stdout.split("REFUSED ")

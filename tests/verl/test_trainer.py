@@ -1,4 +1,4 @@
-"""What the trainer does between sampling and the actor's update, with a TransferQueue that is a dict."""
+"""What does the trainer do between sampling and the actor's update? The TransferQueue is a dict here."""
 
 import math
 from types import SimpleNamespace
@@ -27,17 +27,17 @@ WEIGHTS = ["old_log_probs", "response_mask"]  # fetched for the optimal baseline
 
 
 def log_prob(reward):
-    """Of each token of a rollout: right ones are a surprise."""
+    """Return the log-prob of each token of a rollout; right rollouts are a surprise."""
     return math.log(0.2 if reward else 0.9)
 
 
 def won(prompt, session):
-    """Of a prompt's first three rollouts as many are right as `prompt % 4`; all the later ones."""
+    """Return the reward: of a prompt's first three rollouts, `prompt % 4` are right; all later ones are."""
     return float(session < prompt % 4 or session > 2)
 
 
 class Queue:
-    """Rows as verl's agent loop leaves them: `length` tokens, the reward on the last."""
+    """Hold rows as verl's agent loop leaves them, with the reward on the last of `length` tokens."""
 
     def __init__(self):
         self.rows, self.cleared, self.fetched, self.advantages = {}, [], [], {}
@@ -76,7 +76,7 @@ class Queue:
 
 @pytest.fixture
 def step(composed, monkeypatch):
-    """`step(*overrides, lost=())`: one step of the trainer up to the update; (trainer, batch, queue, metrics).
+    """`step(*overrides, lost=())`: (trainer, batch, queue, metrics) after one step up to the update.
 
     The rows in `batch` are as the update finds them; `queue.advantages` has theirs, by key.
     """
@@ -92,7 +92,7 @@ def step(composed, monkeypatch):
         prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
 
         def data(self):
-            """verl's: two passes over as many prompts as a step takes."""
+            """Make data as verl does: two passes over as many prompts as a step takes."""
             self.train_dataset = [dict.fromkeys(prompts)] * PROMPTS
             self.train_dataloader = SimpleNamespace(collate_fn=lambda rows: prompts)
             self.steps_per_epoch, self.total_training_steps = 1, 2
@@ -128,7 +128,7 @@ def step(composed, monkeypatch):
         monkeypatch.setattr(trainer_base, "tq", queue)
 
         def balance(self, batch, metrics):
-            """verl's: fills up to a multiple, padding last."""
+            """Fill up to a multiple as verl does, with padding last."""
             rows = math.ceil(len(batch) / (multiple := self._get_required_batch_multiple(1))) * multiple
             pads = [f"pad_{i}_0" for i in range(rows - len(batch))]
             return KVBatchMeta(
@@ -136,7 +136,7 @@ def step(composed, monkeypatch):
             )
 
         def advantage(self, batch, metrics):
-            """verl's: of the rewards that it fetches, with the estimator of the config."""
+            """Compute advantages as verl does: from the rewards it fetches, with the config's estimator."""
             rows = [queue.rows.get(key, (1, 0.0)) for key in batch.keys]
             mask = torch.tensor([[float(i < length) for i in range(4)] for length, _ in rows])
             scores = torch.zeros_like(mask)
@@ -300,10 +300,8 @@ def test_a_reward_out_of_range_ends_the_run(step, monkeypatch):
         step("allocator=uniform")
 
 
-SELECTING = (
-    "cero.keep.rule=gfpo_length",
-    "cero.keep.count=4",
-)  # of four, in the trainer's other order of events
+# Keeps all four of a group, but in the trainer's other order of events.
+SELECTING = ("cero.keep.rule=gfpo_length", "cero.keep.count=4")
 
 
 @pytest.mark.parametrize(
@@ -325,14 +323,15 @@ def test_rewards_are_fetched_once(step, overrides, fetched):
         and metrics["cero/time/observe"] > 0
         and not trainer.scheduler.stopwatch.take()
     )
-    beside = not trainer.settings.selects or WEIGHTS in fetched  # rows to leave out can't wait
+    # If rows may be left out, verl's thread observes; the scheduler's own then has the baselines at most.
+    beside = not trainer.settings.selects or WEIGHTS in fetched
     assert (metrics.get("cero/time/background", 0) > 0) == beside
 
 
 @pytest.mark.parametrize("allocator", ["cero", "uniform", "reinforce_ada_seq", "cero_seq"])
 @pytest.mark.parametrize("outputs, lost", [(1, ()), (2, {(2, 1), (5, 0), (5, 1)})])
 def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost):
-    """Observed while the old log-probs are computed or, where rows might be left out, before."""
+    """Rewards are observed while the old log-probs are computed or, where rows may be left out, before."""
     overrides = (f"allocator={allocator}", "allocator.n_max=4", "algorithm.adv_estimator=cero")
     late, early = (
         step(*overrides, *more, outputs=outputs, lost=lost) for more in (("cero.keep.rule=all",), SELECTING)
