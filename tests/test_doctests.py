@@ -8,6 +8,10 @@ import pytest
 
 import cero
 from cero import allocators, core, estimators
+from cero.core.budget import project_to_sum
+from cero.core.checks import check_number
+from cero.estimators.advantage import advantages
+from cero.estimators.keep import kept
 
 MODULES = ["cero"] + [
     name
@@ -26,8 +30,7 @@ def test_examples_of(name):
     assert failed == 0
 
 
-def test_the_main_functions_have_examples():
-    examples = doctest.DocTestFinder(recurse=False).find(cero, "cero")
-    examples += doctest.DocTestFinder().find(allocators)
-    with_examples = {test.name for test in examples if test.examples}
-    assert {"cero", "cero.allocators.make_allocator"} <= with_examples
+@pytest.mark.parametrize("main", [cero, cero.make_allocator, check_number, project_to_sum, advantages, kept])
+def test_what_people_meet_first_has_an_example(main):
+    (found,) = doctest.DocTestFinder(recurse=False).find(main, "main")
+    assert found.examples
