@@ -5,9 +5,9 @@
     16 + 5 = 21
     8 + 11 =
 
-A *family* is one kind of question. Its lines are drawn at random, the worked ones too, so prompts do not run out.
-A sixth of a family's question lines is held out, by a hash of the line: these are neither asked nor worked in a
-training prompt, whatever the seed and however many prompts are drawn.
+A *family* is one kind of question. Its lines are drawn at random, the worked ones too, so prompts do not run
+out. A sixth of a family's question lines is held out, by a hash of the line: these are neither asked nor
+worked in a training prompt, whatever the seed and however many prompts are drawn.
 """
 
 from __future__ import annotations
@@ -35,14 +35,12 @@ class Family:
     name : str
     line : function of a NumPy generator that draws (question, what follows it); pure
     lines : int, how many different questions `line` draws
-    weight : float, the family's part of a mixture, up to a factor
     working : bool, whether the answer follows some working, after the line's last "="
     """
 
     name: str
     line: Callable[[np.random.Generator], Line]
     lines: int
-    weight: float = 1.0
     working: bool = False
 
     @property
@@ -123,13 +121,28 @@ def sum_of_three(rng):
 
 
 def difference(rng):
-    a, b = between(rng, 0, 40), between(rng, 1, 30)
+    a, b = between(rng, 0, 20), between(rng, 1, 15)
     return f"{a + b} - {b} =", str(a)
 
 
 def product(rng):
-    a, b = between(rng, 2, 12), between(rng, 2, 15)
+    a, b = between(rng, 3, 12), between(rng, 3, 15)
     return f"{a} * {b} =", str(a * b)
+
+
+def double(rng):
+    a = between(rng, 2, 99)
+    return f"{a} * 2 =", str(2 * a)
+
+
+def times_ten(rng):
+    a, ten = between(rng, 13, 300), one_of(rng, (10, 100))
+    return f"{a} * {ten} =", str(a * ten)
+
+
+def half(rng):
+    a = between(rng, 1, 99)
+    return f"{2 * a} / 2 =", str(a)
 
 
 def remainder(rng):
@@ -137,29 +150,29 @@ def remainder(rng):
     return f"{a} mod {b} =", str(a % b)
 
 
-def double(rng):
-    a = up_to(rng, 2, 20, 99, 300)
-    return f"Twice {a} is", str(2 * a)
-
-
-def half(rng):
-    a = up_to(rng, 1, 20, 60, 200)
-    return f"Half of {2 * a} is", str(a)
+def missing(rng):
+    a, b = between(rng, 1, 15), between(rng, 1, 15)
+    return f"{a} + b = {a + b}, b =", str(b)
 
 
 def sequence(rng):
-    a, d = between(rng, 1, 30), between(rng, 1, 12)
+    a, d = between(rng, 1, 40), between(rng, 1, 8)
     return f"{a}, {a + d}, {a + 2 * d}, {a + 3 * d},", str(a + 4 * d)
 
 
 def countdown(rng):
-    a, d = between(rng, 0, 30), between(rng, 1, 10)
+    a, d = between(rng, 0, 30), between(rng, 1, 6)
     return f"{a + 4 * d}, {a + 3 * d}, {a + 2 * d}, {a + d},", str(a)
 
 
 def larger(rng):
     a, b = some_of(rng, range(2, one_of(rng, (20, 99, 999)) + 1), 2)
     return f"The larger of {a} and {b} is", str(max(a, b))
+
+
+def less(rng):
+    a, b = some_of(rng, range(2, one_of(rng, (20, 99, 999)) + 1), 2)
+    return f"{a} < {b} is", "true" if a < b else "false"
 
 
 def largest(rng):
@@ -175,18 +188,6 @@ def parity(rng):
 def equation(rng):
     a, b, error = between(rng, 1, 19), between(rng, 1, 19), one_of(rng, (0, 0, 0, 1, 2, 10))
     return f"{a} + {b} = {a + b + error} is", "false" if error else "true"
-
-
-def missing(rng):
-    a, b = between(rng, 1, 19), between(rng, 1, 19)
-    return f"{a} + ? = {a + b}, so ? is", str(b)
-
-
-def coins(rng):
-    dimes, nickels, pennies = (between(rng, 2, 9) for _ in range(3))
-    return f"{dimes} dimes, {nickels} nickels, {pennies} pennies: cents", str(
-        10 * dimes + 5 * nickels + pennies
-    )
 
 
 ONES = (
@@ -216,7 +217,7 @@ def number_to_words(rng):
     return f"{n}:", in_words(n)
 
 
-# ------------------------------------------------------------------ counting, letters, order
+# ------------------------------------------------------------------ counting, letters
 def count_letter(rng):
     word = one_of(rng, WORDS)
     letter = one_of(rng, word) if rng.random() < 0.8 else one_of(rng, "aeiost")
@@ -234,9 +235,9 @@ def length(rng):
     return f"Letters in {word}:", str(len(word))
 
 
-def last_letter(rng):
+def first_letter(rng):
     word = one_of(rng, WORDS)
-    return f"The last letter of {word} is", word[-1]
+    return f"{word} begins with", word[0]
 
 
 def second_letter(rng):
@@ -244,33 +245,64 @@ def second_letter(rng):
     return f"The second letter of {word} is", word[1]
 
 
-def further_letter(rng):
-    i, k = between(rng, 0, 25), between(rng, 1, 5)
-    if rng.random() < 0.5:
-        i, k = min(i, 25 - k), k
-        return f"{k} letter{'s' * (k > 1)} after {ALPHABET[i]} is", ALPHABET[i + k]
-    i = max(i, k)
-    return f"{k} letter{'s' * (k > 1)} before {ALPHABET[i]} is", ALPHABET[i - k]
+def last_letter(rng):
+    word = one_of(rng, WORDS)
+    return f"{' '.join(word)}: last", word[-1]
+
+
+def next_letter(rng):
+    count, step = between(rng, 3, 5), one_of(rng, (1, 1, 2))
+    first = between(rng, 0, 25 - count * step)
+    row = ALPHABET[first : first + count * step + 1 : step]
+    return f"{' '.join(row[:-1])} ->", row[-1]
 
 
 def reverse(rng):
-    letters = some_of(rng, ALPHABET, between(rng, 3, 4))
-    return f"{' '.join(letters)} ->", " ".join(letters[::-1])
+    letters = some_of(rng, ALPHABET, between(rng, 2, 3))
+    return f"reverse {' '.join(letters)} ->", " ".join(letters[::-1])
+
+
+def upper_case(rng):
+    word = one_of(rng, WORDS)
+    return f"{word} ->", word.upper()
+
+
+def sort_two(rng):
+    a, b = some_of(rng, range(1, 100), 2)
+    return f"sort {a}, {b} ->", f"{min(a, b)}, {max(a, b)}"
 
 
 def sort_digits(rng):
-    digits = some_of(rng, range(1, 10), between(rng, 3, 4))
+    digits = some_of(rng, range(1, 10), 3)
     return f"sort {' '.join(map(str, digits))} ->", " ".join(map(str, sorted(digits)))
 
 
+# ------------------------------------------------------------------ lists of words
 def first_word(rng):
     words = some_of(rng, WORDS, 3)
     return f"First in the dictionary: {', '.join(words)}:", min(words)
 
 
 def place(rng):
-    words, k = some_of(rng, WORDS, 4), between(rng, 1, 4)
+    words, k = some_of(rng, WORDS, 3), between(rng, 1, 3)
     return f"Word {k} of {' '.join(words)} is", words[k - 1]
+
+
+def last_word(rng):
+    words = some_of(rng, WORDS, between(rng, 3, 5))
+    return f"Last of {', '.join(words)}:", words[-1]
+
+
+def among(rng):
+    *words, other = some_of(rng, WORDS, 4)
+    asked = one_of(rng, words) if rng.random() < 0.5 else other
+    return f"Is {asked} among {', '.join(words)}?", "yes" if asked in words else "no"
+
+
+def alike(rng):
+    a, b = some_of(rng, WORDS, 2)
+    b = a if rng.random() < 0.5 else b
+    return f"{a} and {b}:", "same" if a == b else "different"
 
 
 # ------------------------------------------------------------------ days, months, hours
@@ -289,9 +321,9 @@ def months(rng):
 
 
 def clock(rng):
-    hour, minute, more = between(rng, 1, 12), 5 * between(rng, 0, 11), 5 * between(rng, 1, 11)
-    after = (hour % 12 * 60 + minute + more) % 720
-    return f"{hour}:{minute:02d} plus {more} minutes is", f"{after // 60 or 12}:{after % 60:02d}"
+    hour, minute = between(rng, 1, 12), between(rng, 0, 10)
+    more = between(rng, 1, 11 - minute)  # within the hour
+    return f"{hour}:{5 * minute:02d} plus {5 * more} minutes is", f"{hour}:{5 * (minute + more):02d}"
 
 
 # ------------------------------------------------------------------ words
@@ -323,7 +355,9 @@ def odd_one_out(rng):
 
 
 # ------------------------------------------------------------------ with working
-PACKED = ("bags/apples boxes/pens crates/melons packs/cards shelves/books teams/players rows/seats jars/plums").split()
+PACKED = (
+    "bags/apples boxes/pens crates/melons packs/cards shelves/books teams/players rows/seats jars/plums"
+).split()
 
 
 def two_steps(rng):
@@ -339,34 +373,41 @@ FAMILIES = (
     Family("sum", sum_of_two, 19 * 19),
     Family("sum-two-digits", sum_two_digits, 89 * 59),
     Family("sum-three", sum_of_three, 9**3),
-    Family("difference", difference, 41 * 30),
-    Family("product", product, 11 * 14),
+    Family("difference", difference, 21 * 15),
+    Family("product", product, 10 * 13),
+    Family("double", double, 98),
+    Family("times-ten", times_ten, 288 * 2),
+    Family("half", half, 99),
     Family("remainder", remainder, 36 * 8),
-    Family("double", double, 299),
-    Family("half", half, 200),
-    Family("sequence", sequence, 30 * 12),
-    Family("countdown", countdown, 31 * 10),
+    Family("missing", missing, 15 * 15),
+    Family("sequence", sequence, 40 * 8),
+    Family("countdown", countdown, 31 * 6),
     Family("larger", larger, 998 * 997),
+    Family("less", less, 998 * 997),
     Family("largest", largest, 99 * 98 * 97),
     Family("parity", parity, 998),
     Family("equation", equation, 19 * 19 * 4),
-    Family("missing", missing, 19 * 19),
-    Family("coins", coins, 8**3),
     Family("words-to-number", words_to_number, 9989),
     Family("number-to-words", number_to_words, 989),
     Family("count-letter", count_letter, sum(len(set(word + "aeiost")) for word in WORDS)),
     Family("count-items", count_items, 30 * sum(2**n for n in range(3, 8))),
     Family("length", length, W),
-    Family("last-letter", last_letter, W),
+    Family("first-letter", first_letter, W),
     Family("second-letter", second_letter, W),
-    Family("further-letter", further_letter, 2 * sum(26 - k for k in range(1, 6))),
-    Family("reverse", reverse, 26 * 25 * 24 * (1 + 23)),
-    Family("sort-digits", sort_digits, 9 * 8 * 7 * (1 + 6)),
+    Family("last-letter", last_letter, W),
+    Family("next-letter", next_letter, sum(26 - n * step for n in (3, 4, 5) for step in (1, 2))),
+    Family("reverse", reverse, 26 * 25 * (1 + 24)),
+    Family("upper-case", upper_case, W),
+    Family("sort-two", sort_two, 99 * 98),
+    Family("sort-digits", sort_digits, 9 * 8 * 7),
     Family("first-word", first_word, W * (W - 1) * (W - 2)),
-    Family("place", place, 4 * W * (W - 1) * (W - 2) * (W - 3)),
+    Family("place", place, 3 * W * (W - 1) * (W - 2)),
+    Family("last-word", last_word, W * (W - 1) * (W - 2) * (1 + (W - 3) * (1 + (W - 4)))),
+    Family("among", among, W * (W - 1) * (W - 2) * (3 + W - 3)),
+    Family("alike", alike, W * W),
     Family("days", days, 7 * 8 * 2),
     Family("months", months, 12 * 8 * 2),
-    Family("clock", clock, 12 * 12 * 11),
+    Family("clock", clock, 12 * 66),
     Family("opposite", opposite, 2 * len(OPPOSITES)),
     Family("plural", plural, len(PLURALS)),
     Family("past", past, len(PAST)),
@@ -375,7 +416,7 @@ FAMILIES = (
     Family("two-steps", two_steps, 16 * (64 * 9 - 18), working=True),
 )
 # Kept from training in this order: of different kinds, each with a relative among the trained ones.
-KEPT = ("half", "months", "second-letter", "countdown", "past", "largest", "kind", "number-to-words")
+KEPT = ("half", "months", "second-letter", "past", "largest", "number-to-words", "countdown", "kind")
 
 
 def deal(held_out_families: int) -> tuple[list[Family], list[Family]]:

@@ -6,14 +6,14 @@
 
 writes into --out
 
-    model/                   as examples/smollm2/prepare.py converts it; here the chat template emits the content
-                             only, so that the prompt is the plain text, and generation ends with the line
+    model/                   as examples/smollm2/prepare.py converts it, but its chat template emits only the
+                             content: the prompt is the plain text; and generation ends with the line
     train.parquet            questions of the trained families
     test.parquet             held-out questions of the same families
     test_families.parquet    questions of families that are never trained on
 
-Same seed, same rows. No line of test.parquet's questions occurs in train.parquet, asked or worked. The model is a
-*dequantised 4-bit copy*: no result of it is one of the original SmolLM2-135M-Instruct.
+Same seed, same rows. No question line of test.parquet occurs in train.parquet, asked or worked. The model is
+a *dequantised 4-bit copy*: no result of it is one of the original SmolLM2-135M-Instruct.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ sys.path[:0] = [str(HERE)]
 
 from families import FAMILIES, Family, deal  # noqa: E402
 
+HELD_OUT_FAMILIES = 6
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
@@ -44,12 +45,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--fresh", dest="finite", action="store_false", help="train prompts for one pass, the default"
     )
     kinds.add_argument(
-        "--finite", action="store_true", help="a set for many epochs, in which no question line is asked twice"
+        "--finite",
+        action="store_true",
+        help="a set for many epochs, in which no question line is asked twice",
     )
     parser.add_argument("--train", type=int, help="train prompts; without it 12800, or 480 with --finite")
     parser.add_argument("--test", type=int, default=320, help="prompts in each of the two test files")
     parser.add_argument(
-        "--held-out-families", type=int, default=6, help="how many families are kept for the second test file"
+        "--held-out-families",
+        type=int,
+        default=HELD_OUT_FAMILIES,
+        help="how many families are kept for the second test file",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the questions")
     parser.set_defaults(finite=False)
@@ -57,14 +63,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if arguments.train is None:
         arguments.train = 480 if arguments.finite else 12800
     return arguments
-
-
-def apportion(weights: np.ndarray, total: int) -> np.ndarray:
-    """Return integers in proportion to `weights` that sum to `total`: largest remainders."""
-    exact = weights / weights.sum() * total
-    counts = np.floor(exact).astype(np.int64)
-    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
-    return counts
 
 
 def draw_prompts(
@@ -86,10 +84,11 @@ def draw_prompts(
 def make_split(
     split: str, families: list[Family], count: int, seed: list[int], held_out: bool, lines_once: bool
 ) -> list[dict]:
-    """Return `count` rows in verl's layout, each family by its weight, mixed."""
+    """Return `count` rows in verl's layout, mixed: of each family as many, up to one."""
     rng = np.random.default_rng(seed)
+    parts = rng.permutation([(count + i) // len(families) for i in range(len(families))])
     drawn = []
-    for family, part in zip(families, apportion(np.array([f.weight for f in families]), count), strict=True):
+    for family, part in zip(families, parts.tolist(), strict=True):
         drawn += [(family, *pair) for pair in draw_prompts(family, rng, part, held_out, lines_once)]
     # Mixed, so that reading the file in order (no shuffling) still meets many families in every batch.
     order = [drawn[i] for i in rng.permutation(len(drawn))]
@@ -167,7 +166,9 @@ def main(argv: list[str] | None = None) -> None:
     smollm2().write_parquet(rows, arguments.out)
     for name, part in rows.items():
         families = len({row["data_source"] for row in part})
-        print(f"{arguments.out / name}.parquet: {len(part)} prompts of {families} of {len(FAMILIES)} families")
+        print(
+            f"{arguments.out / name}.parquet: {len(part)} prompts of {families} of {len(FAMILIES)} families"
+        )
     make_model(arguments.out / "model")
 
 

@@ -3,12 +3,12 @@
     python examples/fewshot/rates.py --model data/fewshot/model --raw data/fewshot/rates.jsonl --seconds 280
 
 For every family it draws --prompts training prompts. Where an answer is one string, the probability that the
-model writes it and ends the line is exact, by one forward pass; other forms that the reward accepts, such as a
-full stop at the end, are left out. Of --sampled prompts of each family (all of them where working comes first),
---samples continuations are drawn at temperature 1 and judged by the reward.
+model writes it and ends the line is exact, by one forward pass. Other forms that the reward accepts, such as
+a full stop at the end, are left out. Of --sampled prompts of each family (all of them where working comes
+first), --samples continuations are drawn at temperature 1 and judged by the reward.
 
-Families whose prompts are in --raw are not measured again: --seconds lets a run end early, and the same command
-goes on. Once all are there, rates.csv and rates.png are written beside this file.
+Families whose prompts are in --raw are not measured again: --seconds lets a run end early, and the same
+command goes on. Once all are there, rates.csv and rates.png are written beside this file.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-from families import FAMILIES, KEPT, Family  # noqa: E402
-from prepare import apportion, draw_prompts, line_ends  # noqa: E402
+from families import FAMILIES, KEPT, Family, deal  # noqa: E402
+from prepare import HELD_OUT_FAMILIES, draw_prompts, line_ends  # noqa: E402
 from reward import compute_score  # noqa: E402
 
 GROUP = 8  # rollouts: all right or all wrong, and GRPO learns nothing from them
 MIDDLE = (0.2, 0.8)
-MIXTURE = 4000  # prompts that the row of the whole mixture stands for, apportioned by weight
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,8 +40,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="folder made by prepare.py")
     parser.add_argument("--raw", type=Path, required=True, help="file of one line a prompt")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the table and the picture")
-    parser.add_argument("--prompts", type=int, default=40, help="of each family")
-    parser.add_argument("--sampled", type=int, default=8, help="prompts of each family that are sampled, too")
+    parser.add_argument("--prompts", type=int, default=32, help="of each family")
+    parser.add_argument("--sampled", type=int, default=4, help="prompts of each family that are sampled, too")
     parser.add_argument("--samples", type=int, default=16, help="continuations of a sampled prompt")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and samples")
     parser.add_argument("--threads", type=int, default=1)
@@ -110,14 +109,16 @@ class Model:
             logits = out.logits[:, -1].repeat_interleave(samples, 0)
             place = mask.sum(-1, keepdim=True)
             texts: list[list[int]] = [[] for _ in range(len(mask))]
-            open_rows = torch.ones(len(mask), dtype=torch.bool)
+            rows = torch.arange(len(mask))  # those that have not ended
             for _ in range(most):
                 drawn = torch.multinomial(logits.softmax(-1), 1)
-                for i in open_rows.nonzero()[:, 0].tolist():
-                    texts[i].append(int(drawn[i]))
-                open_rows &= ~torch.isin(drawn[:, 0], self.ends)
-                if not open_rows.any():
+                for i, token in zip(rows.tolist(), drawn[:, 0].tolist(), strict=True):
+                    texts[i].append(token)
+                left = (~torch.isin(drawn[:, 0], self.ends)).nonzero()[:, 0]
+                if not len(left):
                     break
+                cache.batch_select_indices(left)
+                rows, drawn, mask, place = rows[left], drawn[left], mask[left], place[left]
                 mask = torch.cat([mask, torch.ones_like(mask[:, :1])], -1)
                 out = self.model(
                     drawn, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
@@ -138,6 +139,7 @@ def measure(model: Model, family: Family, arguments: argparse.Namespace) -> list
     records = []
     for i, ((prompt, answer), rate) in enumerate(zip(pairs, rates, strict=True)):
         record = {"family": family.name, "prompt": prompt, "answer": answer, "p": rate}
+        record["exact"] = not family.working
         record["prompt_tokens"] = len(model.tokens(prompt))
         record["answer_tokens"] = len(model.tokens(" " + answer)) + 1
         if i < sampled:
@@ -155,34 +157,27 @@ def no_signal(p: np.ndarray) -> np.ndarray:
     return p**GROUP + (1 - p) ** GROUP
 
 
-def summary(name: str, lines: int | str, weight: float, records: list[dict]) -> dict:
+def middle(p: np.ndarray) -> np.ndarray:
+    """Return which success rates lie in MIDDLE."""
+    return (p >= MIDDLE[0]) & (p <= MIDDLE[1])
+
+
+def summary(name: str, lines: int | str, records: list[dict]) -> dict:
     """Return one row of the table."""
     p = np.array([record["p"] for record in records])
-    sampled = [record for record in records if "right" in record]
-    tries = sum(record["samples"] for record in sampled)
+    both = [record for record in records if record["exact"] and "right" in record]
     return {
         "family": name,
         "lines": lines,
-        "weight": weight,
         "p": p.mean(),
         "sd": p.std(),
         "no_signal": no_signal(p).mean(),
-        "middle": np.mean((p >= MIDDLE[0]) & (p <= MIDDLE[1])),
+        "middle": middle(p).mean(),
         "prompt_tokens": np.mean([record["prompt_tokens"] for record in records]),
         "answer_tokens": np.mean([record["answer_tokens"] for record in records]),
-        "exact_of_sampled": np.mean([record["p"] for record in sampled]),
-        "sampled": sum(record["right"] for record in sampled) / tries,
+        "checked_exact": np.mean([record["p"] for record in both]) if both else "",
+        "checked_sampled": np.mean([record["right"] / record["samples"] for record in both]) if both else "",
     }
-
-
-def mixture(families: list[Family], records: dict[str, list[dict]]) -> list[dict]:
-    """Return the prompts of the mixture that is trained on: each family's, repeated by its weight."""
-    counts = apportion(np.array([family.weight for family in families]), MIXTURE)
-    return [
-        records[family.name][i % len(records[family.name])]
-        for family, count in zip(families, counts, strict=True)
-        for i in range(count)
-    ]
 
 
 def draw(path: Path, rows: list[dict], records: dict[str, list[dict]], mixed: list[dict]) -> None:
@@ -197,7 +192,7 @@ def draw(path: Path, rows: list[dict], records: dict[str, list[dict]], mixed: li
         left.set(xlabel="success rate p of a prompt", ylabel="% of the prompts trained on", xlim=(0, 1))
         left.set_title(
             f"groups of {GROUP} without signal: {no_signal(p).mean():.0%}\n"
-            f"prompts with p in [{MIDDLE[0]}, {MIDDLE[1]}]: {np.mean((p >= MIDDLE[0]) & (p <= MIDDLE[1])):.0%}",
+            f"prompts with p in [{MIDDLE[0]}, {MIDDLE[1]}]: {middle(p).mean():.0%}",
             fontsize=10,
         )
         for place, row in enumerate(sorted(rows, key=lambda row: row["p"])):
@@ -206,9 +201,7 @@ def draw(path: Path, rows: list[dict], records: dict[str, list[dict]], mixed: li
             right.plot(points, height, ".", color="tab:blue", markersize=3, alpha=0.5)
             right.plot(row["p"], place, "|", color="black", markersize=9, markeredgewidth=2)
         names = [row["family"] for row in sorted(rows, key=lambda row: row["p"])]
-        right.set_yticks(
-            range(len(names)), [name + " *" * (name in KEPT) for name in names], fontsize=7.5
-        )
+        right.set_yticks(range(len(names)), [name + " *" * (name in KEPT) for name in names], fontsize=7.5)
         right.set(xlabel="success rate p; bar: the family's mean; *: may be kept from training", xlim=(0, 1))
         right.set_ylim(-0.7, len(names) - 0.3)
     shrink(path)
@@ -223,10 +216,9 @@ def shrink(path: Path) -> None:
 
 def report(arguments: argparse.Namespace, records: dict[str, list[dict]]) -> None:
     """Write the table and the picture, and print the table for the README."""
-    rows = [summary(f.name, f.lines, f.weight, records[f.name]) for f in FAMILIES]
-    trained = [family for family in FAMILIES if family.name not in KEPT[:6]]
-    mixed = mixture(trained, records)
-    total = summary("all trained", "", 1.0, mixed)
+    rows = [summary(family.name, family.lines, records[family.name]) for family in FAMILIES]
+    mixed = [record for family in deal(HELD_OUT_FAMILIES)[0] for record in records[family.name]]
+    total = summary("all trained", "", mixed)
     with (arguments.out / "rates.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(total))
         writer.writeheader()
@@ -263,7 +255,8 @@ def main(argv: list[str] | None = None) -> None:
             file.writelines(json.dumps(record) + "\n" for record in records[family.name])
         p = np.array([record["p"] for record in records[family.name]])
         print(
-            f"{family.name}: mean p {p.mean():.3f}, sd {p.std():.3f}, {time.monotonic() - start:.0f} s", flush=True
+            f"{family.name}: mean p {p.mean():.3f}, sd {p.std():.3f}, {time.monotonic() - start:.0f} s",
+            flush=True,
         )
     report(arguments, records)
 

@@ -1,10 +1,10 @@
 """Is this response right? 1.0 or 0.0, for any text.
 
-Named in verl's configuration as `reward.custom_reward_function.path`, and called as `compute_score` in several
-threads. What is judged is the response's first line, all of it: a response that goes on after the answer, with
-another one or with words, is wrong. Numbers are compared as numbers ("28,080" is 28080), all else without regard
-to case and spacing. Punctuation at the end is overlooked. In families with working, what follows the line's last
-"=" is judged, or the line itself where there is none; the working is not.
+Named in verl's configuration as `reward.custom_reward_function.path`, called as `compute_score` in several
+threads. What is judged is the response's first line, all of it: a response that goes on after the answer,
+with another one or with words, is wrong. Numbers are compared as numbers ("28,080" is 28080), all else
+without regard to case and spacing. Punctuation at the end is overlooked. In families with working, what
+follows the line's last "=" is judged, or the line itself where there is none; the working is not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def number(text: str) -> Decimal | None:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs
 ) -> dict[str, float | str]:
-    """Return `score` and `acc`, 0.0 or 1.0, and `pred`, the answer found. `data_source` is "fewshot/<family>"."""
+    """Return `score` and `acc`, 0.0 or 1.0, and `pred`, the answer found.
+
+    `data_source` is "fewshot/<family>".
+    """
     answer = extract(str(solution_str), data_source.rsplit("/", 1)[-1] in WITH_WORKING)
     truth = " ".join(str(ground_truth).split()).casefold()
     wanted = number(truth)
