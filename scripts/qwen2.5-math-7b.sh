@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Qwen2.5-Math-7B on DAPO-Math-17k with one node of 8 or 4 GPUs: GRPO, CERO or AERO with the same budget of rollouts.
+# Trains Qwen2.5-Math-7B on DAPO-Math-17k with one node of 8 or 4 GPUs: GRPO, CERO or AERO with the same
+# budget of rollouts.
 #
 #   python examples/math/prepare.py --out data/math                 # once; needs the Hugging Face hub
 #   bash scripts/qwen2.5-math-7b.sh grpo                            # 8 rollouts for every prompt
@@ -9,17 +10,18 @@
 #   bash scripts/qwen2.5-math-7b.sh cero --cfg job                  # prints the whole config, trains nothing
 #   cero report runs/math/qwen2.5-math-7b-cero                      # afterwards
 #
-# Whatever else follows the method is a further override of verl's config and wins over those here and in
+# Whatever else follows the method is a further override of verl's config. It wins over those here and in
 # scripts/lib/qwen2.5-math.sh, where most of them are:
 #
 #   bash scripts/qwen2.5-math-7b.sh cero allocator.n_max=16
 #
-# Environment: MODEL (hub name or folder), DATA (folder of prepare.py), OUT (checkpoints and logs), NODES (more than 1
-# needs a Ray cluster). TensorBoard files go to tensorboard_log/ of the working directory, verl's default.
+# Environment: MODEL (hub name or folder), DATA (folder of prepare.py), OUT (checkpoints and logs), NODES
+# (more than 1 needs a Ray cluster). TensorBoard files go to tensorboard_log/ of the working directory, verl's
+# default.
 #
-# NOT RUN: written without a GPU. tests/verl/test_math_scripts.py composes it through verl's own config and verl's
-# validate_config accepts it; speed, memory and results are unknown. The memory settings are meant for 80 GB.
-# Reasons, expected GPU hours and memory: docs/qwen2.5-math.md.
+# NOT RUN: written without a GPU. tests/verl/test_math_scripts.py composes it through verl's own config, and
+# verl's validate_config accepts it. Speed, memory and results are unknown. The memory settings are meant for
+# 80 GB. Reasons, expected GPU hours and memory are in the documentation's page on Qwen2.5-Math.
 set -euo pipefail
 
 # shellcheck source=scripts/lib/qwen2.5-math.sh
@@ -30,10 +32,11 @@ size=(
   "actor_rollout_ref.model.path=${MODEL:-Qwen/Qwen2.5-Math-7B}"
   # Up to two full-length responses, or many short ones, in a micro-batch.
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192
-  # A vLLM on every two GPUs, which halves the weights on each and leaves more to the cache.
+  # One vLLM on every two GPUs halves the weights on each and leaves more to the cache.
   actor_rollout_ref.rollout.tensor_model_parallel_size=2
 )
-# On 4 GPUs weights, gradients and Adam take 30 GB each instead of 15: Adam's 15 wait in host memory (61 GB in all).
+# On 4 GPUs, weights, gradients and Adam take 30 GB each instead of 15. So Adam's 15 wait in host memory, 61
+# GB in all.
 [ "$gpus" = 8 ] || size+=(actor_rollout_ref.actor.fsdp_config.optimizer_offload=True)
 
 start qwen2.5-math-7b "${size[@]}"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Makes the tables and pictures of docs/simulator.md anew (about half an hour on two cores).
+# Makes the tables and pictures of docs/results/simulator.md anew (about half an hour on two cores).
 #
-#   bash scripts/simulator_tables.sh [OUT]      tables as text under OUT (default runs/simulator), pictures in docs/images
+#   bash scripts/simulator_tables.sh [OUT]
+#
+# Tables go to OUT as text (default runs/simulator), pictures to docs/images.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,14 +17,23 @@ table() { # NAME arguments...
   cero simulate "${@:2}" --out "docs/images/simulator$1.png" >"$out/table$1.txt"
 }
 
-table ""
+# The options of cero with which the page's figures were made. They were its defaults then.
+c=forgetting=0.7/response=2
+methods=uniform,uniform+posterior,cero/$c,cero_resolve,cero:signal_hard/$c
+
+table "" --methods $methods
+# The check names its own methods, with the defaults of today.
 table -check --check
-table -presets --presets all
-table -budgets --budgets 4,8,16
+table -presets --presets all --methods $methods
+table -budgets --budgets 4,8,16 --methods $methods
 # What drift and cold starts ask for, on the value that gains most.
-v=cero:signal_hard
-table -drift --presets latent,mostly_hard,drifting,noisy_verifier --seeds 8 --contenders \
-  "$v,$v/forgetting=1,$v/forgetting=0.9,$v/forgetting=0.5,$v/forgetting=0.2,$v/forgetting=auto,$v/forgetting_unit=step/forgetting=0.978,$v/forgetting_unit=step/forgetting=0.956,$v/prior=pooled,$v/pass_rates=8,$v/pass_rates=8/strength=8,$v/pass_rates=32/strength=16"
+v=cero:signal_hard/$c
+drift=$v
+for options in forgetting={1,0.9,0.5,0.2,auto} forgetting_unit=step/forgetting={0.978,0.956} prior=pooled \
+  pass_rates=8 pass_rates=8/strength=8 pass_rates=32/strength=16; do
+  drift+=,$v/$options
+done
+table -drift --presets latent,mostly_hard,drifting,noisy_verifier --seeds 8 --methods "$drift"
 # Every rule, with the estimator and the selection that it is published with.
-table -rules --presets all --contenders \
-  uniform,uniform+posterior,cero,cero_resolve,cero:signal_hard,cero_seq,cero_seq/keep=aero,aero,vip,knapsack,reinforce_ada_est,variance,gdro,thompson,greso,reinforce_ada_seq,vigor,pilot_commit,pods
+rules=$methods,cero_seq,cero_seq/keep=aero,aero,vip,knapsack,reinforce_ada_est,variance,gdro,thompson,greso
+table -rules --presets all --methods $rules,reinforce_ada_seq,vigor,pilot_commit,pods

@@ -12,8 +12,8 @@ data and the machine's load at that time. The learning rate is next to nothing, 
 policy. A step's seconds are those between two lines of verl's file logger: all of it, data loading and
 logging included; its CPU seconds are those of all processes of the run. `gpu` does the same on one GPU, with
 vLLM and FSDP2 as they run there and a model of 1.5 billion parameters. `scale` has the scheduler's own time
-on larger steps, by our trainer's timers. Each writes its part of docs/benchmarks/step_cost.json and the
-tables of docs/speed.md.
+on larger steps, by our trainer's timers. Each writes its part of docs/results/speed/step_cost.json and the
+tables of docs/results/speed.md.
 """
 
 import argparse
@@ -38,7 +38,8 @@ from speed.scheduler import PARTS, at_scale, compose
 from cero.research.speed.turns import ARMS, arm_of
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES, PAGE = ROOT / "docs" / "benchmarks" / "step_cost.json", ROOT / "docs" / "speed.md"
+RESULTS = ROOT / "docs" / "results"
+FIGURES, PAGE = RESULTS / "speed" / "step_cost.json", RESULTS / "speed.md"
 BEGIN, END = (
     "<!-- a training step: written by scripts/step_cost.py -->\n",
     "<!-- end of a training step -->\n",
@@ -374,7 +375,7 @@ def main():
         figures["gpu"] = train(task, out, arguments.turns, gpu_overrides, arguments.limit, arguments.further)
     else:
         figures["scale"] = scale()
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    FIGURES.write_text(json.dumps(figures) + "\n")
     before, rest = PAGE.read_text().split(BEGIN)
     PAGE.write_text(before + BEGIN + page(figures) + END + rest.split(END)[1])
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv (made if missing): the fast ones on all cores, then those that train for real, in turn.
+# Runs all tests in .venv (made if missing): the fast ones on two cores, then those that train, one by one.
 #
 #   bash scripts/test.sh
 #   bash scripts/test.sh -m "not e2e"      with arguments: one pytest with these

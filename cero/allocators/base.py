@@ -1,39 +1,99 @@
-"""The interface every allocator has, and all that they share: checks, the table, the ledger, exact integers."""
+"""The interface of every allocator, and what all of them share: options, table, ledger, state, metrics."""
 
 import inspect
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from cero.allocators.rounds import OneRound
-from cero.core.budget import ROUNDINGS, Ledger, check_feasible, project_to_sum, round_to_sum
-from cero.core.checks import check_choice, check_number
-from cero.core.prompts import PromptTable, as_prompt_ids, merge_repeats, sort_ids
+from cero.allocators.beliefs import Beliefs
+from cero.allocators.rounds import Step
+from cero.core import beta
+from cero.core.arrays import Floats, Ids, Ints
+from cero.core.budget import Ledger
+from cero.core.checks import check_number
+from cero.core.prompts import Columns, PromptIds, PromptTable, as_prompt_ids, merge_repeats, sort_ids
 
 STATE_FORMAT = "cero-allocator"
 STATE_VERSION = 2
 
 
-class Allocator(ABC):
-    """Decides how many rollouts each prompt of a step gets, and learns from their rewards.
+@dataclass
+class Description:
+    """What an allocator can say of itself, for `cero inspect`.
 
-    A subclass sets `name`, gives `_targets`, and may extend `columns`, `_allocated`, `_observed`, `_scalars`
-    and `metrics`. It never has to care for integers, budgets, unknown prompts or bad input.
+    Attributes
+    ----------
+    columns : dict of str to array of shape (prompts,), in the order of the allocator's table
+        Always "rollouts" (allocated so far). Where the allocator has them also "visits", "posterior_mean"
+        (the expected success probability, in (0, 1)), "strength" (pseudo-counts of the posterior), "value"
+        (of one more rollout: E[p (1-p)], unless the allocator has an option `value`), "slope" (of the
+        utility, in (0, 1]; nan where there is none yet) and "price" (value per rollout). Columns of other
+        names are shown after these.
+    steps : int or None
+        Steps so far, if the allocator counts them.
+    price : float or None
+        The budget's price, in value per rollout, if there is one now.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    steps: int | None = None
+    price: float | None = None
+
+
+class Allocator(ABC):
+    """Decide how many rollouts each prompt of a step gets, and learn from their rewards.
+
+    Every allocator has one interface: `begin` a step, sample what it asks for, and `settle` it.
+
+    >>> from cero import make_allocator
+    >>> allocator = make_allocator("aero", rollouts_per_prompt=4, epochs=2)
+    >>> step = allocator.begin(["1+1=", "2+3="])
+    >>> step.start().tolist()  # rollouts to sample first
+    [2, 2]
+    >>> step.report(0, successes=1, trials=2)  # one of two was right: enough
+    {0: 0}
+    >>> step.report(1, successes=0, trials=2)  # none was: two more
+    {1: 2}
+    >>> step.report(1, successes=1, trials=2), step.over
+    ({1: 0}, True)
+    >>> allocator.settle(step, step.successes, step.trials)
+
+    `allocate` and `observe` are the short form of the same for allocators that decide before sampling
+    (`UpfrontAllocator`). One that decides while the step is sampled (`SequentialAllocator`, `sequential` is
+    true) has no answer before the first rewards, so there both raise TypeError.
+
+    A rule is a subclass of one of these two, not of this class. It sets `name`, and may extend `columns` and
+    the methods under "What subclasses give". It never has to care for budgets, unknown prompts or bad input.
 
     Parameters
     ----------
+    beliefs : dict or None
+        Settings of the `Beliefs` that the allocator holds as `beliefs`; None: it holds none.
     rollouts_per_prompt : int >= 1
-        What uniform GRPO would spend on every prompt (verl's rollout.n).
+        What uniform GRPO would spend on every prompt (verl's `rollout.n`).
     epochs : int >= 1
         How often the run means to visit each prompt: the horizon of the prices.
-    n_min, n_max : int, 0 <= n_min <= rollouts_per_prompt <= n_max
-        Bounds on a prompt's rollouts in one step.
+    n_max : int >= rollouts_per_prompt
+        Rollouts of one prompt in one step, at most.
     seed : int >= 0
-        Same seed, same prompts, same rewards: same allocation.
+        The same seed, prompts and rewards give the same allocation.
     total_budget : int or None
-        Rollouts the whole run may spend; never exceeded. None: no limit but each step's.
-    rounding : "systematic" (unbiased, seeded) or "largest_remainder" (deterministic)
+        Rollouts that the whole run may spend; never exceeded. None: only each step's budget binds.
+
+    Attributes
+    ----------
+    name : str
+        What `make_allocator` and `allocator=...` call it; None for a class that is no rule.
+    columns : dict of str to (dtype, value for a new prompt)
+        What the rule keeps of each prompt, in `table`.
+    examples : tuple of dicts of options
+        Settings that make sense beside the defaults. The tests take the first that fits where the defaults
+        don't fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
 
     Raises
     ------
@@ -41,153 +101,145 @@ class Allocator(ABC):
         Naming the option, its value and the remedy.
     """
 
-    name = None
-    sequential = False  # decides within a step: see `begin`
-    columns = {}
+    name: ClassVar[str | None] = None
+    sequential: ClassVar[bool] = False
+    columns: ClassVar[Columns] = {}
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     def __init__(
         self,
+        beliefs: Mapping[str, Any] | None = None,
+        /,
         *,
-        rollouts_per_prompt,
-        epochs,
-        n_min=2,
-        n_max=32,
-        seed=0,
-        total_budget=None,
-        rounding="systematic",
-    ):
-        self.rollouts_per_prompt = check_number(
-            "rollouts_per_prompt", rollouts_per_prompt, 1, 2**20, integer=True
+        rollouts_per_prompt: int,
+        epochs: int,
+        n_max: int = 32,
+        seed: int = 0,
+        total_budget: int | None = None,
+    ) -> None:
+        self.rollouts_per_prompt = int(
+            check_number("rollouts_per_prompt", rollouts_per_prompt, 1, 2**20, integer=True)
         )
-        self.epochs = check_number("epochs", epochs, 1, 2**31 - 1, integer=True)
-        self.n_max = check_number("n_max", n_max, 1, 2**20, integer=True)
-        self.n_min = check_number("n_min", n_min, 0, self.n_max, integer=True)
-        if not self.n_min <= self.rollouts_per_prompt <= self.n_max:
-            raise ValueError(
-                f"rollouts_per_prompt={self.rollouts_per_prompt} lies outside n_min={self.n_min} ... "
-                f"n_max={self.n_max}, so no step could cost its budget; widen the bounds"
-            )
-        self.seed = check_number("seed", seed, 0, 2**63 - 1, integer=True)
-        self.rounding = check_choice("rounding", rounding, ROUNDINGS)
+        self.epochs = int(check_number("epochs", epochs, 1, 2**31 - 1, integer=True))
+        self.n_max = int(check_number("n_max", n_max, 1, 2**20, integer=True))
+        self.seed = int(check_number("seed", seed, 0, 2**63 - 1, integer=True))
         self.ledger = Ledger(total_budget)
         self.table = PromptTable({"allocated": (np.int32, 0), "pending": (np.int32, 0), **self.columns})
+        self.beliefs = None if beliefs is None else Beliefs(self.table, **beliefs)
         self._rng = np.random.default_rng(self.seed)
         self._forget_last()
 
     # ---- the public interface --------------------------------------------------------------------
 
-    def allocate(self, prompt_ids, budget=None):
-        """Rollouts for each prompt of a step.
+    @abstractmethod
+    def begin(self, prompt_ids: PromptIds, budget: int | None = None) -> Step:
+        """Start a step: return a `cero.allocators.rounds.Step`, to be played and then given to `settle`.
 
         Parameters
         ----------
         prompt_ids : sequence of str, or of integers in [0, 2**64); shape (n,)
             A prompt that occurs twice gets a share for each occurrence.
         budget : int or None
-            Rollouts to spend, exactly. None: what the allocator itself wants (see `_own_budget`).
-
-        Returns
-        -------
-        int64 array, shape (n,), each within [n_min, n_max], summing to `budget`. It does not depend on the
-        order of the prompts: permuted prompts get permuted rollouts.
+            Rollouts to spend: exactly if the allocator decides before sampling, at most if it decides in
+            rounds. None: what the allocator itself wants.
 
         Raises
         ------
         ValueError
-            If the budget can't be met within the bounds or breaks the run's; nothing has changed then.
+            If the budget can't be met within the bounds, or breaks the run's; nothing has changed then.
         """
-        order, ids = sort_ids(as_prompt_ids(prompt_ids))
-        if budget is None:
-            budget = self._own_budget(ids)
-        check_feasible(budget, ids.size, self.n_min, self.n_max)
-        budget = int(budget)
-        self.ledger.check(budget)
 
-        distinct, times = merge_repeats(ids)
-        distinct_rows = self.table.add(distinct)
-        rows = np.repeat(distinct_rows, times)
-        shares = project_to_sum(self._targets(rows, budget), budget, self.n_min, self.n_max)
-        counts = round_to_sum(shares, budget, self.n_min, self.n_max, self._rng, self.rounding)
-        self.ledger.spend(budget)
-        added = merge_repeats(rows, counts.astype(np.int32))[2]
-        self.table["allocated"][distinct_rows] += added
-        self.table["pending"][distinct_rows] += added
-        self._allocated(rows, shares, counts)
-
-        result = np.empty_like(counts)
-        result[order] = counts
-        self._last, self._last_rows = result, rows
-        self._last_distinct = distinct, distinct_rows
-        return result.copy()
-
-    def observe(self, prompt_ids, successes, trials):
-        """Learn from rewards.
+    @abstractmethod
+    def settle(self, step: Step, successes: ArrayLike, trials: ArrayLike) -> None:
+        """End a step that was begun: learn from its rewards, and take back what it did not launch.
 
         Parameters
         ----------
-        prompt_ids : as for `allocate`, shape (n,); repeats are added up
-        successes : floats, shape (n,), 0 <= successes <= trials; fractional where rewards are
-        trials : integers, shape (n,); at most what was allocated to the prompt and not yet observed.
-            Fewer are fine: a rollout that failed teaches nothing, but stays spent.
+        successes : floats, shape (n,), in the order of the step's prompts; 0 <= successes <= trials
+            Fractional where rewards are.
+        trials : integers, shape (n,)
+            Fewer than were launched are fine: a rollout that failed teaches nothing, but stays spent.
 
         Raises
         ------
         ValueError
             On anything else; nothing has changed then.
         """
-        ids, successes, trials = self._checked_outcomes(prompt_ids, successes, trials)
-        order, ids = sort_ids(ids)
-        ids, _, successes, trials = merge_repeats(ids, successes[order], trials[order])
-        # Mostly these are the prompts of the last `allocate`, whose rows are known: a prompt never changes
-        # its row.
-        last_ids, last_rows = self._last_distinct
-        rows = last_rows if np.array_equal(ids, last_ids) else self.table.rows(ids)
-        pending = np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
-        if (trials > pending).any():
-            worst = int(np.argmax(trials - pending))
-            raise ValueError(
-                f"trials={trials[worst]} for prompt {ids[worst]:#018x}, which has {pending[worst]} rollouts "
-                "allocated and not yet observed; observe each rollout once, after allocate()"
-            )
-        visited = trials > 0
-        rows, successes, trials = rows[visited], successes[visited], trials[visited]
-        self.table["pending"][rows] -= trials.astype(np.int32)
-        self._observed(rows, successes, trials)
 
-    def begin(self, prompt_ids, budget=None):
-        """Start a step: a `cero.allocators.rounds.Step`, to be played and then given to `settle`.
+    def allocate(self, prompt_ids: PromptIds, budget: int | None = None) -> Ints:
+        """Return the rollouts of each prompt of a step: the short form of `begin`, see `UpfrontAllocator`.
 
-        As `allocate` in every other respect. An allocator that decides before sampling plays a single round;
-        one with `sequential` set decides round by round, within `budget`.
+        Raises
+        ------
+        TypeError
+            If this allocator decides within a step: use `begin` and `settle`.
+        """
+        raise self._no_short_form("allocate")
+
+    def observe(self, prompt_ids: PromptIds, successes: ArrayLike, trials: ArrayLike) -> None:
+        """Learn from rewards: the short form of `settle`, see `UpfrontAllocator`.
+
+        Raises
+        ------
+        TypeError
+            If this allocator decides within a step: use `begin` and `settle`.
+        """
+        raise self._no_short_form("observe")
+
+    def _no_short_form(self, method: str) -> TypeError:
+        return TypeError(
+            f"allocator={self.name} decides within a step, so there is no {method}(); use begin() and "
+            "settle()"
+        )
+
+    def least_rollouts(self) -> int:
+        """Return the least rollouts, 1 or more, that a prompt is sure to get if it is sampled at all.
+
+        Of a step that has its usual budget: rollouts_per_prompt for each of its prompts.
+        """
+        return 1
+
+    def success_mean(self, prompt_ids: PromptIds) -> Floats:
+        """Return what is expected of each prompt now: a success probability in (0, 1), shape (n,).
+
+        It is 1/2 where nothing is known.
         """
         ids = as_prompt_ids(prompt_ids)
-        return OneRound(ids, self.allocate(ids, budget))
+        if self.beliefs is None:
+            return np.full(ids.size, 0.5)
+        return self.beliefs.mean(self.table.rows(ids))
 
-    def settle(self, step, successes, trials):
-        """End a step that was begun: what it did not launch returns to the ledger, and its rewards are observed.
+    def set_pass_rates(self, prompt_ids: PromptIds, pass_rates: ArrayLike, strength: float = 4.0) -> None:
+        """Start prompts at pass rates measured before the run.
 
-        successes, trials : as for `observe`, in the order of the step's prompts.
+        Possible where `beliefs` is not None.
+
+        Parameters
+        ----------
+        prompt_ids : as for `begin`, shape (n,); a prompt that was visited already keeps what was seen
+        pass_rates : float array, shape (n,), in [0, 1]; nan where unknown
+        strength : float > 0, the rollouts that a pass rate counts for
+
+        Raises
+        ------
+        ValueError
+            Naming what is out of range; or if this allocator keeps no beliefs about prompts.
         """
-        self.observe(step.ids, successes, trials)
+        if self.beliefs is None:
+            raise ValueError(f"{self.name} keeps no posterior that could start at a pass rate; give it none")
+        self.beliefs.set_pass_rates(as_prompt_ids(prompt_ids), pass_rates, strength)
 
-    def least_rollouts(self):
-        if self.sequential:
-            first = getattr(self, "n_explore", 1)
-            return self.rollouts_per_prompt // 2 if first is None else first
-        return self.n_min
+    def metrics(self) -> dict[str, float]:
+        """Return figures of the last step, its prompts and the run; the cost does not grow with the table.
 
-    beliefs = None
-
-    def success_mean(self, prompt_ids):
-        """What is expected of each prompt now: a success probability in (0, 1), or 1/2 where nothing is known."""
-        return np.full(as_prompt_ids(prompt_ids).size, 0.5)
-
-    def metrics(self):
-        """Figures (str to float) of the last `allocate`, its prompts and the run; the cost is flat in the table."""
+        With `beliefs` these are "posterior/mean", "posterior/std" and "posterior/strength" of the step's
+        prompts, and "posterior/value": what a rollout is worth on average. That is E[p (1-p)], unless the
+        allocator has an option `value`.
+        """
         figures = {"budget/spent": float(self.ledger.spent), "prompts/seen": float(len(self.table))}
         if self.ledger.total is not None:
             figures["budget/total"] = float(self.ledger.total)
-            figures["budget/left"] = float(self.ledger.left)
+            figures["budget/left"] = float(self.ledger.total - self.ledger.spent)
         if self._last.size:
             figures |= {
                 "n/mean": float(self._last.mean()),
@@ -199,15 +251,29 @@ class Allocator(ABC):
             quantiles = (10, 50, 90)
             for quantile, n in zip(quantiles, np.percentile(self._last, quantiles), strict=True):
                 figures[f"n/p{quantile}"] = float(n)
+        if self.beliefs is not None and self._last_rows.size:
+            figures |= self.beliefs.metrics(self._last_rows)
         return figures
 
-    def options(self):
-        """Every option and its value, as `make_allocator` takes them (`total_budget` apart)."""
-        names = [name for name in option_names(type(self)) if name != "total_budget"]
-        return {name: getattr(self, name) for name in names}
+    def describe(self) -> Description:
+        """Return what is known of every prompt and of the run; the cost grows with the table."""
+        columns = {"rollouts": self.table["allocated"]}
+        if self.beliefs is not None:
+            rows = np.arange(len(self.table))
+            a, b = self.beliefs.parameters(rows)
+            columns |= {
+                "posterior_mean": beta.mean(a, b),
+                "strength": a + b,
+                "value": beta.moment(a, b, 1, 1),
+            }
+        return Description(columns)
 
-    def state_dict(self):
-        """Everything that was learned and spent: plain data and NumPy arrays. See `cero.core.state` to write it."""
+    def options(self) -> dict[str, Any]:
+        """Return every option and its value, as `make_allocator` takes them, but for `total_budget`."""
+        return {name: self._option(name) for name in option_names(type(self)) if name != "total_budget"}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that was learned and spent, as plain data and arrays; `cero.core.state` writes it."""
         return {
             "format": STATE_FORMAT,
             "version": STATE_VERSION,
@@ -215,12 +281,18 @@ class Allocator(ABC):
             "options": self.options(),
             "ledger": self.ledger.state_dict(),
             "rng": self._rng.bit_generator.state,
-            "scalars": self._scalars(),
+            "scalars": self._all_scalars(),
             "table": self.table.columns(),
         }
 
-    def load_state_dict(self, state):
-        """Take up a `state_dict`. Raises ValueError if it is not one of this allocator's; nothing has changed then."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned. Options may differ: those of this allocator count.
+
+        Raises
+        ------
+        ValueError
+            If it is no state of this allocator; nothing has changed then.
+        """
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise ValueError("this is not an allocator's state; give what state_dict() returned")
         if state.get("version") != STATE_VERSION:
@@ -235,11 +307,12 @@ class Allocator(ABC):
         missing = {"ledger", "rng", "scalars", "table"} - set(state)
         if missing:
             raise ValueError(f"state lacks {sorted(missing)}; the file is damaged")
-        self.table.check_columns(state["table"])
-        if (state["table"]["pending"] < 0).any() or (state["table"]["allocated"] < 0).any():
+        table = self._without_retired(state["table"])
+        self.table.check_columns(table)
+        if (table["pending"] < 0).any() or (table["allocated"] < 0).any():
             raise ValueError("state holds negative rollouts; the file is damaged")
         self.ledger.check_state(state["ledger"])
-        scalars = self._scalars()
+        scalars = self._all_scalars()
         if set(state["scalars"]) != set(scalars):
             raise ValueError(
                 f"state has scalars {sorted(state['scalars'])}; this allocator needs {sorted(scalars)}"
@@ -253,50 +326,81 @@ class Allocator(ABC):
             raise ValueError(f"state's random generator can't be restored: {error}") from error
 
         self._rng = rng
-        self.table.load(state["table"])
+        self.table.load(table)
         self.ledger.load_state_dict(state["ledger"])
+        if self.beliefs is not None:
+            self.beliefs.load_scalars(state["scalars"])
         self._load_scalars(state["scalars"])
         self._forget_last()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
         return f"{type(self).__name__}({options}, prompts={len(self.table)}, spent={self.ledger.spent})"
 
     # ---- what subclasses give --------------------------------------------------------------------
 
-    @abstractmethod
-    def _targets(self, rows, budget):
-        """Rollouts wished for, real-valued and unbounded, shape of `rows`; they are then made to cost `budget`."""
-
-    def _own_budget(self, ids):
-        """Rollouts to spend on these prompts when the caller leaves it open: nbar each, as far as the ledger goes."""
+    def _own_budget(self, ids: Ids) -> int:
+        """Return the rollouts of a step whose budget is left open, at most what the run has left."""
         wanted = ids.size * self.rollouts_per_prompt
         return wanted if self.ledger.left is None else min(wanted, self.ledger.left)
 
-    def _allocated(self, rows, shares, counts):
-        """Called with what was given, real-valued and rounded: `rows` in ascending id order, repeats included."""
+    def _observed(self, rows: Ints, successes: Floats, trials: Ints) -> None:
+        """Learn from outcomes: distinct `rows`, trials >= 1. The beliefs are still those before them."""
 
-    def _observed(self, rows, successes, trials):
-        """Called with outcomes: distinct `rows`, trials >= 1."""
-
-    def _scalars(self):
-        """Numbers that belong to the state beside the table."""
+    def _scalars(self) -> dict[str, float]:
+        """Return the numbers that belong to the state beside the table and the beliefs."""
         return {}
 
-    def _load_scalars(self, scalars):
-        """Take up `_scalars`."""
+    def _load_scalars(self, scalars: Mapping[str, float]) -> None:
+        """Take up what `_scalars` returned."""
 
-    def _forget_last(self):
-        self._last = self._last_rows = np.zeros(0, np.int64)
-        self._last_distinct = (
-            np.zeros(0, np.uint64),
-            np.zeros(0, np.int64),
-        )  # sorted ids of the last step, their rows
+    def _option(self, name: str) -> Any:
+        """Return the value of an option; an attribute of that name, unless the class keeps it elsewhere."""
+        return getattr(self, name)
 
-    # ---- checks ----------------------------------------------------------------------------------
+    # ---- shared ----------------------------------------------------------------------------------
+
+    def _learn(self, ids: Ids, successes: Floats, trials: Ints) -> None:
+        """Take up checked outcomes of `ids`, repeats included; refuse trials that were not allocated."""
+        order, ids = sort_ids(ids)
+        ids, _, successes, trials = merge_repeats(ids, successes[order], trials[order])
+        # Mostly these are the prompts of the last step, whose rows are known: a prompt never changes its row.
+        last_ids, last_rows = self._last_distinct
+        rows = last_rows if np.array_equal(ids, last_ids) else self.table.rows(ids)
+        pending = np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
+        if (trials > pending).any():
+            worst = int(np.argmax(trials - pending))
+            raise ValueError(
+                f"trials={trials[worst]} for prompt {ids[worst]:#018x}, which has {pending[worst]} rollouts "
+                "allocated and not yet observed; observe each rollout once, after allocate()"
+            )
+        visited = trials > 0
+        rows, successes, trials = rows[visited], successes[visited], trials[visited]
+        self.table["pending"][rows] -= trials.astype(np.int32)
+        self._observed(rows, successes, trials)
+        if self.beliefs is not None:
+            self.beliefs.observe(rows, successes, trials)
+
+    def _all_scalars(self) -> dict[str, float]:
+        return ({} if self.beliefs is None else self.beliefs.scalars()) | self._scalars()
+
+    def _without_retired(self, table: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return `table` without a column that earlier versions kept for an option that is gone."""
+        retired = (
+            {"seen"} - set(self.table.names) if "forgetting_unit" not in option_names(type(self)) else set()
+        )
+        return {name: column for name, column in table.items() if name not in retired}
+
+    def _forget_last(self) -> None:
+        self._last: Ints = np.zeros(0, np.int64)  # rollouts of the last step
+        self._last_rows: Ints = self._last  # rows of its prompts, repeats included
+        # The sorted distinct ids of the last step, and their rows.
+        self._last_distinct: tuple[Ids, Ints] = np.zeros(0, np.uint64), np.zeros(0, np.int64)
 
     @staticmethod
-    def _checked_outcomes(prompt_ids, successes, trials):
+    def _checked_outcomes(
+        prompt_ids: PromptIds, successes: ArrayLike, trials: ArrayLike
+    ) -> tuple[Ids, Floats, Ints]:
         ids = as_prompt_ids(prompt_ids)
         successes = np.asarray(successes, np.float64)
         trials = np.asarray(trials)
@@ -314,18 +418,18 @@ class Allocator(ABC):
         if bad.any():
             at = int(np.argmax(bad))
             raise ValueError(
-                f"successes={successes[at]} of trials={trials[at]} for prompt {ids[at]:#018x}: successes must be "
-                "finite and in [0, trials]; map rewards to [0, 1] first"
+                f"successes={successes[at]} of trials={trials[at]} for prompt {ids[at]:#018x}: successes "
+                "must be finite and in [0, trials]; map rewards to [0, 1] first"
             )
         return ids, successes, trials
 
 
-def option_names(allocator_class):
-    """Names of the options a class takes, common ones included, in order of definition (own ones first)."""
-    names = []
-    for cls in allocator_class.__mro__:
-        if "__init__" in vars(cls) and cls is not object:
-            for parameter in inspect.signature(cls.__init__).parameters.values():
+def option_names(cls: type) -> list[str]:
+    """Return the names of the options that a class takes: its own first, then inherited ones."""
+    names: list[str] = []
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            for parameter in inspect.signature(vars(base)["__init__"]).parameters.values():
                 if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in names:
                     names.append(parameter.name)
     return names

@@ -1,95 +1,138 @@
-"""What allocators with a Beta posterior for each prompt share."""
+"""What is known of prompts, from their rewards so far: a Beta posterior for each."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from cero.allocators.base import Allocator
 from cero.core import beta
+from cero.core.arrays import Floats, Ids, Ints
 from cero.core.checks import check_choice, check_number
-from cero.core.prompts import as_prompt_ids
+from cero.core.prompts import PromptTable
 
-FORGETTING_UNITS = ("visit", "step")
-PRIORS = ("fixed", "pooled")
+ForgettingUnit = Literal["visit", "step"]
+Prior = Literal["fixed", "pooled"]
 RETENTIONS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.55, 0.4, 0.2)  # what forgetting=auto chooses from
-SCORED = 512  # prompts a step that forgetting=auto is judged on: enough, and flat in the step's size
+SCORED = 512  # prompts of a step that forgetting=auto is judged on: enough, and no more in a larger step
 
 
-class PosteriorAllocator(Allocator):
-    """Keeps p_i ~ Beta(a0 + s_i, b0 + f_i), and the value of a rollout under it.
+class Beliefs:
+    """What is known of each prompt's success probability: p_i ~ Beta(a0 + s_i, b0 + f_i).
+
+    An allocator holds one as `beliefs`. The counts s_i and f_i are the columns "successes" and "failures" of
+    the allocator's table. Beta posteriors are the abstract's (arXiv 2606.05606); forgetting, its units and
+    the pooled prior are this project's.
 
     Parameters
     ----------
-    value : str, a key of `cero.core.beta.VALUES`
-        What a rollout is worth. "variance" is the abstract's (arXiv 2606.05606).
+    table : PromptTable, which gets the columns; `rows` are always rows of it
     forgetting : float in (0, 1], or "auto"
-        Old counts are multiplied by it, because the policy moves; 1 keeps them (the stationary theory).
-        "auto": the factor under which the rewards of the next visit would have been most probable, of eight,
-        estimated over the run as it goes; it weakens all counts, those of the last visit too. Ours.
+        Old counts are multiplied by it, because the policy changes; 1 keeps them. "auto" takes, of eight
+        factors, the one under which the rewards of the next visit would have been most probable, estimated as
+        the run goes. It weakens all counts, those of the last visit too.
     forgetting_unit : "visit" or "step"
-        Whether counts fade when their prompt is visited again, or with every step of the run. Ours.
+        Whether counts fade when their prompt is visited again, or with every step of the run.
     prior : "fixed" or "pooled"
         What is expected of a prompt never seen: Beta(prior_a, prior_b), or a prior of the same strength
-        around the mean of all first visits so far (it starts at the fixed one). `set_pass_rates` gives single
-        prompts one. Ours.
+        around the mean of all first visits so far, which starts at the fixed one. `set_pass_rates` gives
+        single prompts one of their own.
     prior_a, prior_b : float > 0
         The Beta prior; (1, 1) is uniform.
-    **common : see `Allocator`
-    """
 
-    columns = {"successes": (np.float64, 0.0), "failures": (np.float64, 0.0)}
+    Raises
+    ------
+    ValueError
+        Naming the option, its value and the remedy.
+    """
 
     def __init__(
         self,
+        table: PromptTable,
         *,
-        value="variance",
-        forgetting=0.7,
-        forgetting_unit="visit",
-        prior="fixed",
-        prior_a=1.0,
-        prior_b=1.0,
-        **common,
-    ):
-        self.forgetting_unit = check_choice("forgetting_unit", forgetting_unit, FORGETTING_UNITS)
-        if self.forgetting_unit == "step":
-            self.columns = self.columns | {"seen": (np.int32, 0)}  # the step of the last visit
-        super().__init__(**common)
-        self.value = check_choice("value", value, beta.VALUES)
+        forgetting: float | Literal["auto"] = 0.7,
+        forgetting_unit: ForgettingUnit = "visit",
+        prior: Prior = "fixed",
+        prior_a: float = 1.0,
+        prior_b: float = 1.0,
+    ) -> None:
+        self.forgetting_unit = check_choice("forgetting_unit", forgetting_unit, get_args(ForgettingUnit))
         if forgetting != "auto":
-            forgetting = check_number("forgetting (a number, or auto)", forgetting, 0, 1, open_low=True)
-        elif self.forgetting_unit != "visit":
+            forgetting = float(
+                check_number("forgetting (a number, or auto)", forgetting, 0, 1, open_low=True)
+            )
+        elif forgetting_unit != "visit":
             raise ValueError("forgetting=auto is estimated from visit to visit; set forgetting_unit=visit")
         self.forgetting = forgetting
-        self.prior = check_choice("prior", prior, PRIORS)
-        self.prior_a = check_number("prior_a", prior_a, 0, 1e6, open_low=True)
-        self.prior_b = check_number("prior_b", prior_b, 0, 1e6, open_low=True)
+        self.prior = check_choice("prior", prior, get_args(Prior))
+        self.prior_a = float(check_number("prior_a", prior_a, 0, 1e6, open_low=True))
+        self.prior_b = float(check_number("prior_b", prior_b, 0, 1e6, open_low=True))
+        table.add_columns({"successes": (np.float64, 0.0), "failures": (np.float64, 0.0)})
+        if forgetting_unit == "step":
+            table.add_columns({"seen": (np.int32, 0)})  # the step of the last visit
+        self._table = table
         self._clock = 0  # steps observed
         self._first_visits = np.zeros(2)  # successes and trials of all first visits
         self._scores = np.zeros(len(RETENTIONS))  # log-probability of what came, under each retention
 
-    beliefs = True
-
-    @property
-    def _group(self):
-        """Size of the group that values are asked for: one rollout alone would be worth 0, whoever gets it."""
-        return max(self.rollouts_per_prompt, 2)
-
     # ---- what is known ---------------------------------------------------------------------------
 
-    def set_pass_rates(self, prompt_ids, pass_rates, strength=4.0):
-        """Start prompts at pass rates measured before the run.
+    def parameters(self, rows: Ints) -> tuple[Floats, Floats]:
+        """Return (a, b) of the Beta posteriors of `rows`; both of that shape."""
+        a, b = self.prior_parameters()
+        retained = self._retained(rows)
+        return a + retained * self._table["successes"][rows], b + retained * self._table["failures"][rows]
 
-        Parameters
-        ----------
-        prompt_ids : as for `allocate`, shape (n,); a prompt that was visited already keeps what was seen
-        pass_rates : float array, shape (n,), in [0, 1]; nan where unknown
-        strength : float > 0, the rollouts that a pass rate counts for
+    def prior_parameters(self) -> tuple[float, float]:
+        """Return (a, b) of what is expected of a prompt never seen."""
+        if self.prior == "fixed":
+            return self.prior_a, self.prior_b
+        strength = self.prior_a + self.prior_b
+        successes, trials = self._first_visits
+        mean = (self.prior_a + successes) / (strength + trials)
+        return strength * mean, strength * (1.0 - mean)
 
-        Raises
-        ------
-        ValueError
-            Naming what is out of range.
-        """
-        ids, rates = as_prompt_ids(prompt_ids), np.asarray(pass_rates, np.float64)
-        strength = check_number("strength", strength, 0, 1e6, open_low=True)
+    def mean(self, rows: Ints) -> Floats:
+        """Return the expected success probability of `rows`, in (0, 1); row -1 is a prompt never seen."""
+        means = np.full(rows.size, beta.mean(*self.prior_parameters()))
+        known = rows >= 0
+        means[known] = beta.mean(*self.parameters(rows[known]))
+        return means
+
+    def retention(self) -> float:
+        """Return what forgetting=auto multiplies old counts by: of RETENTIONS, or 0.7 at first."""
+        return RETENTIONS[int(np.argmax(self._scores))] if self._scores.any() else 0.7
+
+    def metrics(self, rows: Ints) -> dict[str, float]:
+        """Return figures of the posteriors of `rows`, one or more; see `Allocator.metrics`."""
+        a, b = self.parameters(rows)
+        means = beta.mean(a, b)
+        figures = {
+            "posterior/mean": float(means.mean()),
+            "posterior/std": float(means.std()),
+            "posterior/strength": float((a + b).mean()),
+            "posterior/value": float(beta.moment(a, b, 1, 1).mean()),
+        }
+        if self.forgetting == "auto":
+            figures["posterior/forgetting"] = self.retention()
+        if self.prior == "pooled":
+            figures["posterior/prior_mean"] = float(beta.mean(*self.prior_parameters()))
+        return figures
+
+    def _retained(self, rows: Ints) -> float | Floats:
+        """Return the share of the stored counts that still holds: a number, or one for each of `rows`."""
+        if self.forgetting == "auto":
+            return self.retention()
+        if self.forgetting_unit == "step":
+            return self.forgetting ** (self._clock - self._table["seen"][rows])
+        return 1.0
+
+    # ---- what is learned -------------------------------------------------------------------------
+
+    def set_pass_rates(self, ids: Ids, pass_rates: ArrayLike, strength: float) -> None:
+        """Start prompts at pass rates measured before the run; see `Allocator.set_pass_rates`."""
+        rates = np.asarray(pass_rates, np.float64)
+        strength = float(check_number("strength", strength, 0, 1e6, open_low=True))
         if rates.shape != ids.shape:
             raise ValueError(
                 f"pass_rates has shape {rates.shape}, prompt_ids has {ids.shape}; give one for each prompt"
@@ -99,117 +142,58 @@ class PosteriorAllocator(Allocator):
             raise ValueError(
                 f"pass_rates={rates[known][(rates[known] < 0) | (rates[known] > 1)][:3]} must lie in [0, 1]"
             )
-        rows = self.table.add(ids[known])
-        new = (self.table["successes"][rows] == 0) & (self.table["failures"][rows] == 0)
-        self.table["successes"][rows[new]] = strength * rates[known][new]
-        self.table["failures"][rows[new]] = strength * (1.0 - rates[known][new])
+        rows = self._table.add(ids[known])
+        new = (self._table["successes"][rows] == 0) & (self._table["failures"][rows] == 0)
+        self._table["successes"][rows[new]] = strength * rates[known][new]
+        self._table["failures"][rows[new]] = strength * (1.0 - rates[known][new])
 
-    def posterior_parameters(self, rows):
-        """(a, b) of the Beta posteriors of `rows`; float arrays of that shape."""
-        a, b = self._prior_parameters()
-        retained = self._retained(rows)
-        return a + retained * self.table["successes"][rows], b + retained * self.table["failures"][rows]
-
-    def values(self, rows):
-        """The value of a rollout, shape of `rows`, >= 0."""
-        return self._value_under(*self.posterior_parameters(rows))
-
-    def prior_value(self):
-        """The value of a rollout for a prompt never seen, under the fixed prior."""
-        return float(self._value_under(np.float64(self.prior_a), np.float64(self.prior_b)))
-
-    def _value_under(self, a, b):
-        return beta.VALUES[self.value](a, b, self._group)
-
-    def success_mean(self, prompt_ids):
-        rows = self.table.rows(as_prompt_ids(prompt_ids))
-        means = np.full(rows.size, beta.mean(*self._prior_parameters()))
-        known = rows >= 0
-        means[known] = beta.mean(*self.posterior_parameters(rows[known]))
-        return means
-
-    def _prior_parameters(self):
-        if self.prior == "fixed":
-            return self.prior_a, self.prior_b
-        strength = self.prior_a + self.prior_b
-        successes, trials = self._first_visits
-        mean = (self.prior_a + successes) / (strength + trials)
-        return strength * mean, strength * (1.0 - mean)
-
-    def _retained(self, rows):
-        """The share of the stored counts that still holds now: a number, or an array of the shape of `rows`."""
-        if self.forgetting == "auto":
-            return self._retention()
-        if self.forgetting_unit == "step":
-            return self.forgetting ** (self._clock - self.table["seen"][rows])
-        return 1.0
-
-    def _retention(self):
-        """Of RETENTIONS the one with the best score; the middle of the field while nothing is known."""
-        return RETENTIONS[int(np.argmax(self._scores))] if self._scores.any() else 0.7
-
-    # ---- what is learned -------------------------------------------------------------------------
-
-    def _observed(self, rows, successes, trials):
+    def observe(self, rows: Ints, successes: Floats, trials: Ints) -> None:
+        """Take up a step's outcomes: distinct `rows`, 0 <= successes <= trials, trials >= 1."""
         self._clock += 1
         counts = (successes, trials - successes)
-        stored = tuple(self.table[column][rows] for column in ("successes", "failures"))
+        stored = tuple(self._table[column][rows] for column in ("successes", "failures"))
         visited = (stored[0] > 0) | (stored[1] > 0)
         first = ~visited
         self._first_visits += successes[first].sum(), trials[first].sum()
+        kept: float | Floats
         if self.forgetting == "auto":
-            kept = self._retention()
+            kept = self.retention()
             self._score(*(column[visited] for column in (*stored, successes, trials)))
         elif self.forgetting_unit == "step":
-            kept = self.forgetting ** (self._clock - self.table["seen"][rows])
-            self.table["seen"][rows] = self._clock
+            kept = self.forgetting ** (self._clock - self._table["seen"][rows])
+            self._table["seen"][rows] = self._clock
         else:
             kept = self.forgetting
         for column, old, count in zip(("successes", "failures"), stored, counts, strict=True):
-            self.table[column][rows] = beta.updated(old, kept, count)
+            self._table[column][rows] = beta.updated(old, kept, count)
 
-    def _score(self, old_successes, old_failures, successes, trials):
-        """Judge each retention by the rewards of prompts seen before: predictive log-likelihood, fading slowly."""
+    def _score(self, old_successes: Floats, old_failures: Floats, successes: Floats, trials: Floats) -> None:
+        """Judge each retention by the rewards of prompts seen before; old judgements fade slowly."""
         if not successes.size:
             return
         part = slice(None, None, -(-successes.size // SCORED))
-        a, b = self._prior_parameters()
+        a, b = self.prior_parameters()
         scores = [
             beta.log_predictive(
                 a + kept * old_successes[part], b + kept * old_failures[part], successes[part], trials[part]
             ).sum()
             for kept in RETENTIONS
         ]
-        self._scores = 0.98 * self._scores + np.array(scores)  # a policy learns fast at first, slowly later
+        # Fading, because a policy learns fast at first and slowly later.
+        self._scores = 0.98 * self._scores + np.array(scores)
 
-    def _scalars(self):
-        return (
-            super()._scalars()
-            | {"clock": self._clock, "first_successes": float(self._first_visits[0])}
-            | {"first_trials": float(self._first_visits[1])}
-            | {
-                f"retention_{kept}": float(score)
-                for kept, score in zip(RETENTIONS, self._scores, strict=True)
-            }
-        )
+    # ---- state -----------------------------------------------------------------------------------
 
-    def _load_scalars(self, scalars):
-        super()._load_scalars(scalars)
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers that belong to the state beside the table."""
+        successes, trials = self._first_visits.tolist()
+        scores = zip(RETENTIONS, self._scores.tolist(), strict=True)
+        return {"clock": self._clock, "first_successes": successes, "first_trials": trials} | {
+            f"retention_{kept}": score for kept, score in scores
+        }
+
+    def load_scalars(self, scalars: Mapping[str, float]) -> None:
+        """Take up what `scalars` returned."""
         self._clock = int(scalars["clock"])
         self._first_visits = np.array([scalars["first_successes"], scalars["first_trials"]])
         self._scores = np.array([scalars[f"retention_{kept}"] for kept in RETENTIONS])
-
-    def metrics(self):
-        figures = super().metrics()
-        if self._last_rows.size:
-            a, b = self.posterior_parameters(self._last_rows)
-            means = beta.mean(a, b)
-            figures["posterior/mean"] = float(means.mean())
-            figures["posterior/std"] = float(means.std())
-            figures["posterior/strength"] = float((a + b).mean())
-            figures["posterior/value"] = float(self._value_under(a, b).mean())
-            if self.forgetting == "auto":
-                figures["posterior/forgetting"] = self._retention()
-            if self.prior == "pooled":
-                figures["posterior/prior_mean"] = float(beta.mean(*self._prior_parameters()))
-        return figures

@@ -1,66 +1,79 @@
 """CERO: a price for each prompt, a price for the budget, both learned online (arXiv 2606.05606)."""
 
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
 import numpy as np
 
-from cero.allocators.beliefs import PosteriorAllocator
+from cero.allocators.base import Description
+from cero.allocators.options import WithValue
+from cero.allocators.upfront import UpfrontAllocator
 from cero.core import beta, duals
+from cero.core.arrays import Floats, Ids, Ints
 from cero.core.checks import check_choice, check_number
-from cero.core.utility import UTILITIES
+from cero.core.utility import UTILITIES, UtilityName
+
+Anchor = Literal["equal", "last"]
+Primal = Literal["proximal", "bang_bang"]
+StepRule = Literal["scaled", "plain"]
+Averaging = Literal["none", "responses", "duals"]
 
 
-class Cero(PosteriorAllocator):
+class Cero(WithValue, UpfrontAllocator):
     """Projected online gradient descent on the Fenchel duals of a saturating utility of cumulative rollouts.
 
     The posterior variance as value, the concave saturating utility, the prompt duals, the budget dual and
     their projected online gradient descent are the abstract's. Its body is not public: the utilities' forms,
-    the proximal response, the warm start and the step sizes below are ours (docs/method.md).
+    the proximal response, the warm start and the step sizes below are this project's (docs/method.md).
 
     Parameters
     ----------
-    n_min, n_max, value, forgetting : see `Allocator` and `PosteriorAllocator`
-        The defaults are ours, from docs/study: any prompt may be left out or get many, what counts is whether
-        a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell a solved prompt
-        by single rollouts. The abstract's value is "variance".
+    n_min, n_max, value, forgetting : see `UpfrontAllocator`, `WithValue` and `Beliefs`
+        The defaults are this project's, from docs/study: any prompt may be left out or get many, what counts
+        is whether a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell a
+        solved prompt by single rollouts. The abstract's value is "variance".
     utility : "exp", "rational" or "log"
+        Of a prompt's cumulative rollouts, see `cero.core.utility`; the first two saturate.
     saturation : float > 0
-        The utility's scale t, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
-        stays worth paying for. Large: winner takes all; small: everyone equally.
+        The utility's scale, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
+        stays worth paying for. If it is large, few prompts take all; if it is small, all get the same.
     response : float > 0
         How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response
-        more. Where no step has a budget of its own (`allocate(ids, None)`) 2 is the steadier: a strong
-        response swings the price.
+        more rollouts. Where no step has a budget of its own (`allocate(ids, None)`), 2 is steadier than the
+        default, because a strong response makes the price swing.
     anchor : "equal" or "last"
-        More than what: rollouts_per_prompt, or what the prompt got at its last visit. Only "last" converges
-        to the offline optimum of fixed utilities (an anchor that stays put keeps pulling toward equality);
-        "equal" is the steadier over few epochs.
+        The number of rollouts that a response starts from: rollouts_per_prompt, or what the prompt got at its
+        last visit. Only "last" converges to the offline optimum of fixed utilities (an anchor that stays put
+        keeps pulling toward equality); "equal" is steadier over few epochs.
     prompt_step, budget_step : float >= 0
         Step sizes of the two duals, in units that make 1 a sensible size (divided by sqrt(epochs) and by the
         square root of the number of steps so far); 0 freezes a dual.
     warm_start : bool
-        Start the duals at the optimum under the prior. False: where nothing was allocated yet and the budget
-        is free, slope 1 (mu_i = U_i'(0) = v_i) and price 0.
+        Whether the duals start at the optimum under the prior. If not, they start where nothing was allocated
+        yet and the budget is free: slope 1 (mu_i = U_i'(0) = v_i) and price 0.
     primal : "proximal" or "bang_bang"
-        "bang_bang" is the plain dual's response: n_max to a prompt priced above the market, n_min to one
-        below (under a step's budget: n_max to the highest prices, as far as it goes).
+        How prices become rollouts. "bang_bang" is the plain dual's response: n_max to a prompt priced above
+        the market, n_min to one below (under a step's budget: n_max to the highest prices, as far as it
+        goes).
     step_rule : "scaled" or "plain"
         Units of the two steps: `duals.scaled_steps`, or the textbook's `duals.plain_steps`, both over
         sqrt(epochs).
     averaging : "none", "responses" or "duals"
         Ask for the running mean of a prompt's responses over its visits; or respond to the running means of
         its dual and of the price. Costs 8 bytes for each prompt.
-    **options : see `PosteriorAllocator` and `Allocator`
+    **options : see `WithBeliefs` and `UpfrontAllocator`
 
     The last four are switches on how plain the iteration is; docs/regret.md measures each.
 
-    State: a slope per prompt (column "slope"), warm-started at the optimum under the prior, and `price`, the
-    budget's. With a budget given for each step (verl's default here) the budget binds by itself, the common
-    shift that makes the step exact plays the price's part, and `price` is what the market would ask; with
-    `allocate(ids, budget=None)` it decides how much the step spends. `demand` is what the last step asked
-    for, in rollouts per prompt, before it was made to cost its budget.
+    The state is a slope per prompt (column "slope"), warm-started at the optimum under the prior, and
+    `price`, the budget's. With a budget given for each step (the default under verl) the budget binds by
+    itself, the common shift that makes the step exact plays the price's part, and `price` is what the market
+    would ask. With `allocate(ids, budget=None)` the price decides how much the step spends. `demand` is what
+    the last step asked for, in rollouts per prompt, before it was made to cost its budget.
     """
 
     name = "cero"
-    columns = PosteriorAllocator.columns | {
+    columns = {
         "slope": (np.float64, 0.0),  # 0: not priced yet
         "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding
     }
@@ -68,39 +81,39 @@ class Cero(PosteriorAllocator):
     def __init__(
         self,
         *,
-        n_min=0,
-        n_max=64,
-        value="signal_hard",
-        utility="exp",
-        saturation=1.0,
-        response=4.0,
-        anchor="equal",
-        prompt_step=1.0,
-        budget_step=1.0,
-        warm_start=True,
-        primal="proximal",
-        step_rule="scaled",
-        averaging="none",
-        forgetting=0.9,
-        **options,
-    ):
-        self.averaging = check_choice("averaging", averaging, ("none", "responses", "duals"))
-        if averaging != "none":
-            self.columns = type(self).columns | {"average": (np.float32, 0.0), "visits": (np.int32, 0)}
+        n_min: int = 0,
+        n_max: int = 64,
+        value: beta.Value = "signal_hard",
+        utility: UtilityName = "exp",
+        saturation: float = 1.0,
+        response: float = 4.0,
+        anchor: Anchor = "equal",
+        prompt_step: float = 1.0,
+        budget_step: float = 1.0,
+        warm_start: bool = True,
+        primal: Primal = "proximal",
+        step_rule: StepRule = "scaled",
+        averaging: Averaging = "none",
+        forgetting: float | Literal["auto"] = 0.9,
+        **options: Any,
+    ) -> None:
         super().__init__(n_min=n_min, n_max=n_max, value=value, forgetting=forgetting, **options)
+        self.averaging = check_choice("averaging", averaging, get_args(Averaging))
+        if averaging != "none":
+            self.table.add_columns({"average": (np.float32, 0.0), "visits": (np.int32, 0)})
         self.utility = check_choice("utility", utility, UTILITIES)
         self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
         self.response = check_number("response", response, 0, 1e6, open_low=True)
-        self.anchor = check_choice("anchor", anchor, ("equal", "last"))
+        self.anchor = check_choice("anchor", anchor, get_args(Anchor))
         self.prompt_step = check_number("prompt_step", prompt_step, 0, 1e6)
         self.budget_step = check_number("budget_step", budget_step, 0, 1e6)
         self.warm_start = check_choice("warm_start", warm_start, (True, False))
-        self.primal = check_choice("primal", primal, ("proximal", "bang_bang"))
-        self.step_rule = check_choice("step_rule", step_rule, ("scaled", "plain"))
+        self.primal = check_choice("primal", primal, get_args(Primal))
+        self.step_rule = check_choice("step_rule", step_rule, get_args(StepRule))
         self._strength = self.response if primal == "proximal" else duals.BANG_BANG
         self._utility = UTILITIES[utility]
-        # The offline optimum under the prior gives everyone nbar: that slope and its price are the units, and
-        # the warm start.
+        # The offline optimum under the prior gives everyone rollouts_per_prompt: that slope and its price are
+        # the units, and the warm start.
         share = self.epochs * self.rollouts_per_prompt
         self._scale = self.saturation * share
         self._slope_unit = float(self._utility.slope(share, self._scale))
@@ -108,27 +121,26 @@ class Cero(PosteriorAllocator):
         self._first_slope = self._slope_unit if warm_start else 1.0
         self.price = self._price_unit if warm_start else 0.0
         self._price_average = self.price
-        # vmax: no price above the largest value moves anything.
-        self._price_max = beta.BOUNDS[self.value]
+        self._price_max = beta.BOUNDS[self.value]  # no price above the largest value moves anything
         self._steps = 0
-        self._asked = np.zeros(0)  # what the step in hand asked for, from `_targets` to `_allocated`
+        self._asked: Floats = np.zeros(0)  # of the step in hand, from `_targets` to `_allocated`
         self.demand = float("nan")
 
-    def _stored(self, column, rows, fresh):
-        """`column` at `rows`, and `fresh` for a prompt never allocated to (no slope yet, or a row of -1)."""
+    def _stored(self, column: str, rows: Ints, fresh: float) -> Floats:
+        """Return `column` at `rows`; `fresh` for a prompt never allocated to (row -1, or no slope yet)."""
         values = np.full(rows.shape, float(fresh))
         known = np.flatnonzero(rows >= 0)
         known = known[self.table["slope"][rows[known]] > 0]
         values[known] = self.table[column][rows[known]]
         return values
 
-    def prices(self, rows, column="slope"):
-        """mu_i = v_i s_i of `rows`, in value per rollout; a row of -1 is a prompt never seen."""
+    def prices(self, rows: Ints, column: str = "slope") -> Floats:
+        """Return mu_i = v_i s_i of `rows`, in value per rollout; a row of -1 is a prompt never seen."""
         values = np.full(rows.shape, self.prior_value())
         values[rows >= 0] = self.values(rows[rows >= 0])
         return values * self._stored(column, rows, self._first_slope)
 
-    def _response(self, rows):
+    def _response(self, rows: Ints) -> Floats:
         nbar = self.rollouts_per_prompt
         anchor = (
             self._stored("last", rows, nbar) if self.anchor == "last" else np.full(rows.shape, float(nbar))
@@ -144,31 +156,32 @@ class Cero(PosteriorAllocator):
             )
         return asked
 
-    def _step_sizes(self):
-        """(slope per rollout, price per rollout) of the step in hand."""
+    def _step_sizes(self) -> tuple[float, float]:
+        """Return (slope per rollout, price per rollout) of the step in hand."""
         if self.step_rule == "plain":
             sizes = duals.plain_steps(self.prior_value(), self.rollouts_per_prompt, self.epochs)
         else:
-            units = (
+            sizes = duals.scaled_steps(
                 self._slope_unit,
                 self._price_unit,
                 self.rollouts_per_prompt,
                 self.saturation,
                 self.response,
+                self.epochs,
+                self._steps,
             )
-            sizes = duals.scaled_steps(*units, self.epochs, self._steps)
         return self.prompt_step * sizes[0], self.budget_step * sizes[1]
 
-    def _targets(self, rows, budget):
+    def _targets(self, rows: Ints, budget: int) -> Floats:
         self._asked = self._response(rows)
         return self._asked
 
-    def _own_budget(self, ids):
+    def _own_budget(self, ids: Ids) -> int:
         wanted = np.clip(self._response(self.table.rows(ids)), self.n_min, self.n_max).sum()
         least = ids.size * self.n_min
         return max(least, int(wanted) if self.ledger.left is None else min(int(wanted), self.ledger.left))
 
-    def _allocated(self, rows, shares, counts):
+    def _allocated(self, rows: Ints, shares: Floats, counts: Ints) -> None:
         self.demand = float(np.clip(self._asked, self.n_min, self.n_max).mean()) if rows.size else 0.0
         self._steps += 1
         prompt_step, budget_step = self._step_sizes()
@@ -180,7 +193,7 @@ class Cero(PosteriorAllocator):
         rows, first, inverse, times = np.unique(
             rows, return_index=True, return_inverse=True, return_counts=True
         )
-        shares = np.bincount(inverse, shares, rows.size)
+        shares = np.bincount(inverse, shares, rows.size).astype(np.float64, copy=False)
         self.table["last"][rows] = shares / times
         slopes = self._stored("slope", rows, self._first_slope)
         demand = self._utility.demand(slopes, self._scale) / self.epochs
@@ -194,16 +207,15 @@ class Cero(PosteriorAllocator):
             self.table["average"][rows] = average + (moved - average) / (self.table["visits"][rows] + 1)
         self.table["slope"][rows] = moved
 
-    def _scalars(self):
+    def _scalars(self) -> dict[str, float]:
         average = {"price_average": float(self._price_average)} if self.averaging == "duals" else {}
-        return super()._scalars() | {"price": float(self.price), "steps": self._steps} | average
+        return {"price": float(self.price), "steps": self._steps} | average
 
-    def _load_scalars(self, scalars):
-        super()._load_scalars(scalars)
+    def _load_scalars(self, scalars: Mapping[str, float]) -> None:
         self.price, self._steps = float(scalars["price"]), int(scalars["steps"])
         self._price_average = float(scalars.get("price_average", self.price))
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         figures = super().metrics()
         slopes = self.table["slope"][self._last_rows]
         figures["dual/budget"] = float(self.price)
@@ -214,3 +226,13 @@ class Cero(PosteriorAllocator):
                 "dual/prompt_max": float(slopes.max()),
             }
         return figures
+
+    def describe(self) -> Description:
+        description = super().describe()
+        slopes = self.table["slope"]
+        description.columns["slope"] = np.where(slopes > 0, slopes, np.nan)
+        description.columns["price"] = self.prices(np.arange(len(self.table)))
+        if self.averaging != "none":
+            description.columns["visits"] = self.table["visits"]
+        description.steps, description.price = self._steps, float(self.price)
+        return description

@@ -1,18 +1,23 @@
 """Within a step: who is sampled again on what was seen so far, and when is it over?"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-WAIT = -1
+from cero.core.arrays import Bools, Floats, Ids, Ints
+
+WAIT = -1  # what a rule answers for a prompt of which it wants to be asked again
 
 
 class Step(ABC):
     """One step's sampling, in rounds: launch, hear what came back, launch more or end.
 
     A rule is a subclass that gives `_first` and `_next`. Prompts go on independently of each other unless the
-    rule makes them wait, whatever order they report in. Plain NumPy, so that it can be sent to the process
-    that samples.
+    rule makes them wait, whatever order they report in. It holds plain NumPy arrays, so that it can be sent
+    to the process that samples.
 
     Parameters
     ----------
@@ -20,41 +25,45 @@ class Step(ABC):
     cap : int, rollouts that the step may launch in all
     n_max : int, rollouts that a prompt may get
 
-    Attributes (arrays of shape (n,), in the order of `ids`)
+    Attributes
     ----------
-    launched : rollouts launched; successes, trials : what came back (trials < launched where rollouts failed)
+    launched : int64 array, shape (n,), in the order of `ids`: rollouts launched
+    rounds : likewise: how often the prompt was launched
+    successes, trials : likewise: what came back; trials < launched where rollouts failed
     """
 
-    def __init__(self, ids, cap, n_max):
+    def __init__(self, ids: Ids, cap: int, n_max: int) -> None:
         self.ids = np.asarray(ids, np.uint64)
         self.cap, self.n_max = int(cap), int(n_max)
         n = self.ids.size
-        self.launched, self.trials = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        self.successes = np.zeros(n)
-        self.rounds = np.zeros(n, np.int64)  # how often a prompt was launched
-        self._before = np.zeros(n, np.int64)  # `launched` at the last launch
-        self._starts = []  # (prompts, `launched` before) of each launch
-        self._in_flight, self._over = np.zeros(n, bool), np.zeros(n, bool)
+        self.launched: Ints = np.zeros(n, np.int64)
+        self.trials: Ints = np.zeros(n, np.int64)
+        self.successes: Floats = np.zeros(n)
+        self.rounds: Ints = np.zeros(n, np.int64)
+        self._before: Ints = np.zeros(n, np.int64)  # `launched` at the last launch
+        self._starts: list[tuple[Ints, Ints]] = []  # (prompts, `launched` before) of each launch
+        self._in_flight: Bools = np.zeros(n, bool)
+        self._over: Bools = np.zeros(n, bool)
 
     @property
-    def left(self):
-        """Rollouts that may still be launched."""
+    def left(self) -> int:
+        """The rollouts that may still be launched."""
         return self.cap - int(self.launched.sum())
 
     @property
-    def over(self):
-        """True once every prompt has ended."""
+    def over(self) -> bool:
+        """Whether every prompt has ended."""
         return bool(self._over.all())
 
-    def start(self):
-        """Rollouts to launch first: int64 array, shape (n,). A prompt with none may get some later, or never."""
+    def start(self) -> Ints:
+        """Return the rollouts to launch first, shape (n,). A prompt with none may get some later, or not."""
         counts = self._launch(np.arange(self.ids.size), self._first())
         # Nobody reports for a prompt that was not launched: it waits for others, or it is over.
         if not self._in_flight.any():
             self._over[:] = True
         return counts
 
-    def report(self, prompt, successes, trials):
+    def report(self, prompt: int, successes: float, trials: int) -> dict[int, int]:
         """Take up what came back of all rollouts of `prompt` (an index) that were in flight.
 
         successes, trials : of these rollouts only, 0 <= successes <= trials <= their number. Fewer trials
@@ -72,8 +81,13 @@ class Step(ABC):
         """
         return self.report_all([prompt], [successes], [trials])
 
-    def report_all(self, prompts, successes, trials):
-        """As `report`, of several distinct prompts at once: sequences of one length, and one decision on them all."""
+    def report_all(
+        self, prompts: Sequence[int] | Ints, successes: ArrayLike, trials: ArrayLike
+    ) -> dict[int, int]:
+        """Take up several distinct prompts at once, as `report` does one; they are decided on together.
+
+        prompts, successes, trials : sequences of one length
+        """
         prompts, successes = np.asarray(prompts, np.int64), np.asarray(successes, np.float64)
         trials = np.asarray(trials, np.int64)
         known = (prompts >= 0) & (prompts < self.ids.size)
@@ -88,8 +102,8 @@ class Step(ABC):
         if bad.any():
             at = int(np.argmax(bad))
             raise ValueError(
-                f"prompt={prompts[at]}: successes={successes[at]} of trials={trials[at]} must lie in 0 <= successes <= "
-                f"trials <= {flown[at]}, the rollouts in flight"
+                f"prompt={prompts[at]}: successes={successes[at]} of trials={trials[at]} must lie in 0 <= "
+                f"successes <= trials <= {flown[at]}, the rollouts in flight"
             )
         self._in_flight[prompts] = False
         self.successes[prompts] += successes
@@ -98,10 +112,12 @@ class Step(ABC):
         self._over[failed] = True
         return {int(i): 0 for i in failed} | self._decide()
 
-    def round_of(self, prompts, sessions):
-        """In which of its rounds (0, 1, ...) was rollout `sessions[k]` (0, 1, ... as launched) of `prompts[k]`?
+    def round_of(self, prompts: ArrayLike, sessions: ArrayLike) -> Ints:
+        """Return in which of its rounds, 0, 1, ..., each rollout was launched, shape (k,).
 
-        Two int arrays of one shape (k,); returns an int64 array of that shape.
+        prompts, sessions : int arrays, shape (k,)
+            The rollout's prompt (an index), and its number 0, 1, ... among that prompt's rollouts, as
+            launched.
         """
         prompts, sessions = np.asarray(prompts, np.int64), np.asarray(sessions, np.int64)
         stride = int(self.launched.max(initial=0)) + 1
@@ -109,7 +125,7 @@ class Step(ABC):
         at = np.searchsorted(begun, prompts * stride + sessions, side="right")
         return at - np.searchsorted(begun, prompts * stride, side="left") - 1
 
-    def _decide(self):
+    def _decide(self) -> dict[int, int]:
         idle = np.flatnonzero(~self._in_flight & ~self._over)
         if not idle.size:
             return {}
@@ -125,8 +141,8 @@ class Step(ABC):
             int(i): 0 for i in ended
         }
 
-    def _launch(self, prompts, wanted):
-        counts = np.minimum(np.asarray(wanted, np.int64), self.n_max - self.launched[prompts])
+    def _launch(self, prompts: Ints, wanted: ArrayLike) -> Ints:
+        counts: Ints = np.minimum(np.asarray(wanted, np.int64), self.n_max - self.launched[prompts])
         counts = np.maximum(counts, 0)
         # Beyond the cap the last of the prompts go without: a rule that minds looks at `left` itself.
         if counts.sum() > self.left:
@@ -141,55 +157,57 @@ class Step(ABC):
     # ---- what rules give -------------------------------------------------------------------------
 
     @abstractmethod
-    def _first(self):
-        """Rollouts of the first round: int array, shape (n,)."""
+    def _first(self) -> Ints:
+        """Return the rollouts of the first round, shape (n,)."""
 
-    def _next(self, idle):
-        """Called after each report with all prompts that are neither in flight nor over.
+    def _next(self, idle: Ints) -> Ints:
+        """Return what to do with the prompts `idle`, which are neither in flight nor over; after each report.
 
-        Returns an int array of the shape of `idle`: rollouts to launch, 0 to end the prompt, WAIT to be asked
-        again.
+        An array of the shape of `idle`: rollouts to launch, 0 to end the prompt, WAIT to be asked again.
         """
         return np.zeros(idle.size, np.int64)
 
 
 class OneRound(Step):
-    """All is decided before sampling: what every allocator without rounds does."""
+    """All is decided before sampling: the step of every allocator without rounds.
 
-    def __init__(self, ids, counts):
+    counts : int array, shape (n,), the rollouts of each prompt
+    """
+
+    def __init__(self, ids: Ids, counts: ArrayLike) -> None:
         counts = np.asarray(counts, np.int64)
         super().__init__(ids, counts.sum(), counts.max(initial=0))
         self._counts = counts
 
-    def _first(self):
+    def _first(self) -> Ints:
         return self._counts
 
 
 class Rounds(Step):
     """Rounds over all prompts of the step: each starts when enough of the last one's prompts are back.
 
+    A rule gives `_first` and `_spend`.
+
     Parameters
     ----------
     rounds : int >= 0, how many after the first
-    quorum : float in (0, 1]: the next round starts when this share of the launched prompts is back; 1 is a
-    barrier.
-        Below 1, rounds overlap (an engine need not idle for its longest answers), stragglers miss a round's
-        share, and who gets what depends on who was back first.
-
-    A subclass gives `_first` and `_spend(idle, budget)`.
+    quorum : float in (0, 1]
+        The next round starts when this share of the launched prompts is back; 1 waits for all. Below 1 rounds
+        overlap (an engine need not idle for its longest answers), late prompts miss a round's share, and who
+        gets what depends on who was back first.
     """
 
-    def __init__(self, ids, cap, n_max, rounds, quorum):
+    def __init__(self, ids: Ids, cap: int, n_max: int, rounds: int, quorum: float) -> None:
         super().__init__(ids, cap, n_max)
         self.rounds_left, self.quorum = int(rounds), float(quorum)
         self._awaited = 0
 
-    def start(self):
+    def start(self) -> Ints:
         counts = super().start()
         self._awaited = int(self._in_flight.sum())
         return counts
 
-    def _next(self, idle):
+    def _next(self, idle: Ints) -> Ints:
         if self.rounds_left == 0 or self.left <= 0:
             return np.zeros(idle.size, np.int64)
         if self._in_flight.sum() > (1.0 - self.quorum) * self._awaited + 1e-9:
@@ -202,14 +220,18 @@ class Rounds(Step):
         return np.where(counts > 0, counts, WAIT)
 
     @abstractmethod
-    def _spend(self, idle, budget):
-        """Divide at most `budget` rollouts among the prompts `idle`: int array of that shape."""
+    def _spend(self, idle: Ints, budget: int) -> Ints:
+        """Divide at most `budget` rollouts among the prompts `idle`; return an array of that shape."""
 
 
-def play(step, sample):
-    """Run a step to its end with `sample(prompts, rollouts) -> (successes, trials)`, int arrays of one shape.
+AnyStep = TypeVar("AnyStep", bound=Step)
 
-    For simulations and tests; all prompts of a round report together.
+
+def play(step: AnyStep, sample: Callable[[Ints, Ints], tuple[ArrayLike, ArrayLike]]) -> AnyStep:
+    """Run a step to its end, for simulations and tests; return it.
+
+    sample : called with prompts (indices) and their rollouts; returns successes and trials. All are arrays of
+        one shape. All prompts of a round report together.
     """
     counts = step.start()
     prompts = np.flatnonzero(counts)

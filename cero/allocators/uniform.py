@@ -1,17 +1,31 @@
 """GRPO's own rule: the same number of rollouts for every prompt."""
 
+from typing import Any
+
 import numpy as np
 
-from cero.allocators.base import Allocator
+from cero.allocators.upfront import UpfrontAllocator
+from cero.core.arrays import Floats, Ints
 
 
-class Uniform(Allocator):
-    """Every prompt gets budget / prompts; what does not divide goes to prompts at random."""
+class Uniform(UpfrontAllocator):
+    """Give every prompt budget / prompts; what does not divide goes to prompts at random.
+
+    Parameters
+    ----------
+    n_min, n_max : int
+        Equal shares are within them whenever a budget is, so all that they do is refuse a budget which would
+        give every prompt too few (GRPO learns nothing from a group of one) or too many.
+    **common : see `UpfrontAllocator`
+    """
 
     name = "uniform"
 
-    def __init__(self, *, n_min=0, n_max=1024, **common):
+    def __init__(self, *, n_min: int = 0, n_max: int = 1024, **common: Any) -> None:
         super().__init__(n_min=n_min, n_max=n_max, **common)
 
-    def _targets(self, rows, budget):
+    def least_rollouts(self) -> int:
+        return self.rollouts_per_prompt
+
+    def _targets(self, rows: Ints, budget: int) -> Floats:
         return np.full(rows.size, budget / max(rows.size, 1))

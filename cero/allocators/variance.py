@@ -1,27 +1,33 @@
-"""Rollouts in proportion to what one is worth: the plain use of the posterior variance, without prices. Ours."""
+"""Rollouts in proportion to what one is worth: the plain use of the posterior variance, without prices."""
 
+from typing import Any
+
+from cero.allocators.options import WithValue
 from cero.allocators.proportional import ProportionalAllocator
+from cero.core import beta
+from cero.core.arrays import Floats, Ints
 from cero.core.checks import check_choice
 
 
-class Variance(ProportionalAllocator):
-    """n_i proportional to v_i^power, v_i the value of a rollout (by default the posterior variance E[p (1-p)]).
+class Variance(WithValue, ProportionalAllocator):
+    """n_i in proportion to v_i^power, v_i the value of a rollout (by default the posterior variance).
 
     power = 1/2 with the variance is Neyman's rule: it minimises sum_i v_i / n_i, the summed variance of the
     prompts' mean rewards, at a given total. The value is the CERO abstract's (arXiv 2606.05606); its use here
-    is ours.
+    is this project's.
 
     Parameters
     ----------
     power : 1.0 or 0.5
-    **options : see `PosteriorAllocator` (`value`: any other takes the variance's place) and `Allocator`
+    value : as `WithValue` has it; any other takes the variance's place
+    **options : see `WithBeliefs` and `UpfrontAllocator`
     """
 
     name = "variance"
 
-    def __init__(self, *, power=1.0, **options):
-        super().__init__(**options)
+    def __init__(self, *, power: float = 1.0, value: beta.Value = "variance", **options: Any) -> None:
+        super().__init__(value=value, **options)
         self.power = float(check_choice("power", power, (1.0, 0.5)))
 
-    def _weights(self, rows):
+    def _weights(self, rows: Ints) -> Floats:
         return self.values(rows) ** self.power

@@ -1,1 +1,1 @@
-"""What a run has left behind, read and shown."""
+"""What has a run left behind? Its log and its state, read and shown."""

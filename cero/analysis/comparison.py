@@ -1,4 +1,4 @@
-"""Several runs side by side: who spent what, and what did it buy? One table, one picture.
+"""How do several runs compare? One table and one picture of what each spent and what it bought.
 
 Runs are told apart by the overrides in which they differ, read from what was written beside each log at its
 start.
@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.figures import colours, figure
-from cero.analysis.report import Run, find_log, summarise
+from cero.analysis.report import summarise_run
+from cero.analysis.run import NoStepsError, TrainingRun, find_log
 
 JOB_FILE = "job.json"  # beside the log: {"overrides": [...], "allocator": name}, written when a run starts
-# Where a run writes, and how it is called, is no difference between runs.
+# Where a run writes and what it is called makes no difference between runs.
 NO_SETTINGS = ("trainer.default_local_dir", "trainer.experiment_name")
 COLUMNS = (
     "run",
@@ -38,32 +39,31 @@ COLUMNS = (
 
 @dataclass
 class Member:
-    """One run of a comparison.
+    """Holds one run of a comparison.
 
     path : its folder, or its log
     overrides : dict of Hydra overrides, key -> value as text; empty where none were written down
     allocator : its name, or None
-    run : `cero.analysis.report.Run`
-    name, settings : what to call it among the others, set by `gather`; settings as `overrides`, those that
-    differ
+    run : `cero.analysis.run.TrainingRun`
+    name, settings : what tells it from the others, set by `gather`: its folder, and the overrides that differ
     """
 
     path: Path
     overrides: dict
     allocator: str | None
-    run: Run
+    run: TrainingRun
     name: str = ""
     settings: dict = None
 
     @property
     def label(self):
-        """Words that tell it from the others: its own settings, or its name."""
+        """Return words that tell it from the others: its own settings, or its name."""
         words = _words(self.settings, self.allocator)
         return words or self.name
 
 
 def _words(settings, allocator=None):
-    """Settings as short words, `n_max=16`; the allocator by its bare name, first."""
+    """Return settings as short words, `n_max=16`; the allocator comes first, by its bare name."""
     short = {key: key.rpartition(".")[2] for key in settings}
     names = list(short.values())
     words = [
@@ -77,16 +77,15 @@ def _words(settings, allocator=None):
 
 
 def _rounded(value):
-    """A value as text; one with many digits, as a sweeper draws it, with four."""
+    """Return a value as text; one with many digits, as a sweeper draws it, with four."""
     return f"{float(value):.4g}" if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value) else value
 
 
 def find_runs(paths):
-    """Folders of runs at or below `paths`, in natural order, each once: list of Path.
+    """Return the folders of runs at or below `paths`, in natural order, each once: list of Path.
 
-    A run's folder holds an allocation log, or is one that Hydra made for a job that may have failed before
-    its first step. Below a run nothing is looked for. A path may be a log, or a pattern that no shell has
-    expanded.
+    A run's folder holds an allocation log, or was made by Hydra for a job that may have failed before its
+    first step. Nothing is looked for below a run. A path may be a log, or a pattern as for a shell.
 
     Raises FileNotFoundError, naming the path at which there is nothing.
     """
@@ -102,7 +101,7 @@ def find_runs(paths):
 
 
 def _below(path):
-    """The run at `path`, or the runs below it."""
+    """Return the run at `path`, or the runs below it."""
     if path.is_file() or _log(path) or (path / ".hydra").is_dir():
         return [path]
     folders = (child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
@@ -110,12 +109,15 @@ def _below(path):
 
 
 def _natural(path):
-    """Sort key: 2 before 10."""
+    """Return a sort key that puts 2 before 10."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def read_job(path):
-    """(overrides as a dict of key -> text, allocator or None) of the run at `path`, from what was written beside it."""
+    """Return (overrides as a dict of key -> text, allocator or None) of the run at `path`.
+
+    They are read from what was written beside its log.
+    """
     log = _log(path)
     job = log.with_name(JOB_FILE) if log else Path(path) / "cero" / JOB_FILE
     if job.is_file():
@@ -140,13 +142,15 @@ def _log(path):
 
 
 def as_dict(overrides):
-    """Hydra overrides (list of `key=value`) as a dict; the last of a key counts, `+` before it does not."""
+    """Return Hydra overrides (`key=value`) as a dict, without `+` before a key; its last value counts."""
     pairs = (override.partition("=") for override in overrides)
     return {key.lstrip("+"): value for key, _, value in pairs}
 
 
 def gather(paths):
-    """Read the runs at `paths` (see `find_runs`): list of Member, and dict of path -> why it is left out.
+    """Read the runs at `paths` (see `find_runs`).
+
+    Returns (list of Member, dict of path -> why it is left out).
 
     Raises ValueError if nothing is left, or for a damaged log.
     """
@@ -154,12 +158,10 @@ def gather(paths):
     for path in find_runs(paths):
         overrides, allocator = read_job(path)
         try:
-            run = Run.read(path)
+            run = TrainingRun.read(path)
         except FileNotFoundError:
             left_out[str(path)] = "no allocation log: it failed before its first step, or writes elsewhere"
-        except ValueError as error:
-            if "no training step" not in str(error):
-                raise
+        except NoStepsError:
             left_out[str(path)] = "no training step logged: it failed, or has only begun"
         else:
             members.append(Member(path, overrides, allocator, run))
@@ -189,7 +191,7 @@ def _tell_apart(members):
 
 
 def common_range(members):
-    """(from, to) in rollouts spent: the part in which each run that was validated twice has a curve; or None."""
+    """Return (from, to) in rollouts spent, where every run that was validated twice has a curve; or None."""
     spans = [spent for spent, _ in (member.run.accuracy() for member in members) if spent.size > 1]
     if not spans:
         return None
@@ -198,9 +200,9 @@ def common_range(members):
 
 
 def area(run, span):
-    """Mean held-out accuracy over `span` (from, to) of rollouts spent, by trapezoids; None if it has no curve there.
+    """Return the mean held-out accuracy over `span` (from, to) of rollouts spent; None without a curve there.
 
-    The area under the curve over its width, in [0, 1]; validations are joined by straight lines.
+    It is the area under the curve over its width, in [0, 1]; straight lines join the validations.
     """
     spent, accuracy = run.accuracy()
     if span is None or spent.size < 2:
@@ -211,16 +213,15 @@ def area(run, span):
     return float((np.diff(at) * (height[1:] + height[:-1]) / 2).sum() / (high - low))
 
 
-def compare(members):
-    """Figures of each run, JSON-ready: list of dict with the keys COLUMNS, path and label.
+def compare_runs(members):
+    """Return the figures of each run: list of JSON-ready dicts with the keys COLUMNS, path and label.
 
-    `signal` is the share of groups with both outcomes, mean over steps; `area` see `area`, over
-    `common_range`.
+    `signal` is the share of groups with both outcomes, mean over steps; `area` is over `common_range`.
     """
     span = common_range(members)
     rows = []
     for member in members:
-        summary = summarise(member.run)
+        summary = summarise_run(member.run)
         signal = member.run.metric("cero/group/signal")
         rows.append(
             {
@@ -237,8 +238,8 @@ def compare(members):
     return rows
 
 
-def table(rows, span=None, title="Runs"):
-    """The rows as a rich table; `span` as of `common_range`, for its caption."""
+def comparison_table(rows, span=None, title="Runs"):
+    """Return the rows as a rich table; `span` as of `common_range`, for its caption."""
     from rich.table import Table
 
     def share(value):
@@ -278,7 +279,7 @@ def table(rows, span=None, title="Runs"):
 
 
 def write_csv(rows, path):
-    """Write the rows to `path`: columns as COLUMNS, `settings` as one word each; unknown cells are empty."""
+    """Write the rows to `path` and return it: columns as COLUMNS; unknown cells are empty."""
 
     def cell(value):
         if isinstance(value, dict):
@@ -294,14 +295,13 @@ def write_csv(rows, path):
     return path
 
 
-def plot(members, path, title=None):
-    """Write the picture (PNG) to `path`: held-out accuracy over rollouts spent, a line for each run.
+def plot_comparison(members, path, title=None):
+    """Write the picture (PNG) to `path` and return it: each run's held-out accuracy over rollouts spent.
 
-    If no run was validated, what is drawn instead is the success rate of the training prompts, and the axis
-    says so.
+    If no run was validated, the success rate of the training prompts is drawn, and the axis says so.
     """
     validated = any(member.run.accuracy()[0].size for member in members)
-    with figure(path, 1, 1, size=(9, 5.5)) as (_, axis):
+    with figure(path, 1, 1, size=(9, 5)) as (_, axis):
         palette = colours(len(members))
         for member, colour in zip(members, palette, strict=True):
             if validated:

@@ -1,4 +1,4 @@
-"""What does an allocator know of its prompts? From a saved state, or from what a run's log tells."""
+"""What does an allocator know of its prompts? A saved state or a run's log tells."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.allocators import make_allocator
-from cero.allocators.base import Allocator
+from cero.allocators import allocator_class, make_allocator, option_names
 from cero.analysis.figures import figure
 from cero.analysis.runlog import FILE_NAME, iter_log
 from cero.core.prompts import PromptTable
@@ -15,24 +14,24 @@ from cero.core.state import COMMIT_MARKER, STATE_FILE, load_state
 
 BINS = 10
 SCATTER_MAX = 3000  # more prompts than these are drawn as density
+# The columns of a state, in the order in which they are shown; others come after them.
+COLUMNS = ("rollouts", "visits", "posterior_mean", "strength", "value", "slope", "price")
 QUANTILES = {"min": 0.0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "max": 1.0}
 
 
 @dataclass
 class Inspection:
-    """What was found.
+    """Holds what was found.
 
     source : Path of the file read
-    summary : dict, JSON-ready: kind ("state" or "log") and what is known of allocator, options, prompts,
-    steps
+    summary : JSON-ready dict: kind ("state" or "log") and what is known of allocator, options, prompts, steps
     ledger : dict with spent, total and left, in rollouts; None where there is no global budget
     price : the budget's, in value per rollout, or None
     ids : uint64 array, shape (prompts,)
-    columns : dict of str to array, shape (prompts,): "rollouts" (cumulated) at least, nan where unknown. Of a
-    state
-        further "visits", "posterior_mean", "strength" (a + b, pseudo-counts), "value", "slope" (in (0, 1])
-        and "price" (value per rollout), as far as the allocator has them; of a log "visits", "trials" and
-        "success_rate" (successes / trials).
+    columns : dict of str to array, shape (prompts,), nan where unknown: "rollouts" (cumulated) at least. A
+    state has "visits", "posterior_mean", "strength" (a + b, pseudo-counts), "value", "slope" (in (0, 1]) and
+    "price" (value per rollout) as far as the allocator has them; a log has "visits", "trials" and
+    "success_rate" (successes / trials)
     mean : name of the column with what is known of the success probability, in [0, 1], or None
     """
 
@@ -49,7 +48,7 @@ class Inspection:
 
 
 def find_source(path):
-    """The file that `path` stands for: itself, a checkpoint's state, a run's newest committed state, or its log.
+    """Return the file of `path`: itself, a checkpoint's state, a run's newest committed state, or its log.
 
     Raises
     ------
@@ -71,7 +70,8 @@ def find_source(path):
         step = marker.read_bytes().decode(errors="replace").strip()
         if not step.isdecimal():
             raise ValueError(
-                f"{marker} holds {step[:20]!r} instead of a step; give a folder global_step_N of {path} itself"
+                f"{marker} holds {step[:20]!r} instead of a step; "
+                f"give a folder global_step_N of {path} itself"
             )
         places.append(path / f"global_step_{step}" / STATE_FILE)
     places += [path / "cero" / FILE_NAME, path / FILE_NAME]
@@ -79,13 +79,13 @@ def find_source(path):
         if place.is_file():
             return place
     raise FileNotFoundError(
-        f"{path} has neither a committed checkpoint with {STATE_FILE} nor an allocation log cero/{FILE_NAME}; "
-        "give the run's trainer.default_local_dir, or a file"
+        f"{path} has neither a committed checkpoint with {STATE_FILE} nor an allocation log "
+        f"cero/{FILE_NAME}; give the run's trainer.default_local_dir, or a file"
     )
 
 
 def inspect(path):
-    """Read the state or log that `path` stands for (see `find_source`). Returns an `Inspection`.
+    """Read the state or log of `path` (see `find_source`); return an `Inspection`.
 
     Raises
     ------
@@ -99,44 +99,34 @@ def inspect(path):
 
 
 def inspect_state(path):
-    """`inspect` for the state file `path`."""
+    """Inspect the state file `path`."""
     path = Path(path)
     state = load_state(path)
     allocator = _restore(state, path)
-    table, rows = allocator.table, np.arange(len(allocator.table))
-    columns = {"rollouts": table["allocated"]}
-    if "visits" in state["table"]:
-        columns["visits"] = table["visits"]
-    # The interface's own success_mean says 1/2 of everything: that is no knowledge.
-    mean = "posterior_mean" if type(allocator).success_mean is not Allocator.success_mean else None
-    if mean:
-        columns[mean] = allocator.success_mean(table["id"])
-    if hasattr(allocator, "posterior_parameters"):
-        columns["strength"] = np.add(*allocator.posterior_parameters(rows))
-    if hasattr(allocator, "values"):
-        columns["value"] = allocator.values(rows)
-    if "slope" in state["table"]:
-        columns["slope"] = np.where(table["slope"] > 0, table["slope"], np.nan)
-    if hasattr(allocator, "prices"):
-        columns["price"] = allocator.prices(rows)
+    found = allocator.describe()
+    names = [name for name in COLUMNS if name in found.columns]
+    names += [name for name in found.columns if name not in COLUMNS]
+    columns = {name: found.columns[name] for name in names}
     summary = {
         "kind": "state",
         "allocator": allocator.name,
         "options": allocator.options(),
-        "prompts": len(table),
-        "pending": int(table["pending"].sum()),
+        "prompts": len(allocator.table),
+        "pending": int(allocator.table["pending"].sum()),
     }
-    if "steps" in state["scalars"]:
-        summary["steps"] = state["scalars"]["steps"]
+    if found.steps is not None:
+        summary["steps"] = found.steps
     ledger = {"spent": allocator.ledger.spent, "total": allocator.ledger.total, "left": allocator.ledger.left}
-    price = _finite(allocator.metrics().get("dual/budget"))
-    return Inspection(path, summary, ledger, price, table["id"], columns, mean)
+    mean = "posterior_mean" if "posterior_mean" in columns else None
+    return Inspection(path, summary, ledger, _finite(found.price), allocator.table["id"], columns, mean)
 
 
 def _restore(state, path):
-    """The allocator that wrote `state`."""
+    """Return the allocator that wrote `state`; options that it has no more don't matter."""
     try:
-        options = state["options"] | {"total_budget": state["ledger"]["total"]}
+        known = option_names(allocator_class(state["allocator"]))
+        options = {key: value for key, value in state["options"].items() if key in known}
+        options["total_budget"] = state["ledger"]["total"]
         allocator = make_allocator(state["allocator"], **options)
         allocator.load_state_dict(state)
     except KeyError as error:
@@ -151,7 +141,7 @@ def _restore(state, path):
 
 
 def inspect_log(path):
-    """`inspect` for the allocation log `path`, read line by line: memory goes with the prompts, not with the steps."""
+    """Inspect the allocation log `path`, line by line: memory grows with the prompts, not with the steps."""
     path = Path(path)
     table = PromptTable(
         {
@@ -213,7 +203,7 @@ def _tally(table, record):
 
 
 def _finite(value):
-    """`value` as a float, or None where it is None, nan or infinite (JSON has none of these)."""
+    """Return `value` as a float, or None where it is None, nan or infinite (JSON has none of these)."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
@@ -221,9 +211,10 @@ def _finite(value):
 
 
 def extremes(ids, rollouts, count):
-    """Rows of the `count` prompts with most and with least rollouts, the extreme one first; ties by ascending id.
+    """Return the rows of the `count` prompts with most and with least rollouts, the extreme one first.
 
-    Two int64 arrays of shape (min(count, prompts),). Linear in the prompts: only what is shown gets sorted.
+    Two int64 arrays of shape (min(count, prompts),); ties are in order of ids. Linear in the prompts: only
+    what is shown gets sorted.
     """
     return _first(-rollouts.astype(np.int64), ids, count), _first(rollouts, ids, count)
 
@@ -240,9 +231,9 @@ def _first(keys, ids, count):
 
 
 def histogram(inspection):
-    """Prompts by what is known of their success probability: (counts, edges), int (10,) and float (11,).
+    """Return prompts by success probability as known: (counts, edges), int (10,) and float (11,).
 
-    None where nothing is known of any; prompts with an unknown one are left out.
+    None if nothing is known of any prompt; prompts of which nothing is known are left out.
     """
     if inspection.mean is None:
         return None
@@ -251,7 +242,7 @@ def histogram(inspection):
 
 
 def quantiles(values):
-    """Mean and quantiles of an array as a dict of floats; None where no value is finite."""
+    """Return the mean and quantiles of an array as a dict of floats; None if no value is finite."""
     values = values[np.isfinite(values)]
     if not values.size:
         return None
@@ -260,7 +251,7 @@ def quantiles(values):
 
 
 def as_json(inspection, top=10):
-    """Everything as one JSON-ready dict; `top` is how many prompts with most and least rollouts. See docs/reference.md.
+    """Return everything as one JSON-ready dict, with `top` prompts of most and of least rollouts.
 
     Raises ValueError if `top` is negative.
     """
@@ -301,8 +292,8 @@ def _prompt(inspection, row):
 # ---- showing -------------------------------------------------------------------------------------
 
 
-def tables(figures):
-    """The dict of `as_json` as a list of rich tables: summary, most and least rollouts, histogram."""
+def inspection_tables(figures):
+    """Return the dict of `as_json` as a list of rich tables: summary, most and least rollouts, histogram."""
     out = [_summary_table(figures)]
     for key, title in (("most", "Most rollouts"), ("least", "Least rollouts")):
         if figures[key]:
@@ -321,7 +312,7 @@ def _number(value):
 
 
 def _spread(figures):
-    """The dict of `quantiles` in words."""
+    """Return the dict of `quantiles` in words."""
     if figures is None:
         return "-"
     shown = {name: _number(figures[name]) for name in figures}
@@ -402,10 +393,10 @@ def _histogram_table(figures):
     return out
 
 
-def plot(inspection, path):
-    """Write the picture (PNG) to `path`: how sure of success prompts are, and how many rollouts they got for it.
+def plot_inspection(inspection, path):
+    """Write the picture (PNG) to `path` and return it: prompts and their rollouts by success probability.
 
-    Where nothing is known of success, only the histogram of rollouts.
+    If nothing is known of success, it shows the histogram of rollouts alone.
     """
     rollouts = inspection.columns["rollouts"]
     bars = histogram(inspection)

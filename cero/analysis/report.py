@@ -1,95 +1,14 @@
-"""What did a run do with its rollouts? A summary, a table and a picture, from its allocation log."""
-
-from pathlib import Path
+"""What did a run do with its rollouts? A summary, a table and a picture from its allocation log."""
 
 import numpy as np
 
 from cero.analysis.figures import figure
-from cero.analysis.runlog import FILE_NAME, held_out_accuracy, read_log
 
-MAX_BANDS = 60  # rows of the heat map: prompts are gathered into at most so many bands
-
-
-def find_log(path):
-    """The allocation log at `path`: the file itself, or under a run's folder (verl's trainer.default_local_dir).
-
-    Raises FileNotFoundError, naming where it looked.
-    """
-    path = Path(path)
-    places = [path] if path.suffix == ".jsonl" else [path / "cero" / FILE_NAME, path / FILE_NAME]
-    for place in places:
-        if place.is_file():
-            return place
-    raise FileNotFoundError(
-        f"no allocation log at {' or '.join(map(str, places))}; is cero.log_allocations on?"
-    )
+MAX_BANDS = 60  # rows of the heat map: prompts are gathered into at most this many bands
 
 
-class Run:
-    """A run's records as arrays.
-
-    steps, epochs, spent, budget : int arrays, shape (steps,)
-    prompts : list of arrays of prompt rows (int), one a step, indices into 0..prompt_count
-    rollouts, successes, trials : lists of arrays, one a step, aligned with `prompts`
-    validations : list of (step, spent, metrics)
-    """
-
-    def __init__(self, records):
-        steps = [record for record in records if record["kind"] == "step"]
-        if not steps:
-            raise ValueError("the allocation log holds no training step yet")
-        row = {}
-        self.prompts = [
-            np.array([row.setdefault(p, len(row)) for p in s["prompts"]], dtype=np.int64) for s in steps
-        ]
-        self.prompt_count = len(row)
-        self.rollouts, self.successes, self.trials = (
-            [np.array(s[key], dtype=float) for s in steps] for key in ("rollouts", "successes", "trials")
-        )
-        self.steps, self.epochs, self.budget, self.spent = (
-            np.array([s[key] for s in steps]) for key in ("step", "epoch", "budget", "spent")
-        )
-        self.metrics = [s["metrics"] for s in steps]
-        self.validations = [
-            (r["step"], r["spent"], r["metrics"]) for r in records if r["kind"] == "validation"
-        ]
-
-    @classmethod
-    def read(cls, path):
-        """From a run's folder or log file."""
-        return cls(read_log(find_log(path)))
-
-    def metric(self, key):
-        """A logged metric over steps; nan where it is missing. Float array, shape (steps,)."""
-        return np.array([metrics.get(key, np.nan) for metrics in self.metrics])
-
-    def accuracy(self):
-        """Validation accuracy: (spent, accuracy) arrays, the mean over data sources of their main metric."""
-        points = [(spent, held_out_accuracy(metrics)) for _, spent, metrics in self.validations]
-        points = [(spent, accuracy) for spent, accuracy in points if accuracy is not None]
-        return (
-            tuple(np.array(column) for column in zip(*points, strict=True)) if points else (np.zeros(0),) * 2
-        )
-
-    def prompt_epochs(self):
-        """Rollouts of each prompt in each epoch, (prompts, epochs), nan where not visited; and its success rate."""
-        epochs = np.unique(self.epochs)
-        grid = np.full((self.prompt_count, epochs.size), np.nan)
-        won, tried = np.zeros(self.prompt_count), np.zeros(self.prompt_count)
-        for epoch, prompts, rollouts, successes, trials in zip(
-            self.epochs, self.prompts, self.rollouts, self.successes, self.trials, strict=True
-        ):
-            column = np.searchsorted(epochs, epoch)
-            np.add.at(won, prompts, successes)
-            np.add.at(tried, prompts, trials)
-            given = np.bincount(prompts, rollouts, self.prompt_count)
-            seen = np.unique(prompts)
-            grid[seen, column] = np.nan_to_num(grid[seen, column]) + given[seen]
-        return grid, np.divide(won, tried, out=np.full(self.prompt_count, np.nan), where=tried > 0)
-
-
-def summarise(run):
-    """A run's figures as a dict, JSON-ready: steps, rollouts, budget, accuracy before and after, signal, seconds."""
+def summarise_run(run):
+    """Return a run's figures, a JSON-ready dict: steps, rollouts, budget, accuracy, signal, seconds."""
     _, accuracy = run.accuracy()
     signal = run.metric("cero/group/signal")
     window = max(1, run.steps.size // 5)
@@ -113,8 +32,8 @@ def summarise(run):
     }
 
 
-def table(summary, title="Run"):
-    """The summary as a rich table."""
+def run_table(summary, title="Run"):
+    """Return the summary as a rich table."""
     from rich.table import Table
 
     def share(value):
@@ -137,9 +56,9 @@ def table(summary, title="Run"):
     return out
 
 
-def plot(run, path, title=None):
-    """Write the picture (PNG) to `path`: where the rollouts went, and what they bought."""
-    with figure(path, 2, 2, size=(12, 8)) as (fig, axes):
+def plot_run(run, path, title=None):
+    """Write the picture (PNG) to `path` and return it: where the rollouts went, and what they bought."""
+    with figure(path, 2, 2, size=(11, 7.4), palette=160) as (fig, axes):
         _plot_grid(run, fig, axes[0, 0])
         _plot_spread(run, axes[0, 1])
         _plot_accuracy(run, axes[1, 0])

@@ -1,4 +1,4 @@
-"""What did a run allocate? One JSON line a step, for reports and for whoever wants to look.
+"""What did a run allocate? One JSON line a step, for reports and for any reader.
 
 Lines are {"kind": "step", ...} and {"kind": "validation", ...}; see `RunLog.step` and `RunLog.validation`.
 """
@@ -11,13 +11,13 @@ FILE_NAME = "allocations.jsonl"
 
 
 class RunLog:
-    """Appends records to `path`; with `path=None` it writes nothing."""
+    """Appends records to the file `path`; with `path=None` it writes nothing."""
 
     def __init__(self, path):
         self.path = None if path is None else Path(path)
 
     def rewind(self, step):
-        """Drop what lies after `step` (a run resumed there will write it again), and a torn last line."""
+        """Drop what lies after `step` (a run resumed there writes it again), and a torn last line."""
         if self.path is None or not self.path.exists():
             return
         kept = [record for record in read_log(self.path) if record["step"] <= step]
@@ -26,11 +26,13 @@ class RunLog:
         os.replace(temporary, self.path)
 
     def step(self, step, epoch, budget, spent, prompts, rollouts, successes, trials, metrics, **counts):
-        """One training step: `prompts` (ids as hex), what each was given, and what was seen of it.
+        """Write one training step.
 
-        successes[i] of trials[i] are what came back of rollouts[i]; `budget` is what the step might have
-        spent, `spent` what the run has; `metrics` are verl's of the step that are kept. counts: rollouts
-        `sampled`, `kept` by the rule of selection and `trained` on.
+        prompts : ids as 16 hex digits; rollouts : what each was given
+        successes, trials : successes[i] of trials[i] are what came back of rollouts[i]
+        budget : rollouts that the step might have spent; spent : rollouts that the run has spent
+        metrics : those of verl's metrics of the step that are kept
+        counts : rollouts `sampled`, `kept` by the rule of selection and `trained` on
         """
         self._write(
             kind="step",
@@ -47,7 +49,7 @@ class RunLog:
         )
 
     def validation(self, step, spent, metrics):
-        """One validation, after `step` steps and `spent` training rollouts."""
+        """Write one validation, after `step` steps and `spent` training rollouts."""
         self._write(kind="validation", step=step, spent=spent, metrics=metrics)
 
     def _write(self, **record):
@@ -59,7 +61,7 @@ class RunLog:
 
 
 def iter_log(path):
-    """(line number, record) of a log, in order, as a stream; `read_log` has what is left out and what is raised."""
+    """Yield (line number, record) of a log, in order; leaves out and raises what `read_log` does."""
     torn = None
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -75,7 +77,7 @@ def iter_log(path):
 
 
 def read_log(path):
-    """All records of a log, in order. A torn last line (the run was killed while writing) is left out.
+    """Return all records of a log, in order, without a torn last line (the run was killed while writing).
 
     Raises
     ------
@@ -88,9 +90,9 @@ def read_log(path):
 
 
 def held_out_accuracy(metrics):
-    """Of a validation's metrics: verl's mean over samples, averaged over data sources; None if there is none.
+    """Return a validation's accuracy: verl's mean over samples, averaged over data sources; None without one.
 
-    With several samples a question verl reports best@k and their spread beside it, which are no accuracy.
+    With several samples of a question verl also reports best@k and the spread, which are no accuracy.
     """
     values = [value for key, value in metrics.items() if key.startswith("val-core/") and "/mean@" in key]
     return sum(values) / len(values) if values else None

@@ -6,14 +6,14 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cero.analysis.report import Run, find_log
+from cero.analysis.run import TrainingRun, find_log
 from cero.analysis.runlog import read_log
 
 PLAIN_EVERY = 10  # steps between lines where there is no terminal to redraw
 
 
 def alive(pid):
-    """Whether process `pid` (an int) exists and is no zombie."""
+    """Return whether process `pid` (an int) exists and is no zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -35,14 +35,15 @@ def _records(path):
 
 
 def status(records):
-    """(spent, total or None, text) of a run's records so far."""
+    """Return (spent, total or None, text) of a run's records so far."""
     if not any(record["kind"] == "step" for record in records):
         validated = any(record["kind"] == "validation" for record in records)
         return 0, None, "first step" if validated else "starting Ray, the trainer and the engine"
-    run = Run(records)
+    run = TrainingRun(records)
     _, accuracy = run.accuracy()
     last = run.metrics[-1]
-    text = f"step {run.steps[-1]}, {last['timing_s/step']:.1f} s, groups with signal {last['cero/group/signal']:.0%}"
+    signal = f"groups with signal {last['cero/group/signal']:.0%}"
+    text = f"step {run.steps[-1]}, {last['timing_s/step']:.1f} s, {signal}"
     if accuracy.size:
         text += f", validation accuracy {accuracy[-1]:.1%}"
     return int(run.spent[-1]), last.get("cero/budget/total"), text

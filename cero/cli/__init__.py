@@ -1,1 +1,4 @@
-"""The `cero` command: `main`, and one module a subcommand with HELP, `add_arguments(parser)` and `run(arguments)`."""
+"""The `cero` command: `main`, and a module for each subcommand.
+
+Such a module has HELP, `add_arguments(parser)` and `run(arguments)`.
+"""

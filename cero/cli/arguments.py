@@ -1,11 +1,11 @@
-"""Turns words of the command line into values, for argparse."""
+"""How do words of the command line become values? Types for argparse."""
 
 
 def words(text):
-    """A comma list of words, for argparse."""
+    """Return a comma list of words as a list of str."""
     return text.split(",")
 
 
 def numbers(text):
-    """A comma list of whole numbers, for argparse."""
+    """Return a comma list of whole numbers as a list of int."""
     return [int(word) for word in text.split(",")]

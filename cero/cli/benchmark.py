@@ -1,15 +1,16 @@
 """`cero benchmark`: run the study's trainings, one after the other."""
 
-import json
 import shlex
 import signal
 import statistics
 import time
 from functools import partial
+from pathlib import Path
 
 from cero.cli.arguments import numbers, words
 
-HELP = "tasks x contenders x seeds through verl, resumable; a table of each run"
+TASKS, CONTENDERS = "scripts/benchmark/tasks.yaml", "scripts/benchmark/contenders.yaml"
+HELP = "run the study's trainings through verl, resumably: tasks x contenders x seeds"
 
 
 def add_arguments(parser):
@@ -26,14 +27,20 @@ def add_arguments(parser):
         "--splits", type=words, default=["tune", "confirm"], help="comma list of tune, confirm"
     )
     parser.add_argument(
-        "--out", default="docs/study/runs", help="where the tables go (default: docs/study/runs)"
+        "--out",
+        default="docs/results/study",
+        help="folder of runs: finished ones are found there, new tables go there (default: %(default)s)",
     )
     parser.add_argument("--work", default="runs/benchmark", help="where prepared tasks, logs and failures go")
-    parser.add_argument("--minutes", type=float, help="start no run after so many minutes")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, and what is done already")
+    parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands, and say what is done already"
+    )
     parser.add_argument("--redo", action="store_true", help="run again what was made with other settings")
-    parser.add_argument("--task-file", default="scripts/benchmark/tasks.yaml")
-    parser.add_argument("--contender-file", default="scripts/benchmark/contenders.yaml")
+    parser.add_argument("--task-file", default=TASKS, help="yaml of the tasks (default: %(default)s)")
+    parser.add_argument(
+        "--contender-file", default=CONTENDERS, help="yaml of the contenders (default: %(default)s)"
+    )
 
 
 def run(arguments):
@@ -41,10 +48,13 @@ def run(arguments):
 
     runs = plan(arguments)
     runner = Runner(arguments.out, arguments.work)
+    missing = runner.missing(runs)
+    if missing:
+        raise ValueError(missing)
     if arguments.dry_run:
         dry_run(runner, runs)
         return
-    # Asked to end, we end as on Ctrl-C: the run's processes first.
+    # Asked to end, the command ends as on Ctrl-C: the run's processes first.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with runner.alone():
@@ -59,9 +69,17 @@ def run(arguments):
 
 
 def plan(arguments):
-    """The runs that the arguments ask for; raises ValueError for names that are not known."""
-    from cero.research.study.plan import SPLITS, chosen, make_runs, read_contenders, read_tasks
+    """Return the runs that the arguments ask for.
 
+    Raises ValueError for names that are not known, FileNotFoundError without the yaml files.
+    """
+    from cero.research.study.plan import SPLITS, chosen, make_runs, read_contenders, read_tasks
+    from cero.research.study.runner import CHECKOUT
+
+    for path, default in ((arguments.task_file, TASKS), (arguments.contender_file, CONTENDERS)):
+        if not Path(path).is_file():
+            why = f"{path} is not here; {CHECKOUT}" if path == default else f"there is no file {path}"
+            raise FileNotFoundError(why)
     known = read_tasks(arguments.task_file)
     tasks = [task for task in chosen(arguments.tasks, known, "task") if arguments.tasks or task.in_study]
     known, groups = read_contenders(arguments.contender_file)
@@ -88,7 +106,7 @@ def dry_run(runner, runs):
 
 
 def benchmark(runner, runs, minutes=None, redo=False):
-    """Execute what is not finished, telling how far it is. Returns how many runs failed."""
+    """Execute what is not finished and tell how far it is; return how many runs failed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -99,7 +117,7 @@ def benchmark(runner, runs, minutes=None, redo=False):
     states = {run: runner.state(run) for run in runs}
     for run, state in states.items():
         if state == "other" and not redo:
-            say(f"left alone: {runner.table(run)} was made with other settings (--redo replaces it)")
+            say(f"left alone: {runner.place(run)} was made with other settings (--redo replaces it)")
     todo = [run for run in runs if states[run] in ("new", "failed") or (redo and states[run] == "other")]
     todo.sort(key=lambda run: states[run] == "failed")  # they may well fail again
     took = _seconds(runner, [run for run in runs if states[run] == "finished"])
@@ -146,16 +164,15 @@ def _spent(records, run):
 
 
 def _seconds(runner, finished):
-    """Seconds of finished runs by task: dict of lists."""
+    """Return the seconds of finished runs by task: dict of lists."""
     took = {}
     for run in finished:
-        about = json.loads(runner.table(run).with_suffix(".json").read_text(encoding="utf-8"))
-        took.setdefault(run.task.name, []).append(about["seconds"])
+        took.setdefault(run.task.name, []).append(runner.record(run)["seconds"])
     return took
 
 
 def _eta(took, left):
-    """Words on the time that the runs `left` will take, as their task's others did on average; "" if unknown."""
+    """Return words on the time that the runs `left` will take, from the task's other runs; "" if unknown."""
     known = [seconds for several in took.values() for seconds in several]
     if not known or not left:
         return ""

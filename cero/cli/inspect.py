@@ -2,14 +2,15 @@
 
 import json
 
-HELP = "what a saved allocator state, or a run's log, knows of the prompts"
+HELP = "show what a saved allocator state, or a run's log, knows of the prompts"
 
 
 def add_arguments(parser):
     parser.add_argument(
         "path",
-        help="an allocator.npz, a checkpoint (global_step_N), a run's folder (verl's trainer.default_local_dir: its "
-        "newest committed checkpoint, else its log), or an allocations.jsonl",
+        help="an allocator.npz, a checkpoint (global_step_N), a run's folder (verl's "
+        "trainer.default_local_dir; its newest committed checkpoint is read, else its log), or an "
+        "allocations.jsonl",
     )
     parser.add_argument("--top", type=int, default=10, help="how many prompts with most and least rollouts")
     parser.add_argument("--out", help="where a picture goes (default: none)")
@@ -17,12 +18,12 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from cero.analysis.inspection import as_json, inspect, plot, tables
+    from cero.analysis.inspection import as_json, inspect, inspection_tables, plot_inspection
 
     inspection = inspect(arguments.path)
     figures = as_json(inspection, arguments.top)
     if arguments.out:
-        figures["picture"] = str(plot(inspection, arguments.out))
+        figures["picture"] = str(plot_inspection(inspection, arguments.out))
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return
@@ -31,6 +32,6 @@ def run(arguments):
 
     console = Console()
     console.print(Text(f"{figures['kind']} {figures['source']}"), soft_wrap=True)
-    console.print(*tables(figures), sep="\n")
+    console.print(*inspection_tables(figures), sep="\n")
     if arguments.out:
         console.print(f"Picture: {figures['picture']}", soft_wrap=True)

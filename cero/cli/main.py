@@ -20,7 +20,7 @@ def parser():
 
 
 def main(argv=None):
-    """Run the command line; exits with 2 and one line on stderr for input that can't be used."""
+    """Run the command line; exit with 2 and one line on stderr for input that can't be used."""
     arguments = parser().parse_args(argv)
     try:
         arguments.run_command(arguments)

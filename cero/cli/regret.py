@@ -4,7 +4,7 @@ import json
 
 from cero.cli.arguments import numbers, words
 
-HELP = "distance to the offline optimum over the horizon, fixed utilities"
+HELP = "measure the distance to the offline optimum over the horizon, for fixed utilities"
 HORIZONS = [10, 30, 100, 300, 1000, 3000]
 ABLATION_HORIZONS = [10, 40, 300]
 
@@ -25,7 +25,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--ablation",
         action="store_true",
-        help="cero alone: what each mend of the dual iteration does, and its anchors",
+        help="cero alone: what each change to the dual iteration does, and its anchors",
     )
     parser.add_argument(
         "--out", help="where the picture goes (default regret.png; ablation: regret-ablation.png)"
@@ -50,7 +50,7 @@ def _regret(arguments):
     from cero.research.theory import regret
 
     def options(name):
-        # `cero` is bound to reach the optimum only with its own last allocation as anchor.
+        # `cero` is sure to reach the optimum only with its own last allocation as anchor.
         return {"anchor": arguments.anchor} if name == "cero" else {}
 
     jobs = [
@@ -60,13 +60,13 @@ def _regret(arguments):
         for epochs in arguments.epochs or HORIZONS
         for seed in range(arguments.seeds)
     ]
-    records = [regret.run(*job, prompts=arguments.prompts, **options(job[0])) for job in _track(jobs)]
-    picture = regret.plot(records, arguments.out or "regret.png")
+    records = [regret.run_regret(*job, prompts=arguments.prompts, **options(job[0])) for job in _track(jobs)]
+    picture = regret.plot_regret(records, arguments.out or "regret.png")
     if arguments.json:
         print(json.dumps(regret.as_json(records), indent=2))
         return
     console = Console()
-    console.print(regret.table(records))
+    console.print(regret.regret_table(records))
     console.print(f"Picture: {picture}", soft_wrap=True)
 
 
@@ -90,24 +90,24 @@ def _ablation(arguments):
     }
     records, demands = [], {}
     for job in _track(jobs):
-        record, demand = ablation.run(*job, prompts=arguments.prompts)
+        record, demand = ablation.run_ablation(*job, prompts=arguments.prompts)
         records.append(record)
         if job in traced:
             demands[traced[job]] = demand
-    picture = ablation.plot(records, demands, arguments.out or "regret-ablation.png")
+    picture = ablation.plot_ablation(records, demands, arguments.out or "regret-ablation.png")
     if arguments.json:
         print(json.dumps(ablation.as_json(records), indent=2))
         return
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)  # into a file or a pipe: nothing is cut off
-    for table in ablation.tables(records):
+    for table in ablation.ablation_tables(records):
         console.print(table)
     for utility in arguments.utilities:
         tied, above, below = ablation.cliff(utility, prompts=arguments.prompts)
         console.print(
-            f"{utility}: at the optimum {tied:.0%} of the prompts are priced exactly at the market; there bang-bang "
-            f"demand falls from {below:.1f} to {above:.1f} rollouts per prompt.",
+            f"{utility}: at the optimum {tied:.0%} of the prompts are priced exactly at the market; there "
+            f"bang-bang demand falls from {below:.1f} to {above:.1f} rollouts per prompt.",
             soft_wrap=True,
             highlight=False,
         )

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from cero.analysis import comparison
-from cero.analysis.report import Run, find_log, plot, summarise, table
+from cero.analysis.report import plot_run, run_table, summarise_run
+from cero.analysis.run import TrainingRun, find_log
 
-HELP = "table and picture of a run, or of several side by side, from their allocation logs"
+HELP = "show a run, or several side by side, from their allocation logs: a table and a picture"
 
 
 def add_arguments(parser):
@@ -14,8 +15,8 @@ def add_arguments(parser):
         "runs",
         nargs="+",
         metavar="DIR",
-        help="a run's folder (verl's trainer.default_local_dir) or its allocations.jsonl. Several, or a folder of "
-        "runs such as Hydra's multirun/DATE/TIME: one table and one picture of all",
+        help="a run's folder (verl's trainer.default_local_dir) or its allocations.jsonl. Several runs, or a "
+        "folder of runs such as Hydra's multirun/DATE/TIME, give one table and one picture of all",
     )
     parser.add_argument(
         "--out",
@@ -35,28 +36,28 @@ def run(arguments):
 
 
 def report_one(path, arguments):
-    """A run's own table and picture."""
-    run = Run.read(path)
-    summary = summarise(run)
+    """Show a run's own table and picture."""
+    run = TrainingRun.read(path)
+    summary = summarise_run(run)
     picture = Path(arguments.out) if arguments.out else find_log(path).with_name("report.png")
-    plot(run, picture, title=arguments.title)
+    plot_run(run, picture, title=arguments.title)
     if arguments.json:
         print(json.dumps(summary | {"picture": str(picture)}, indent=2))
         return
     from rich.console import Console
 
     console = Console()
-    console.print(table(summary, title=arguments.title or str(path)))
+    console.print(run_table(summary, title=arguments.title or str(path)))
     console.print(f"Picture: {picture}", soft_wrap=True)
 
 
 def report_several(arguments):
-    """One table and one picture of all runs."""
+    """Show one table and one picture of all runs."""
     members, left_out = comparison.gather(arguments.runs)
-    rows, span = comparison.compare(members), comparison.common_range(members)
+    rows, span = comparison.compare_runs(members), comparison.common_range(members)
     place = Path(arguments.runs[0]) if len(arguments.runs) == 1 else Path()
     picture = Path(arguments.out) if arguments.out else (place if place.is_dir() else Path()) / "report.png"
-    comparison.plot(members, picture, title=arguments.title)
+    comparison.plot_comparison(members, picture, title=arguments.title)
     if arguments.csv:
         comparison.write_csv(rows, arguments.csv)
     if arguments.json:
@@ -69,7 +70,7 @@ def report_several(arguments):
     if not console.is_terminal:
         console = Console(width=180)  # into a file or a pipe: nothing is cut off
     title = arguments.title or f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
-    console.print(comparison.table(rows, span, title))
+    console.print(comparison.comparison_table(rows, span, title))
     for path, why in left_out.items():
         console.print(f"Left out: {path}: {why}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"Picture: {picture}", soft_wrap=True)

@@ -4,14 +4,14 @@ import json
 from argparse import ArgumentTypeError
 
 from cero.cli.arguments import numbers, words
-from cero.research.simulation.contenders import DEFAULT, NAMED
+from cero.research.simulation.methods import DEFAULT_METHODS, METHODS
 from cero.research.simulation.presets import PRESETS
 
-HELP = "allocators on policies that learn without a network: a laboratory, not evidence"
+HELP = "compare allocators on simulated policies, in seconds: a guide, not evidence"
 
 
 def at_least_one(text):
-    """A whole number, 1 or more, for argparse."""
+    """Return a whole number, 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
     return int(text)
@@ -19,12 +19,15 @@ def at_least_one(text):
 
 def add_arguments(parser):
     parser.add_argument(
+        "--methods",
         "--contenders",
+        dest="methods",
         type=words,
-        default=DEFAULT,
-        help=f"comma list; the first is the baseline. Of {', '.join(NAMED)}, or any allocator; each may go on with "
-        "/key=value: estimator, weight, history, keep, ratio, count, pass_rates, strength, or an option of the "
-        "allocator (cero/value=signal_hard/estimator=grpo)",
+        default=DEFAULT_METHODS,
+        help="comma list; the others are compared with the first. Each is one of "
+        f"{', '.join(METHODS)}, or any allocator; it may go on with /key=value: estimator, weight, history, "
+        "keep, ratio, count, pass_rates, strength, or an option of the allocator "
+        "(cero/value=signal_hard/estimator=grpo)",
     )
     parser.add_argument(
         "--presets",
@@ -36,22 +39,27 @@ def add_arguments(parser):
     parser.add_argument(
         "--budgets", type=numbers, default=[8], help="comma list: rollouts a prompt under uniform"
     )
-    parser.add_argument("--seeds", type=at_least_one, default=None, help="default: 5 (20 with --check)")
     parser.add_argument(
-        "--target", type=float, default=None, help="accuracy to reach; default: where the first ends"
+        "--seeds", type=at_least_one, default=None, help="how many (default: 5; 20 with --check)"
     )
-    parser.add_argument("--prompts", type=at_least_one, default=None, help="default: the preset's")
-    parser.add_argument("--epochs", type=at_least_one, default=None, help="default: the preset's")
     parser.add_argument(
-        "--batch", type=at_least_one, default=None, help="prompts a step; default: the preset's"
+        "--target",
+        type=float,
+        default=None,
+        help="accuracy to reach (default: what the first method ends at)",
     )
-    parser.add_argument("--n-min", type=int, default=2)
-    parser.add_argument("--n-max", type=int, default=32)
+    parser.add_argument("--prompts", type=at_least_one, default=None, help="how many (default: the preset's)")
+    parser.add_argument("--epochs", type=at_least_one, default=None, help="how many (default: the preset's)")
+    parser.add_argument(
+        "--batch", type=at_least_one, default=None, help="prompts a step (default: the preset's)"
+    )
+    parser.add_argument("--n-min", type=int, default=2, help="least rollouts of a prompt in a step")
+    parser.add_argument("--n-max", type=int, default=32, help="most rollouts of a prompt in a step")
     parser.add_argument("--workers", type=at_least_one, default=None, help="processes (default: all cores)")
     parser.add_argument(
-        "--check", action="store_true", help="compare the order of rules with a small real lab's"
+        "--check", action="store_true", help="compare the order of rules with that of a small experiment"
     )
-    parser.add_argument("--out", default="simulate.png", help="where the picture goes")
+    parser.add_argument("--out", default="simulate.png", help="where the picture goes (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print figures and curves as JSON")
 
 
@@ -60,7 +68,7 @@ def run(arguments):
 
 
 def bar(jobs, total):
-    """A progress bar on stderr, for `study`."""
+    """Return the jobs with a progress bar on stderr, for `run_experiments`."""
     from rich.console import Console
     from rich.progress import track
 
@@ -68,12 +76,12 @@ def bar(jobs, total):
 
 
 def compare(arguments):
-    """Contenders side by side."""
-    from cero.research.simulation import run, show, study
+    """Show methods side by side."""
+    from cero.research.simulation import experiments, show, training
 
     seeds = arguments.seeds or 5
-    curves = study.study(
-        arguments.contenders,
+    curves = experiments.run_experiments(
+        arguments.methods,
         list(PRESETS) if arguments.presets == ["all"] else arguments.presets,
         arguments.budgets,
         seeds,
@@ -85,39 +93,46 @@ def compare(arguments):
         n_min=arguments.n_min,
         n_max=arguments.n_max,
     )
-    summaries = {cell: study.summarise(mine, arguments.target) for cell, mine in study.cells(curves).items()}
+    summaries = {
+        cell: experiments.summarise_methods(mine, arguments.target)
+        for cell, mine in experiments.curves_by_setting(curves).items()
+    }
     single = len(summaries) == 1
     where = (
         "{}, {} rollouts a prompt".format(*next(iter(summaries))) if single else f"{len(summaries)} settings"
     )
     title = f"Simulated policies, {where}, {seeds} seeds"
-    picture = show.plot(curves, arguments.out, title)
+    picture = show.plot_curves(curves, arguments.out, title)
     if arguments.json:
         records = [
             {"preset": preset, "budget": budget, "summary": summary}
             for (preset, budget), summary in summaries.items()
         ]
-        print(dumped({"cells": records, "curves": run.as_json(curves)}))
+        print(dumped({"cells": records, "curves": training.as_json(curves)}))
     elif single:
-        tell(show.table(next(iter(summaries.values())), title, arguments.target), f"Picture: {picture}")
+        tell(
+            show.summary_table(next(iter(summaries.values())), title, arguments.target), f"Picture: {picture}"
+        )
     else:
-        tell(show.matrix(summaries, title), f"Picture: {picture}")
+        tell(show.settings_table(summaries, title), f"Picture: {picture}")
 
 
 def check(arguments):
-    """The laboratory against a real, small one."""
-    from cero.research.simulation import lab
+    """Show the simulator's order of rules beside that of a small experiment with a network."""
+    from cero.research.simulation import order_check
 
     seeds = arguments.seeds or 20
-    result = lab.check(seeds, progress=bar, workers=arguments.workers)
+    result = order_check.check_order(seeds, progress=bar, workers=arguments.workers)
     title = (
-        f"Area under the accuracy curve: predicted (preset lab, {seeds} seeds) and measured in a small lab"
+        f"Area under the accuracy curve: predicted (preset lab, {seeds} seeds) and measured with a network"
     )
-    picture = lab.plot(result, arguments.out, title)
+    picture = order_check.plot_order(result, arguments.out, title)
     if arguments.json:
         print(dumped(result))
     else:
-        tell(lab.table(result, title), lab.sentence(result), f"Picture: {picture}")
+        tell(
+            order_check.order_table(result, title), order_check.describe_ranks(result), f"Picture: {picture}"
+        )
 
 
 def tell(*parts):
@@ -130,7 +145,7 @@ def tell(*parts):
 
 
 def dumped(data):
-    """`data` as JSON text; what is not a number becomes null."""
+    """Return `data` as JSON text; nan becomes null."""
 
     def clean(value):
         if isinstance(value, dict):

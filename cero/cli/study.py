@@ -1,41 +1,50 @@
 """`cero study`: which contender trains better, and by how much?"""
 
 import json
-from pathlib import Path
 
 from cero.research.study.plan import SHIPPED
 
-HELP = "tables of runs (cero benchmark) as a report: curves, rollouts to a target, intervals"
+HELP = "turn the runs of `cero benchmark` into a report: curves, rollouts to a target, intervals"
 
 
 def add_arguments(parser):
-    parser.add_argument("runs", help="folder of tables, <task>/<contender>/<seed>.csv")
     parser.add_argument(
-        "--out", help="where report.md, results.json and pictures go (default: beside that folder)"
+        "runs",
+        help="folder of runs: runs.csv.bz2 and runs.jsonl.bz2, or <task>/<contender>/<seed>.csv, or both",
     )
+    parser.add_argument("--out", help="where report.md and results.json go (default: that folder)")
+    parser.add_argument("--images", help="where pictures go (default: where the report goes)")
     parser.add_argument(
         "--champion", default=SHIPPED, help="compared with each other contender (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print results.json")
+    parser.add_argument(
+        "--pack",
+        action="store_true",
+        help="first move the runs that have files of their own into runs.csv.bz2 and runs.jsonl.bz2",
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def run(arguments):
-    from cero.research.study.compare import records, summarise
+    from cero.research.study.archive import pack
     from cero.research.study.curves import read_curves
-    from cero.research.study.report import table, write
+    from cero.research.study.gains import run_results, summarise_contenders
+    from cero.research.study.study_report import study_table, write_study
 
+    if arguments.pack:
+        pack(arguments.runs)
     curves = read_curves(arguments.runs)
-    written = write(curves, arguments.out or Path(arguments.runs).resolve().parent, arguments.champion)
+    written = write_study(curves, arguments.out or arguments.runs, arguments.champion, arguments.images)
     if arguments.json:
-        print(json.dumps(records(curves), indent=1))
+        print(json.dumps(run_results(curves), indent=1))
         return
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=220)  # into a file or a pipe: nothing is cut off
-    summaries = summarise(curves)
+    summaries = summarise_contenders(curves)
     for task, split in dict.fromkeys((s.task, s.split) for s in summaries):
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
-        console.print(table(mine, f"{task}, seeds to {split} (accuracy in %; ratio below 1 is better)"))
+        console.print(study_table(mine, f"{task}, seeds to {split} (accuracy in %; ratio below 1 is better)"))
     console.print("Written: " + ", ".join(map(str, written)), soft_wrap=True, markup=False, highlight=False)

@@ -1,6 +1,6 @@
 """`cero watch`: how far is a run?"""
 
-HELP = "progress of a run while it trains"
+HELP = "show the progress of a run while it trains"
 
 
 def add_arguments(parser):

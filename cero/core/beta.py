@@ -1,31 +1,55 @@
 """What is known of a prompt's success probability, and what is one more rollout worth?
 
-The Beta posterior and the expected Bernoulli variance as the value are the abstract's (arXiv 2606.05606); the
-forgetting factor and every other value are ours (cf. the method's notes in docs).
+The Beta posterior, and the expected Bernoulli variance as value, are in CERO's abstract (arXiv 2606.05606).
+The forgetting factor and the other values are this project's, except where a function names its source.
+
+a, b are the parameters of a Beta distribution, both above 0: float arrays of shape (n,), or plain numbers.
 """
+
+from collections.abc import Mapping
+from typing import Literal, Protocol, overload
 
 import numpy as np
 
+from cero.core.arrays import FloatOrFloats, Floats, Ints
 
-def updated(excess, forgetting, count):
-    """A pseudo-count above the prior after a visit: g * excess + count.
+Value = Literal["variance", "variance_hard", "signal", "signal_hard", "knapsack", "inverse_sqrt"]
 
-    excess = a - a0 (or b - b0), count = the visit's successes (or failures), g in (0, 1]; g = 1 is Bayes'
-    rule for a success probability that stands still, g < 1 follows one that is being trained. Arrays of shape
-    (n,).
+
+def updated(excess: Floats, forgetting: FloatOrFloats, count: Floats | Ints) -> Floats:
+    """Return a pseudo-count's excess over the prior after a visit: g * excess + count.
+
+    Parameters
+    ----------
+    excess : a - a0 (or b - b0) before the visit, shape (n,), >= 0
+    forgetting : g in (0, 1]. g = 1 is Bayes' rule for a success probability that stands still; g < 1 follows
+        one that is being trained.
+    count : the visit's successes (or failures), shape (n,), >= 0
     """
     return forgetting * excess + count
 
 
-def mean(a, b):
-    """E[p] for p ~ Beta(a, b), in (0, 1)."""
+@overload
+def mean(a: float, b: float) -> float: ...
+
+
+@overload
+def mean(a: Floats, b: FloatOrFloats) -> Floats: ...
+
+
+def mean(a: FloatOrFloats, b: FloatOrFloats) -> FloatOrFloats:
+    """Return E[p] for p ~ Beta(a, b), in (0, 1)."""
     return a / (a + b)
 
 
-def moment(a, b, successes, failures):
-    """E[p^i (1-p)^j] = B(a+i, b+j) / B(a, b) for p ~ Beta(a, b); i, j non-negative integers. In [0, 1).
+def moment(a: FloatOrFloats, b: FloatOrFloats, successes: int, failures: int) -> Floats:
+    """Return E[p^i (1-p)^j] = B(a+i, b+j) / B(a, b) for p ~ Beta(a, b), in [0, 1).
 
-    A product of i + j ratios, each in (0, 1): no cancellation, whatever a and b.
+    i = `successes` and j = `failures` are 0 or more. The result is a product of i + j ratios, each in (0, 1),
+    so that nothing cancels, whatever a and b are.
+
+    >>> moment(1.0, 1.0, 1, 1)  # p is uniform: E[p (1-p)] = 1/6
+    array(0.16666667)
     """
     result = np.ones(np.broadcast(a, b).shape)
     for k in range(successes):
@@ -35,8 +59,8 @@ def moment(a, b, successes, failures):
     return result
 
 
-def _mixed(a, b, group, successes, failures):
-    """E[(1 - p^n - (1-p)^n) p^i (1-p)^j], n = `group`, as a sum of positive terms.
+def _mixed(a: FloatOrFloats, b: FloatOrFloats, group: int, successes: int, failures: int) -> Floats:
+    """Return E[(1 - p^n - (1-p)^n) p^i (1-p)^j], n = `group`, as a sum of positive terms.
 
     1 - p^n - (1-p)^n = sum_{k=1}^{n-1} [p^k (1-p) + (1-p)^k p]: the differences that would cancel are never
     taken.
@@ -58,40 +82,62 @@ def _mixed(a, b, group, successes, failures):
     return result
 
 
-def variance_value(a, b, group):
-    """E[p (1-p)] = a b / ((a+b) (a+b+1)), in (0, 1/4]: the abstract's value. `group` is not used."""
+def variance_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats:
+    """Return E[p (1-p)] = a b / ((a+b) (a+b+1)), in (0, 1/4]. `group` does not count.
+
+    Source: CERO's abstract (arXiv 2606.05606).
+    """
     return moment(a, b, 1, 1)
 
 
-def variance_hard_value(a, b, group):
-    """`variance_value` times E[1-p], in (0, 1/4): worth more where failures still prevail. Ours; no `group`."""
+def variance_hard_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats:
+    """Return `variance_value` times E[1-p], in (0, 1/4). `group` does not count.
+
+    A rollout is worth more where failures still prevail. Source: this project.
+    """
     return moment(a, b, 1, 1) * moment(a, b, 0, 1)
 
 
-def signal_value(a, b, group):
-    """E[1 - p^n - (1-p)^n], n = `group`: the chance that a group of n holds both outcomes; in [0, 1). Ours."""
+def signal_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats:
+    """Return E[1 - p^n - (1-p)^n], n = `group`, in [0, 1): the chance that n rollouts show both outcomes.
+
+    Source: this project.
+    """
     return _mixed(a, b, group, 0, 0)
 
 
-def signal_hard_value(a, b, group):
-    """`signal_value` times E[1-p]: a group with signal is worth more where failures still prevail. Ours."""
+def signal_hard_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats:
+    """Return `signal_value` times E[1-p], in [0, 1).
+
+    A group with both outcomes is worth more where failures still prevail. Source: this project.
+    """
     return signal_value(a, b, group) * moment(a, b, 0, 1)
 
 
-def knapsack_value(a, b, group):
-    """E[(1 - p^n - (1-p)^n) p (1-p)^2], n = `group`: Knapsack RL's value (arXiv 2509.25849) under the posterior."""
+def knapsack_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats:
+    """Return E[(1 - p^n - (1-p)^n) p (1-p)^2], n = `group`, in [0, 4/27).
+
+    Source: Knapsack RL's value (arXiv 2509.25849), here in expectation under the posterior.
+    """
     return _mixed(a, b, group, 1, 2)
 
 
-def inverse_sqrt_value(a, b, group):
-    """1 / sqrt(E[p]), at most 1e3: Reinforce-Ada-Est's rule (arXiv 2510.04996) at the posterior mean; no `group`.
+def inverse_sqrt_value(a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats:
+    """Return 1 / sqrt(E[p]), in (1, 1e3]. `group` does not count.
 
-    The expectation of 1 / sqrt(p) itself is infinite for a <= 1/2.
+    The expectation of 1 / sqrt(p) itself is infinite for a <= 1/2. Source: Reinforce-Ada-Est's rule
+    (arXiv 2510.04996), here at the posterior's mean.
     """
-    return 1.0 / np.sqrt(np.maximum(mean(a, b), 1e-6))
+    return 1.0 / np.sqrt(np.maximum(a / (a + b), 1e-6))
 
 
-VALUES = {
+class ValueFunction(Protocol):
+    """What a rollout is worth under Beta(a, b), in a group of `group` rollouts."""
+
+    def __call__(self, a: FloatOrFloats, b: FloatOrFloats, group: int) -> Floats: ...
+
+
+VALUES: Mapping[str, ValueFunction] = {
     "variance": variance_value,
     "variance_hard": variance_hard_value,
     "signal": signal_value,
@@ -100,24 +146,24 @@ VALUES = {
     "inverse_sqrt": inverse_sqrt_value,
 }
 
-# Upper bounds of the values: prices are projected onto [0, bound].
-BOUNDS = {
+# The values' upper bounds. Prices are projected onto [0, bound].
+BOUNDS: Mapping[str, float] = {
     "variance": 0.25,
     "variance_hard": 0.25,
     "signal": 1.0,
     "signal_hard": 1.0,
-    "knapsack": 4.0 / 27.0,  # max of p (1-p)^2
+    "knapsack": 4.0 / 27.0,  # the maximum of p (1-p)^2
     "inverse_sqrt": 1e3,
 }
 
 
-def _log_rising(x, count):
-    """log Gamma(x + count) - log Gamma(x) for x > 0, count >= 0; float arrays.
+def _log_rising(x: FloatOrFloats, count: Floats | Ints) -> Floats:
+    """Return log Gamma(x + count) - log Gamma(x) for x > 0, count >= 0.
 
-    Stirling's series after shifting the argument by 8; absolute error below 1e-9 for x >= 1e-3.
+    Stirling's series after shifting the argument by 8. The absolute error is below 1e-9 for x >= 1e-3.
     """
 
-    def log_gamma(z):
+    def log_gamma(z: Floats) -> Floats:
         shift = np.zeros_like(z)
         for k in range(8):
             shift += np.log(z + k)
@@ -129,10 +175,10 @@ def _log_rising(x, count):
     return log_gamma(x + count) - log_gamma(x)
 
 
-def log_predictive(a, b, successes, trials):
-    """log-probability of `successes` of `trials` rollouts under p ~ Beta(a, b), up to the binomial coefficient.
+def log_predictive(a: FloatOrFloats, b: FloatOrFloats, successes: Floats, trials: Floats | Ints) -> Floats:
+    """Return the log-probability of `successes` of `trials` rollouts under p ~ Beta(a, b), shape (n,).
 
-    log B(a+s, b+f) / B(a, b); fractional successes are fine. Arrays of shape (n,), or scalars a, b.
+    It is log B(a+s, b+f) / B(a, b), without the binomial coefficient. Successes may be fractional.
     """
     failures = trials - successes
     return _log_rising(a, successes) + _log_rising(b, failures) - _log_rising(a + b, trials)

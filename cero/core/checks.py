@@ -1,12 +1,49 @@
 """Is an option's value one that can be used? Each check returns the value, or says what would be."""
 
 import math
+from collections.abc import Collection
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
+T = TypeVar("T")
 
-def check_number(key, value, low, high, *, integer=False, open_low=False):
-    """Return `value` if it is a finite number in [low, high] ((low, high] with `open_low`), else raise ValueError."""
+
+@overload
+def check_number(
+    key: str, value: Any, low: float, high: float, *, integer: Literal[True], open_low: bool = False
+) -> int: ...
+
+
+@overload
+def check_number(
+    key: str, value: Any, low: float, high: float, *, integer: Literal[False] = False, open_low: bool = False
+) -> float: ...
+
+
+def check_number(
+    key: str, value: Any, low: float, high: float, *, integer: bool = False, open_low: bool = False
+) -> float:
+    """Return `value` as a float, or as an int with `integer`, if it is a number in the interval.
+
+    >>> check_number("n_max", 32, 1, 64, integer=True)
+    32
+    >>> check_number("forgetting", 0, 0, 1, open_low=True)
+    Traceback (most recent call last):
+        ...
+    ValueError: forgetting=0 must be a number in (0, 1]
+
+    Parameters
+    ----------
+    key : the option's name, for the message
+    low, high : the interval's ends, both inside; with `open_low`, `low` is outside
+    integer : whether only whole numbers will do
+
+    Raises
+    ------
+    ValueError
+        If `value` is no number, not finite, not whole with `integer`, or outside the interval.
+    """
     kind = "an integer" if integer else "a number"
     interval = f"{'(' if open_low else '['}{low}, {high}]"
     fits = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
@@ -17,8 +54,8 @@ def check_number(key, value, low, high, *, integer=False, open_low=False):
     return int(value) if integer else float(value)
 
 
-def check_choice(key, value, choices):
-    """Return `value` if it is one of `choices`, else raise ValueError naming them."""
+def check_choice(key: str, value: T, choices: Collection[Any]) -> T:
+    """Return `value` if it is one of `choices`. Raise ValueError, naming them, if it is not."""
     if value not in choices:
         raise ValueError(f"{key}={value!r} is not known; choose one of {', '.join(map(str, choices))}")
     return value

@@ -6,19 +6,26 @@ few vectorised probes whatever the table's size.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-_MULTIPLIER = np.uint64(
-    0x9E3779B97F4A7C15
-)  # 2**64 / golden ratio: Fibonacci hashing spreads ids that are not random
+from cero.core.arrays import Ids, Ints
+
+PromptIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[Any]
+Columns: TypeAlias = Mapping[str, tuple[DTypeLike, float]]  # name: (dtype, value for a new prompt)
+
+# 2**64 / golden ratio: Fibonacci hashing spreads ids that are not random.
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIN_SLOTS_LOG2 = 11
 _CHUNK = 2**18  # rows indexed at a time: the temporaries stay small beside the table
 _GROWTH = 1.25  # columns grow by a quarter: the spare room stays small at ten million prompts
 
 
-def prompt_id(*parts):
-    """Content id of a prompt: the first 8 bytes of BLAKE2b over its parts.
+def prompt_id(*parts: str | bytes) -> int:
+    """Return the content id of a prompt: the first 8 bytes of BLAKE2b over its parts.
 
     Parameters
     ----------
@@ -39,7 +46,7 @@ def prompt_id(*parts):
     return int.from_bytes(digest.digest(), "little")
 
 
-def as_prompt_ids(prompt_ids):
+def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
     """Turn a sequence of str, or of integers in [0, 2**64), into a uint64 array of shape (n,).
 
     Raises
@@ -64,12 +71,13 @@ def as_prompt_ids(prompt_ids):
     if kinds <= {int, np.uint64, np.int64} and all(0 <= int(value) < 2**64 for value in array):
         return np.fromiter((int(value) for value in array), dtype=np.uint64, count=array.size)
     raise ValueError(
-        f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; give only str, or only integers in [0, 2**64)"
+        f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; "
+        "give only str, or only integers in [0, 2**64)"
     )
 
 
-def sort_ids(ids):
-    """Order of `ids`, and `ids` in that order; equal ids keep the order they came in. (int64, uint64), shape (n,)."""
+def sort_ids(ids: Ids) -> tuple[Ints, Ids]:
+    """Return the order of `ids`, and `ids` in that order, shape (n,) each; equal ids keep their order."""
     order = np.argsort(ids)  # a few times as fast as a stable sort, which only repeats need (below)
     ordered = ids[order]
     equal = ordered[1:] == ordered[:-1]
@@ -80,8 +88,8 @@ def sort_ids(ids):
     return order, ordered
 
 
-def merge_repeats(keys, *arrays):
-    """Distinct `keys`, how often each occurs, and the sums of each of `arrays` over a key's occurrences.
+def merge_repeats(keys: NDArray[Any], *arrays: NDArray[Any]) -> tuple[Any, ...]:
+    """Return the distinct `keys`, how often each occurs, and the sums of `arrays` over a key's occurrences.
 
     keys : shape (n,), equal ones adjacent (sorted, or rows of sorted ids); arrays : shape (n,) each, integer
     or float. Returns (distinct keys, times, *sums), all of shape (m,), in the order of `keys`, each of its
@@ -101,34 +109,54 @@ class PromptTable:
 
     Parameters
     ----------
-    columns : dict of str to (dtype, fill value)
-        The columns; each is an attribute-like entry of `table[name]`, an array of shape (size,), in the order
-        in which prompts were added.
+    columns : dict of str to (dtype, value for a new prompt)
+        `table[name]` is a column: an array of shape (size,), in the order in which prompts were added.
 
-    Memory: the columns' item sizes + 8 bytes of id, times at most 1.25 for growth, + at most 11.5 bytes of
-    index.
+    A prompt takes the columns' item sizes and 8 bytes of id, times at most 1.25 for growth, and at most 11.5
+    bytes of index.
     """
 
-    def __init__(self, columns):
-        self._spec = {"id": (np.uint64, 0), **columns}
+    def __init__(self, columns: Columns) -> None:
+        self._spec: dict[str, tuple[DTypeLike, float]] = {"id": (np.uint64, 0)}
+        self._data: dict[str, NDArray[Any]] = {"id": np.empty(0, np.uint64)}
         self.size = 0
-        self._data = {name: np.empty(0, dtype) for name, (dtype, _) in self._spec.items()}
+        self.add_columns(columns)
         self._rebuild(_MIN_SLOTS_LOG2)
 
-    def __len__(self):
+    def add_columns(self, columns: Columns) -> None:
+        """Add further columns; prompts that are in the table already get the value for a new prompt.
+
+        Raises
+        ------
+        ValueError
+            If there is a column of that name.
+        """
+        for name, (dtype, fill) in columns.items():
+            if name in self._spec:
+                raise ValueError(f"the prompt table already has a column {name!r}; choose another name")
+            self._spec[name] = dtype, fill
+            self._data[name] = np.empty(self._data["id"].size, dtype)
+            self[name][:] = fill
+
+    def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, name):
-        """The column `name`: a writable view of shape (size,)."""
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return the column `name`: a writable view of shape (size,)."""
         return self._data[name][: self.size]
 
     @property
-    def nbytes(self):
-        """Bytes held, spare room and index included."""
+    def names(self) -> list[str]:
+        """The names of the columns, "id" first."""
+        return list(self._spec)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes held, spare room and index included."""
         return self._slots.nbytes + sum(array.nbytes for array in self._data.values())
 
-    def rows(self, ids):
-        """Rows of `ids` (uint64, shape (n,)); -1 where the prompt is unknown. Returns int64, shape (n,)."""
+    def rows(self, ids: Ids) -> Ints:
+        """Return the rows of `ids`; -1 where the prompt is unknown. Both have shape (n,)."""
         rows = np.full(ids.size, -1, np.int64)
         if not self.size:
             return rows
@@ -136,16 +164,15 @@ class PromptTable:
         known = self._data["id"]
         while pending.size:
             found = self._slots[position].astype(np.int64)
-            rows[pending] = (
-                found  # the prompt's, or -1: the end of its probes; another's is overwritten further on
-            )
+            # The prompt's row, or -1 at the end of its probes; another prompt's is overwritten further on.
+            rows[pending] = found
             # An unknown id ends at the first empty slot; nothing is ever deleted, so that is exact.
             again = np.flatnonzero((found >= 0) & (known[found] != ids[pending]))
             pending, position = pending[again], (position[again] + 1) & self._mask
         return rows
 
-    def add(self, ids):
-        """Rows of `ids`, adding those that are unknown. Returns int64, shape (n,)."""
+    def add(self, ids: Ids) -> Ints:
+        """Return the rows of `ids`, adding those that are unknown. Both have shape (n,)."""
         rows = self.rows(ids)
         missing = rows < 0
         if missing.any():
@@ -159,7 +186,7 @@ class PromptTable:
             rows[missing] = first + inverse
         return rows
 
-    def reserve(self, size):
+    def reserve(self, size: int) -> None:
         """Make room for `size` prompts, so that adding them later moves nothing."""
         capacity = self._data["id"].size
         if size > capacity:
@@ -172,12 +199,15 @@ class PromptTable:
         if log2 > self._log2:
             self._rebuild(log2)
 
-    def columns(self):
-        """Copies of all columns, "id" among them."""
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all columns, "id" among them."""
         return {name: self[name].copy() for name in self._spec}
 
-    def check_columns(self, columns):
-        """Raise ValueError unless `columns` could be loaded: same names, one length, right dtypes, distinct ids."""
+    def check_columns(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Raise ValueError unless `columns` could be loaded.
+
+        They must have the table's names and dtypes, one length, finite numbers and distinct ids.
+        """
         if set(columns) != set(self._spec):
             raise ValueError(
                 f"prompt table has columns {sorted(columns)}; this allocator needs {sorted(self._spec)}"
@@ -196,7 +226,7 @@ class PromptTable:
         if (ordered[1:] == ordered[:-1]).any():
             raise ValueError("prompt table column 'id' holds a prompt twice")
 
-    def load(self, columns):
+    def load(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Replace everything by `columns` (as given by `columns()`, and checked)."""
         self.check_columns(columns)
         self._data = {name: np.array(columns[name], dtype) for name, (dtype, _) in self._spec.items()}
@@ -204,16 +234,16 @@ class PromptTable:
         self._log2 = 0
         self.reserve(self.size)
 
-    def _home(self, ids):
+    def _home(self, ids: Ids) -> Ints:
         return ((ids * _MULTIPLIER) >> self._shift).view(np.int64)  # indexing by uint64 would copy
 
-    def _rebuild(self, log2):
+    def _rebuild(self, log2: int) -> None:
         self._log2, self._mask, self._shift = log2, (1 << log2) - 1, np.uint64(64 - log2)
         self._slots = np.full(1 << log2, -1, np.int32)
         for first in range(0, self.size, _CHUNK):
             self._insert(np.arange(first, min(first + _CHUNK, self.size)))
 
-    def _insert(self, rows):
+    def _insert(self, rows: Ints) -> None:
         position = self._home(self._data["id"][rows])
         while rows.size:
             free = self._slots[position] < 0

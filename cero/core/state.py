@@ -4,27 +4,28 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 META = "meta.json"
 STATE_FILE = Path("cero") / "allocator.npz"  # under <default_local_dir>/global_step_N
-BASELINE_FILE = STATE_FILE.with_name("baseline.npz")  # likewise, with algorithm.cero.baseline=optimal
-COMMIT_MARKER = "latest_checkpointed_iteration.txt"  # verl's, under <default_local_dir>
+BASELINE_FILE = STATE_FILE.with_name("baseline.npz")  # beside it, with algorithm.cero.baseline=optimal
+COMMIT_MARKER = "latest_checkpointed_iteration.txt"  # verl's name, under <default_local_dir>
 TABLE_PREFIX = "table."
 
 
-def save_state(state, path):
-    """Write `state` (of `state_dict` of an allocator or a baseline) to `path` atomically.
+def save_state(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write `state`, the `state_dict` of an allocator or a baseline, to `path` atomically.
 
-    The file is an uncompressed .npz: one array for each table column (each with its CRC-32) and the rest as
-    JSON. It is written beside its place, flushed to disk and then renamed: a crash leaves the old file or the
-    new one.
+    The file is an uncompressed .npz: one array for each table column, each with its CRC-32, and the rest as
+    JSON. It is written beside its place, flushed to disk and then renamed. So a crash leaves the old file or
+    the new one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     meta = {key: value for key, value in state.items() if key != "table"}
-    arrays = {f"{TABLE_PREFIX}{name}": column for name, column in state["table"].items()}
+    arrays: dict[str, Any] = {f"{TABLE_PREFIX}{name}": column for name, column in state["table"].items()}
     arrays[META] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -38,15 +39,15 @@ def save_state(state, path):
         raise
 
 
-def load_state(path):
-    """Read what `save_state` wrote.
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the state that `save_state` wrote to `path`. Nothing in the file is unpickled or run.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged (truncated, bits flipped) or is no state of ours.
+        If the file is damaged (truncated, bits flipped) or is not such a state.
     """
     path = Path(path)
     if not path.is_file():

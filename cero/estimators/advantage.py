@@ -1,6 +1,15 @@
-"""How much did each rollout teach? Advantages for groups of any size, one and homogeneous ones included."""
+"""How much did each rollout teach? Advantages for groups of any size, one and homogeneous ones included.
+
+A group is the rollouts of one prompt in a step. r is the number of rollouts, g that of groups.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from cero.core.arrays import AnyArray, Floats, Ints
 
 PROMPT_WEIGHTS = ("trajectory", "prompt")
 AERO_FORMS = ("standard", "linear")
@@ -8,22 +17,35 @@ EPSILON = 1e-6
 
 
 class Groups:
-    """The rollouts of a step that are trained on, and what was sampled beside them.
+    """Holds the rollouts of a step that are trained on, and what was sampled beside them.
 
     Parameters
     ----------
-    rewards : float array, shape (r,), in [0, 1]: of the rollouts trained on
-    groups : int array, shape (r,): the group of each, in [0, g)
-    size : int, number of groups g
-    trials, successes : arrays, shape (r,): what is known for the baseline of each rollout: number and sum of
-    rewards
-        of its group's rollouts, itself among them. None: of the rollouts given. See `known_so_far`.
-    baseline : float array, shape (r,), in (0, 1), what `posterior` subtracts from each reward in place of its
-    own; or
-        None. See `cero.estimators.baseline`.
+    rewards : shape (r,), in [0, 1], of the rollouts trained on
+    groups : integers, shape (r,), in [0, g): the group of each rollout
+    size : the number of groups, g
+    trials, successes : shape (r,), what the baseline of each rollout may know
+        The number of rollouts and the sum of rewards of its group, itself among them. None: of the rollouts
+        given. See `known_so_far`.
+    baseline : shape (r,), in (0, 1), or None
+        What `posterior` subtracts from each reward in place of its own baseline. See
+        `cero.estimators.baseline`.
+
+    Raises
+    ------
+    ValueError
+        If a reward lies outside [0, 1].
     """
 
-    def __init__(self, rewards, groups, size, trials=None, successes=None, baseline=None):
+    def __init__(
+        self,
+        rewards: ArrayLike,
+        groups: ArrayLike,
+        size: int,
+        trials: ArrayLike | None = None,
+        successes: ArrayLike | None = None,
+        baseline: Floats | None = None,
+    ) -> None:
         self.rewards, self.groups = np.asarray(rewards, np.float64), np.asarray(groups, np.int64)
         good = np.isfinite(self.rewards) & (self.rewards >= 0) & (self.rewards <= 1)
         if not good.all():
@@ -36,67 +58,101 @@ class Groups:
         self.baseline = baseline
 
     @property
-    def mean(self):
-        """Mean reward of each rollout's group, shape (r,)."""
+    def mean(self) -> Floats:
+        """Return the mean reward of each rollout's group, shape (r,)."""
         return self.sum[self.groups] / self.count[self.groups]
 
 
-def known_so_far(rewards, groups, rounds=None, weights=None):
-    """(trials, successes) of each rollout's group over its own round and earlier ones, itself included. Ours.
+def known_so_far(
+    rewards: ArrayLike, groups: ArrayLike, rounds: ArrayLike | None = None, weights: ArrayLike | None = None
+) -> tuple[Floats, Floats]:
+    """Return (trials, successes) of each rollout's group over its own round and earlier ones.
 
-    A rule that stops on what it saw makes later rounds depend on a rollout's reward: a baseline that uses
-    them is biased (for "until the first success" the mean overestimates p), one that does not is unbiased.
+    The rollout itself is counted.
+    A rule that stops on what it saw makes later rounds depend on a rollout's reward. A baseline that uses
+    those rounds is biased (for "until the first success" the mean overestimates p); one that does not is
+    unbiased. Source: this project.
 
-    rewards, groups : shape (r,), all rollouts sampled; rounds : int array, shape (r,), or None: all in one
-    round;
-    weights : float array, shape (r,), what each counts for, or None: 1. Returns two float arrays of shape
-    (r,).
+    >>> known_so_far(rewards=[0, 0, 1], groups=[0, 0, 0], rounds=[0, 0, 1])
+    (array([2., 2., 3.]), array([0., 0., 1.]))
+
+    Parameters
+    ----------
+    rewards, groups : shape (r,), of all rollouts sampled
+    rounds : integers, shape (r,), the round in which each was sampled; None: all in one
+    weights : floats, shape (r,), what each rollout counts for; None: 1
+
+    Returns
+    -------
+    two float arrays, shape (r,)
     """
     rewards, groups = np.asarray(rewards, np.float64), np.asarray(groups, np.int64)
     rounds = np.zeros(groups.size, np.int64) if rounds is None else np.asarray(rounds, np.int64)
+    weights = None if weights is None else np.asarray(weights)
     if not groups.size:
         return np.zeros(0), np.zeros(0)
     cells, cell = np.unique(groups * (rounds.max() + 1) + rounds, return_inverse=True)
     first = np.searchsorted(cells, cells - cells % (rounds.max() + 1))  # of each cell, its group's first
-    out = []
-    for counted in (weights, rewards if weights is None else weights * rewards):
+
+    def summed(counted: AnyArray | None) -> Floats:
         total = np.concatenate([[0.0], np.cumsum(np.bincount(cell, counted, cells.size))])
-        out.append((total[1:] - total[first])[cell])
-    return tuple(out)
+        return (total[1:] - total[first])[cell]
+
+    return summed(weights), summed(rewards if weights is None else weights * rewards)
 
 
-def grpo(data, history_mean, **options):
-    """(r - m) / (std + 1e-6), std with n - 1; 0 for homogeneous groups and groups of one (verl gives these r)."""
+# Every rule below takes (data, history_mean, **options) and returns a float array of shape (r,).
+# `history_mean` and the options are described in `advantages`; a rule takes the options that it needs and
+# ignores the others.
+
+
+def grpo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+    """Return (r - m) / (std + 1e-6): GRPO's advantage (arXiv 2402.03300).
+
+    m and std are the group's mean and standard deviation (with n - 1). Homogeneous groups and groups of one
+    get 0; verl gives a group of one its reward.
+    """
     squares = np.bincount(data.groups, data.rewards**2, data.size)
     safe = np.maximum(data.count, 1)
     variance = np.maximum(squares - data.sum**2 / safe, 0.0) / np.maximum(data.count - 1, 1)
-    return np.where(
-        data.count[data.groups] > 1,
-        (data.rewards - data.mean) / (np.sqrt(variance)[data.groups] + EPSILON),
-        0.0,
-    )
+    scaled: Floats = (data.rewards - data.mean) / (np.sqrt(variance)[data.groups] + EPSILON)
+    return np.where(data.count[data.groups] > 1, scaled, 0.0)
 
 
-def dr_grpo(data, history_mean, **options):
-    """r - m: Dr.GRPO's, without the standard deviation (arXiv 2503.20783). Shrinks the gradient by (n-1)/n."""
+def dr_grpo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+    """Return r - m: Dr. GRPO's advantage, without the standard deviation (arXiv 2503.20783).
+
+    It shrinks the expected gradient by (n-1)/n.
+    """
     return data.rewards - data.mean
 
 
-def rloo(data, history_mean, **options):
-    """r - mean of the other rollouts; 0 for groups of one. Unbiased for n >= 2."""
+def rloo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+    """Return r - the mean of the group's other rollouts: RLOO (arXiv 2402.14740).
+
+    It is unbiased for n >= 2. Groups of one get 0.
+    """
     n = data.count[data.groups]
     return np.where(n > 1, (data.rewards - data.mean) * n / np.maximum(n - 1, 1), 0.0)
 
 
-def posterior(data, history_mean, *, history=8.0, scale=True, **options):
-    """Over a baseline of what the **other** rollouts say: earlier ones (the posterior) and this step's. Ours.
+def posterior(
+    data: Groups, history_mean: Floats, *, history: float = 8.0, scale: bool = True, **options: Any
+) -> Floats:
+    """Return the reward over a baseline of what the prompt's **other** rollouts say. Source: this project.
 
         b_ij = (h q_i + S_ij - r_ij) / (h + N_ij - 1),     A_ij = (r_ij - b_ij) [/ sqrt(b_ij (1 - b_ij))]
 
-    with h = history pseudo-rollouts, q_i = history_mean, N and S the known trials and successes. b_ij does
-    not depend on r_ij given the policy, so (without the division) the gradient is unbiased for every n_i >=
-    1; homogeneous groups keep a small, well-signed signal. With h -> 0 it is the leave-one-out baseline.
-    Where `data` brings a baseline, that is subtracted, and b_ij scales.
+    The other rollouts are earlier ones, which the posterior holds (h = history pseudo-rollouts, q_i =
+    history_mean), and this step's (N and S are the known trials and successes). b_ij does not depend on r_ij
+    given the policy. So, without the division, the gradient is unbiased for every n_i >= 1, and homogeneous
+    groups keep a small signal of the right sign. With h -> 0 it is the leave-one-out baseline. Where `data`
+    brings a baseline, that one is subtracted, and b_ij only scales.
+
+    Raises
+    ------
+    ValueError
+        If `history_mean` lies outside (0, 1), or `history` is not above 0.
     """
     if not ((history_mean > 0) & (history_mean < 1)).all():
         raise ValueError("history_mean must lie in (0, 1); a Beta posterior's mean does")
@@ -108,11 +164,17 @@ def posterior(data, history_mean, *, history=8.0, scale=True, **options):
     return advantages / np.sqrt(baseline * (1.0 - baseline)) if scale else advantages
 
 
-def aero(data, history_mean, *, aero_form="standard", **options):
-    """AERO's (arXiv 2602.14338, at second hand): `grpo` on what was kept, except for groups all wrong or all right.
+def aero(data: Groups, history_mean: Floats, *, aero_form: str = "standard", **options: Any) -> Floats:
+    """Return `grpo` of what was kept, but a smoothed advantage for groups all wrong or all right: AERO's.
 
-    These get, with u = (c + 1) / (n + 2) over all rollouts sampled, (r - u) / sqrt(u (1-u)) ("standard", the
-    natural reading) or 2 u - 1 ("linear"): 0 of 16 is -0.243 or -0.889, 8 of 8 is +0.333 or +0.8.
+    With u = (c + 1) / (n + 2) over all rollouts sampled, such a group gets (r - u) / sqrt(u (1-u))
+    ("standard", the natural reading) or 2 u - 1 ("linear"): 0 of 16 gives -0.243 or -0.889, 8 of 8 gives
+    +0.333 or +0.8. Source: AERO (arXiv 2602.14338), at second hand.
+
+    Raises
+    ------
+    ValueError
+        If `aero_form` is not one of AERO_FORMS.
     """
     if aero_form not in AERO_FORMS:
         raise ValueError(f"aero_form={aero_form!r} is not known; choose one of {', '.join(AERO_FORMS)}")
@@ -122,18 +184,18 @@ def aero(data, history_mean, *, aero_form="standard", **options):
     return np.where(homogeneous, lone, grpo(data, history_mean))
 
 
-def ada_global(data, history_mean, **options):
-    """r - mean over **all** rollouts sampled of the prompt, no std: Reinforce-Ada-Seq's (arXiv 2510.04996)."""
+def ada_global(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+    """Return r - the mean of **all** rollouts sampled of the prompt: Reinforce-Ada-Seq (arXiv 2510.04996)."""
     return data.rewards - data.successes / data.trials
 
 
-def ada_est(data, history_mean, **options):
-    """(r - m) / sqrt(m + 1e-6): Reinforce-Ada-Est's (arXiv 2510.04996)."""
+def ada_est(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+    """Return (r - m) / sqrt(m + 1e-6), m over all rollouts sampled: Reinforce-Ada-Est (arXiv 2510.04996)."""
     mean = data.successes / data.trials
     return (data.rewards - mean) / np.sqrt(mean + EPSILON)
 
 
-ADVANTAGES = {
+ADVANTAGES: dict[str, Callable[..., Floats]] = {
     "posterior": posterior,
     "grpo": grpo,
     "dr_grpo": dr_grpo,
@@ -145,20 +207,34 @@ ADVANTAGES = {
 
 
 def advantages(
-    kind, data, history_mean, *, prompt_weight="trajectory", rollouts_per_prompt=None, history=8.0, scale=True,
-    aero_form="standard",
-):  # fmt: skip
-    """The advantage of each rollout trained on.
+    kind: str,
+    data: Groups,
+    history_mean: ArrayLike,
+    *,
+    prompt_weight: str = "trajectory",
+    rollouts_per_prompt: float | None = None,
+    history: float = 8.0,
+    scale: bool = True,
+    aero_form: str = "standard",
+) -> Floats:
+    """Return the advantage of each rollout trained on.
+
+    >>> data = Groups(rewards=[1, 0, 0, 0, 1], groups=[0, 0, 0, 0, 1], size=2)
+    >>> advantages("dr_grpo", data, history_mean=[0.5, 0.5])
+    array([ 0.75, -0.25, -0.25, -0.25,  0.  ])
 
     Parameters
     ----------
-    kind : a key of ADVANTAGES; data : `Groups`
-    history_mean : float array, shape (g,), in (0, 1): E[p_i] before this step's rewards; `posterior` only
-    prompt_weight : "trajectory" (each rollout counts once) or "prompt" (times rollouts_per_prompt / n_i, so
-    that
-        each prompt counts once, as under GRPO)
-    rollouts_per_prompt : float, needed with "prompt"
-    history : float > 0; scale : bool: of `posterior`. aero_form : of `aero`
+    kind : a key of ADVANTAGES
+    data : the rollouts
+    history_mean : shape (g,), in (0, 1), E[p_i] before this step's rewards; only `posterior` uses it
+    prompt_weight : "trajectory" or "prompt"
+        Whether each rollout counts once, or each prompt, as under GRPO: then a rollout's advantage is
+        multiplied by rollouts_per_prompt / n_i.
+    rollouts_per_prompt : needed with prompt_weight="prompt"
+    history : above 0, of `posterior`: the rollouts that `history_mean` counts for
+    scale : of `posterior`: whether to divide by the standard deviation
+    aero_form : of `aero`, one of AERO_FORMS
 
     Returns
     -------
@@ -184,20 +260,21 @@ def advantages(
     return result
 
 
-def posterior_advantage(rewards, groups, history_mean, **options):
-    """`advantages("posterior", ...)` of rollouts that are all there is; arguments as there."""
+def posterior_advantage(
+    rewards: ArrayLike, groups: ArrayLike, history_mean: ArrayLike, **options: Any
+) -> Floats:
+    """Return `advantages("posterior", ...)` where no other rollouts were sampled. Arguments as there."""
     history_mean = np.asarray(history_mean, np.float64)
     return advantages("posterior", Groups(rewards, groups, history_mean.size), history_mean, **options)
 
 
-def group_outcomes(rewards, groups, size):
-    """What each group showed.
+def group_outcomes(rewards: Floats, groups: Ints, size: int) -> tuple[Floats, Ints, Floats, Floats]:
+    """Return what each group showed: (successes, trials, least reward, greatest reward), each of shape (g,).
 
-    rewards, groups: shape (r,), as above; size: number of groups g. Returns (successes, trials, minimum,
-    maximum), arrays of shape (g,); an empty group has 0, 0, nan, nan.
+    `rewards` and `groups` have shape (r,), as for `Groups`; `size` is g. An empty group has 0, 0, nan, nan.
     """
     trials = np.bincount(groups, minlength=size)
-    successes = np.bincount(groups, rewards, size)
+    successes = np.bincount(groups, rewards, size).astype(np.float64, copy=False)
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
     np.minimum.at(low, groups, rewards)
     np.maximum.at(high, groups, rewards)

@@ -1,10 +1,20 @@
-"""Of the rollouts of a step, which are trained on? Rules of selection, vectorised over groups."""
+"""Of the rollouts of a step, which are trained on? Rules of selection, vectorised over groups.
+
+A group is the rollouts of one prompt in a step. A rollout is right if its reward is above 1/2. `kept` applies
+a rule and describes the arguments that all rules share.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
+
+from cero.core.arrays import Bools, Floats, Ints
 
 
-def _rank(groups, key):
-    """Rank of each rollout in its group by ascending `key`: int64 array, shape of `groups`, from 0."""
+def _rank(groups: Ints, key: Floats) -> Ints:
+    """Return the rank, from 0, of each rollout in its group by ascending `key`, shape (r,)."""
     order = np.lexsort((key, groups))
     start = np.concatenate([[0], np.cumsum(np.bincount(groups))])
     rank = np.empty(groups.size, np.int64)
@@ -12,13 +22,17 @@ def _rank(groups, key):
     return rank
 
 
-def keep_all(rewards, groups, lengths, rng, *, ratio, count):
-    """Everything."""
+def keep_all(
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
+    """Keep everything."""
     return np.ones(rewards.size, bool)
 
 
-def keep_aero(rewards, groups, lengths, rng, *, ratio, count):
-    """AERO's selective rejection (arXiv 2602.14338, at second hand).
+def keep_aero(
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
+    """Reject wrong rollouts where they prevail: AERO (arXiv 2602.14338, at second hand).
 
     A group less than half right keeps all its c right rollouts and round(ratio x c) of the wrong ones, drawn
     at random; ratio = 1 is the published optimum. A homogeneous group keeps `count` (published: 4). Others
@@ -37,10 +51,12 @@ def keep_aero(rewards, groups, lengths, rng, *, ratio, count):
     return np.where(homogeneous[groups], _rank(groups, draw) < count, kept)
 
 
-def keep_balanced(rewards, groups, lengths, rng, *, ratio, count):
-    """Reinforce-Ada's down-sampling (arXiv 2510.04996): `count` a group, half right and half wrong.
+def keep_balanced(
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
+    """Keep `count` rollouts of a group, half right and half wrong: Reinforce-Ada (arXiv 2510.04996).
 
-    Where one half is short, the other fills up; smaller groups stay whole. Drawn at random.
+    They are drawn at random. Where one half is short, the other fills up. Smaller groups stay whole.
     """
     right = rewards > 0.5
     draw = rng.random(rewards.size)
@@ -55,15 +71,17 @@ def keep_balanced(rewards, groups, lengths, rng, *, ratio, count):
     return np.where(right, rank_right < take_right[groups], rank_wrong < take_wrong[groups])
 
 
-def keep_pods(rewards, groups, lengths, rng, *, ratio, count):
-    """PODS (arXiv 2504.13818): the `count` rollouts of a group with the greatest reward variance.
+def keep_pods(
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
+    """Keep the `count` rollouts of a group whose rewards vary most: PODS (arXiv 2504.13818).
 
-    They are always some of the lowest and some of the highest rewards: every split is tried. Ties break at
-    random.
+    They are always some of the lowest and some of the highest rewards, so every split between the two is
+    tried. Ties break at random.
     """
     sizes = np.bincount(groups)
     rank = _rank(groups, rewards + 1e-9 * rng.random(rewards.size))  # rewards are in [0, 1]: only ties move
-    order = np.argsort(groups * (rewards.size + 1) + rank)
+    order = np.lexsort((rank, groups))
     start = np.concatenate([[0], np.cumsum(sizes)])
     first = np.concatenate([[0.0], np.cumsum(rewards[order])])
     second = np.concatenate([[0.0], np.cumsum(rewards[order] ** 2)])
@@ -80,17 +98,21 @@ def keep_pods(rewards, groups, lengths, rng, *, ratio, count):
     return (rank < low_of_best[groups]) | (rank >= (sizes - (m - low_of_best))[groups])
 
 
-def keep_gfpo_length(rewards, groups, lengths, rng, *, ratio, count):
-    """GFPO (arXiv 2508.09726): the `count` shortest rollouts of a group."""
+def keep_gfpo_length(
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
+    """Keep the `count` shortest rollouts of a group: GFPO (arXiv 2508.09726)."""
     return _rank(groups, lengths + 1e-3 * rng.random(rewards.size)) < count
 
 
-def keep_gfpo_efficiency(rewards, groups, lengths, rng, *, ratio, count):
-    """GFPO (arXiv 2508.09726), token efficiency: the `count` rollouts of a group with most reward per token."""
+def keep_gfpo_efficiency(
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+) -> Bools:
+    """Keep the `count` rollouts of a group with most reward per token: GFPO (arXiv 2508.09726)."""
     return _rank(groups, -rewards / np.maximum(lengths, 1) + 1e-12 * rng.random(rewards.size)) < count
 
 
-KEEP = {
+KEEP: dict[str, Callable[..., Bools]] = {
     "all": keep_all,
     "aero": keep_aero,
     "balanced": keep_balanced,
@@ -100,21 +122,35 @@ KEEP = {
 }
 
 
-def kept(rule, rewards, groups, lengths, rng, *, ratio=1.0, count=4):
-    """Which rollouts are trained on.
+def kept(
+    rule: str,
+    rewards: ArrayLike,
+    groups: ArrayLike,
+    lengths: ArrayLike,
+    rng: Generator,
+    *,
+    ratio: float = 1.0,
+    count: int = 4,
+) -> Bools:
+    """Return which rollouts are trained on.
+
+    >>> rng = np.random.default_rng(0)
+    >>> kept("gfpo_length", [1, 0, 1], [0, 0, 0], lengths=[90, 20, 70], rng=rng, count=2)
+    array([False,  True,  True])
 
     Parameters
     ----------
     rule : a key of KEEP
-    rewards : float array, shape (r,), in [0, 1]; above 1/2 is right
-    groups : int array, shape (r,), in [0, g)
-    lengths : int array, shape (r,): response tokens
-    rng : numpy.random.Generator
-    ratio : float > 0, of `aero`; count : int >= 1, rollouts that a group keeps (`aero`: a homogeneous one)
+    rewards : shape (r,), in [0, 1]; above 1/2 is right
+    groups : integers, shape (r,), in [0, g)
+    lengths : shape (r,), in response tokens
+    rng : source of the random draws
+    ratio : above 0, of `aero`: wrong rollouts kept for each right one
+    count : 1 or more, the rollouts that a group keeps (`aero`: that a homogeneous group keeps)
 
     Returns
     -------
-    bool array, shape (r,); a group never loses all its rollouts.
+    bool array, shape (r,). A group never loses all its rollouts.
 
     Raises
     ------

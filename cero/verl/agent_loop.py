@@ -1,8 +1,8 @@
-"""How does a rule that decides within a step launch rollouts through verl's own agent loop?
+"""How does an allocator that decides within a step launch rollouts through verl's own agent loop?
 
-verl's worker starts all sessions of a prompt, waits for all, and publishes the prompt's status. It still
-does: it is told the most sessions that a prompt may have, and here each waits for its turn, which may never
-come.
+verl's worker starts all sessions of a prompt, waits for all of them, and publishes the prompt's status. It
+still does so here. It is told the most sessions that a prompt may have, and each session waits for its turn,
+which may never come.
 """
 
 import asyncio
@@ -17,24 +17,24 @@ from cero.verl.success import Success
 
 logger = logging.getLogger(__name__)
 
-# verl decorates the class with @ray.remote, and what that returns can't be subclassed. Ray keeps the class
-# itself in this attribute, which verl's own single_controller unwraps in the same way; a test holds on to it.
+# verl decorates the class with @ray.remote, whose result can't be subclassed. Ray keeps the plain class in
+# this attribute, and verl's own single_controller takes it from there, too. A test checks that it stays so.
 Worker = AgentLoopWorkerTQ.__ray_actor_class__
 
 
 class SequentialWorker(Worker):
-    """verl's worker, with sessions that take turns. Validation is verl's own."""
+    """Run verl's worker with sessions that take turns. Validation stays verl's own."""
 
     def __init__(self, *args, **kwargs):
-        # Needed even if it were empty: Ray would send an inherited one by value, with a copy of `Worker` that
-        # its `super()` refers to and that this class does not descend from. Elsewhere `Worker` has no
-        # `super()`.
+        # This method must exist, even without the lines below. Ray would send an inherited one by value,
+        # together with a copy of `Worker`: its `super()` would refer to that copy, from which this class does
+        # not descend. No other method of `Worker` uses `super()`.
         super().__init__(*args, **kwargs)
         self._success = Success.from_config(self.config.cero.success)
-        self._sampling = {}  # uid -> PromptSampling, of the prompts that are being sampled
+        self._sampling = {}  # uid -> PromptSampling, for prompts that are being sampled
 
     def use_coordinator(self, coordinator):
-        """Take the handle of the `Coordinator`; called once, before the first prompts."""
+        """Take the Ray handle of the `Coordinator`; called once, before the first prompt."""
         self._coordinator = coordinator
 
     async def _run_prompt(self, prompt, sampling_params, trajectory, trace=False):
@@ -47,7 +47,7 @@ class SequentialWorker(Worker):
         try:
             await run()
         finally:
-            sampling.abandon()  # nothing is left to end, unless verl gave up before it started the sessions
+            sampling.abandon()  # ends no session, unless verl gave up before it started them
             await playing
             del self._sampling[uid]
 
@@ -73,14 +73,14 @@ class SequentialWorker(Worker):
             self._sampling.get(kwargs["uid"]),
             output if isinstance(output, list) else [output],
         )
-        # Last, so that a session counts only if the trainer will find it too.
+        # After verl has stored the session, so that it counts only if the trainer will find it, too.
         if sampling is not None and outputs and outputs[-1].reward_score is not None:
             success = self._success.of(outputs[-1].reward_score, outputs[-1].extra_fields)
             sampling.scored(kwargs["session_id"], success)
 
 
 class SequentialManager(AgentLoopManagerTQ):
-    """verl's manager with the workers above and one coordinator. The trainer sets it as agent_loop_manager_class."""
+    """Manage `SequentialWorker`s and one `Coordinator`. The trainer sets it as agent_loop_manager_class."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -88,8 +88,7 @@ class SequentialManager(AgentLoopManagerTQ):
 
     async def _init_agent_loop_workers(self):
         await super()._init_agent_loop_workers()
-        # Every prompt of a step may wait in it at once, and one of them must still get through with its
-        # report.
+        # Every prompt of a step may wait in it at once, and a report must still get through.
         waiting = 2 * self.config.data.train_batch_size + 64
         self._coordinator = ray.remote(num_cpus=0, max_concurrency=waiting)(Coordinator).remote()
         await asyncio.gather(
@@ -97,10 +96,10 @@ class SequentialManager(AgentLoopManagerTQ):
         )
 
     def open_step(self, uids, step):
-        """Start the sampling of `step`, before its prompts are submitted. See `Coordinator.open_step`."""
+        """Start the sampling of `step`, before its prompts are submitted (`Coordinator.open_step`)."""
         ray.get(self._coordinator.open_step.remote(uids, step))
 
     def close_step(self):
-        """Return the finished step, when its prompts are in. See `Coordinator.close_step`."""
-        # The last reports may still be on their way, but nothing that takes long.
+        """Return the finished step, once its prompts are back (`Coordinator.close_step`)."""
+        # The last reports may still be on their way, but they arrive within moments.
         return ray.get(self._coordinator.close_step.remote(), timeout=60)

@@ -1,6 +1,7 @@
-"""Which settings can't work together? A table of rules, each with its message.
+"""Which settings can't work together?
 
-A rule says when it refuses a run and what it then tells: the keys, their values and the remedy.
+A table of rules says so. Each rule says when it refuses a run, and with which message: it names the keys,
+their values and the remedy.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ PROPORTIONAL_LOSSES = ("vanilla", "gspo", "cispo", "gpg", "dppo_tv", "dppo_kl")
 
 @dataclass(frozen=True)
 class Combination:
-    """What the rules look at: verl's config, the settings read from it, and an allocator made of them."""
+    """Hold what the rules look at: verl's config, the settings read from it, and their allocator."""
 
     config: DictConfig
     settings: Settings
@@ -65,13 +66,14 @@ class Combination:
 
 
 class Rule(NamedTuple):
-    """Refuses a combination if `refuses(it)`, and tells `message(it)`."""
+    """Refuse a `Combination` `it` if `refuses(it)` is true, with the text of `message(it)`."""
 
     refuses: Callable[[Combination], bool]
     message: Callable[[Combination], str]
 
 
 def _group_of_one(remedy):
+    """Return the end of a message on groups of one rollout; `remedy` is the setting that avoids them."""
     return (
         f"a group of one rollout gets its raw reward as advantage there; set {remedy} "
         f"or algorithm.adv_estimator={ESTIMATOR}"
@@ -87,7 +89,8 @@ TRAINER = (
         lambda it: it.config.trainer.v1.trainer_mode != TRAINER_MODE,
         lambda it: (
             f"trainer.v1.trainer_mode={it.config.trainer.v1.trainer_mode} would train without the allocator; "
-            f"leave it at {TRAINER_MODE!r} (the synchronous trainer; verl's asynchronous modes are not supported)"
+            f"leave it at {TRAINER_MODE!r} (the synchronous trainer; verl's asynchronous modes are not "
+            "supported)"
         ),
     ),
 )
@@ -102,7 +105,7 @@ GROUPS_OF_ONE = (  # verl's estimators give a group of one its raw reward as adv
         ),
     ),
     Rule(
-        # uniform spending leaves everything as verl has it, groups of one included.
+        # Uniform spending leaves everything as verl has it, so it may have verl's groups of one, too.
         lambda it: (
             not it.settings.estimates
             and it.settings.allocator != "uniform"
@@ -132,8 +135,8 @@ OWN_ESTIMATOR = (
     Rule(
         lambda it: it.settings.estimates and it.settings.success.key is not None,
         lambda it: (
-            f"cero.success.key={it.settings.success.key} with algorithm.adv_estimator=cero: its baseline must be "
-            "in the units of the reward; set cero.success.key=null, or algorithm.adv_estimator=grpo"
+            f"cero.success.key={it.settings.success.key} with algorithm.adv_estimator=cero: its baseline "
+            "must be in the units of the reward; set cero.success.key=null, or algorithm.adv_estimator=grpo"
         ),
     ),
 )
@@ -141,8 +144,8 @@ DYNAMIC_SAMPLING = (
     Rule(
         lambda it: it.filtered and it.settings.allocator != "uniform",
         lambda it: (
-            f"algorithm.filter_groups.enable=True with allocator={it.settings.allocator}: filtering refills one "
-            "prompt at a time, so there is no step's budget to divide; use allocator=uniform, or switch "
+            f"algorithm.filter_groups.enable=True with allocator={it.settings.allocator}: filtering refills "
+            "one prompt at a time, so there is no step's budget to divide; use allocator=uniform, or switch "
             "filtering off"
         ),
     ),
@@ -150,9 +153,9 @@ DYNAMIC_SAMPLING = (
         lambda it: it.filtered and it.settings.selects,
         lambda it: (
             f"algorithm.filter_groups.enable=True with cero.keep.rule={it.settings.keep['rule']} and "
-            f"cero.drop_zero_advantage={it.settings.drop_zero_advantage}: filtering samples on until the batch "
-            "is full of groups with a signal, and these take rows out of it again; set cero.keep.rule=all and "
-            "cero.drop_zero_advantage=false, or switch filtering off"
+            f"cero.drop_zero_advantage={it.settings.drop_zero_advantage}: filtering samples on until the "
+            "batch is full of groups with a signal, and these take rows out of it again; set "
+            "cero.keep.rule=all and cero.drop_zero_advantage=false, or switch filtering off"
         ),
     ),
 )
@@ -160,8 +163,8 @@ PASS_RATES = (
     Rule(
         lambda it: it.settings.pass_rates[0] is not None and it.allocator.beliefs is None,
         lambda it: (
-            f"cero.pass_rates.column={it.settings.pass_rates[0]} with allocator={it.settings.allocator}: it keeps "
-            "no posterior that could start at a pass rate; set it to null, or use e.g. allocator=cero"
+            f"cero.pass_rates.column={it.settings.pass_rates[0]} with allocator={it.settings.allocator}: it "
+            "keeps no posterior that could start at a pass rate; set it to null, or use e.g. allocator=cero"
         ),
     ),
 )
@@ -170,8 +173,8 @@ ROUNDS = (  # sampling in rounds needs an agent loop of its own, and rewards whi
         lambda it: it.allocator.sequential and it.manager is not None,
         lambda it: (
             f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={it.manager} with "
-            f"allocator={it.settings.allocator}: sampling in rounds needs an agent loop manager of its own; set "
-            "it to null, or use an allocator that decides before sampling"
+            f"allocator={it.settings.allocator}: sampling in rounds needs an agent loop manager of its own; "
+            "set it to null, or use an allocator that decides before sampling"
         ),
     ),
     Rule(
@@ -181,17 +184,21 @@ ROUNDS = (  # sampling in rounds needs an agent loop of its own, and rewards whi
             and not it.config.reward.reward_model.enable_resource_pool
         ),
         lambda it: (
-            f"reward.reward_model.enable=True with allocator={it.settings.allocator}: a colocated reward model "
-            "says nothing before all is sampled, and rounds go by rewards; set "
-            "reward.reward_model.enable_resource_pool=True, use a reward function, or an allocator that decides "
-            "before sampling"
+            f"reward.reward_model.enable=True with allocator={it.settings.allocator}: a colocated reward "
+            "model says nothing before all is sampled, and rounds go by rewards; set "
+            "reward.reward_model.enable_resource_pool=True, use a reward function, or an allocator that "
+            "decides before sampling"
         ),
     ),
 )
 
 
 def _drop_zero(refuses, reason):
-    """Make a rule on what gives rows of advantage zero a gradient, or lets their absence change that of others."""
+    """Return a rule against leaving out rows of advantage zero where that would change the gradient.
+
+    It would if such rows have a gradient of their own, or if the gradient of other rows depends on them.
+    refuses, reason : functions of a `Combination`, as `refuses` and `message` of a `Rule`
+    """
     return Rule(
         lambda it: it.settings.drop_zero_advantage and bool(refuses(it)),
         lambda it: f"cero.drop_zero_advantage=True with {reason(it)}, or cero.drop_zero_advantage=false",
@@ -202,8 +209,8 @@ DROP_ZERO = (
     _drop_zero(
         lambda it: it.estimator not in (ESTIMATOR, *ZERO_IF_EQUAL),
         lambda it: (
-            f"algorithm.adv_estimator={it.estimator}: its advantages depend on what is left out, or are not known "
-            f"to be zero; use {', '.join((ESTIMATOR, *ZERO_IF_EQUAL))}"
+            f"algorithm.adv_estimator={it.estimator}: its advantages depend on what is left out, or are not "
+            f"known to be zero; use {', '.join((ESTIMATOR, *ZERO_IF_EQUAL))}"
         ),
     ),
     _drop_zero(
@@ -215,7 +222,8 @@ DROP_ZERO = (
     _drop_zero(
         lambda it: it.actor.use_kl_loss,
         lambda it: (
-            "actor_rollout_ref.actor.use_kl_loss=True: the KL term has a gradient on every row; set it to False"
+            "actor_rollout_ref.actor.use_kl_loss=True: the KL term has a gradient on every row; "
+            "set it to False"
         ),
     ),
     _drop_zero(
@@ -225,8 +233,8 @@ DROP_ZERO = (
     _drop_zero(
         lambda it: it.actor.entropy_coeff != 0,
         lambda it: (
-            f"actor_rollout_ref.actor.entropy_coeff={it.actor.entropy_coeff}: entropy has a gradient on every "
-            "row; set it to 0"
+            f"actor_rollout_ref.actor.entropy_coeff={it.actor.entropy_coeff}: entropy has a gradient on "
+            "every row; set it to 0"
         ),
     ),
     _drop_zero(
@@ -236,23 +244,24 @@ DROP_ZERO = (
     _drop_zero(
         lambda it: it.actor.policy_loss.loss_mode not in PROPORTIONAL_LOSSES,
         lambda it: (
-            f"actor_rollout_ref.actor.policy_loss.loss_mode={it.actor.policy_loss.loss_mode} is not proportional "
-            f"to the advantage, or has a divisor of its own; use {', '.join(PROPORTIONAL_LOSSES)}"
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={it.actor.policy_loss.loss_mode} is not "
+            "proportional to the advantage, or has a divisor of its own; "
+            f"use {', '.join(PROPORTIONAL_LOSSES)}"
         ),
     ),
     _drop_zero(
         lambda it: it.actor.loss_agg_mode == "seq-mean-token-sum-norm" and it.actor.loss_scale_factor is None,
         lambda it: (
-            f"actor_rollout_ref.actor.loss_agg_mode={it.actor.loss_agg_mode} without loss_scale_factor divides by "
-            "the width of a micro-batch, which depends on the rows in it; set "
+            f"actor_rollout_ref.actor.loss_agg_mode={it.actor.loss_agg_mode} without loss_scale_factor "
+            "divides by the width of a micro-batch, which depends on the rows in it; set "
             "actor_rollout_ref.actor.loss_scale_factor"
         ),
     ),
     _drop_zero(
         lambda it: it.correction.get("bypass_mode") or it.correction.get("rollout_is_batch_normalize"),
         lambda it: (
-            "algorithm.rollout_correction.bypass_mode or .rollout_is_batch_normalize: losses or weights go by the "
-            "whole batch; set both to False"
+            "algorithm.rollout_correction.bypass_mode or .rollout_is_batch_normalize: losses or weights go "
+            "by the whole batch; set both to False"
         ),
     ),
 )
@@ -260,17 +269,17 @@ REST = (
     Rule(
         lambda it: (it.allocator.sequential or it.keeps) and it.has_critic,
         lambda it: (
-            f"a critic (critic.enable={it.config.critic.enable}, algorithm.adv_estimator={it.estimator}) with "
-            f"allocator={it.settings.allocator}, cero.keep.rule={it.settings.keep['rule']}: the number of rows "
-            "changes from step to step, and verl splits a critic's batch by a fixed one; set "
+            f"a critic (critic.enable={it.config.critic.enable}, algorithm.adv_estimator={it.estimator}) "
+            f"with allocator={it.settings.allocator}, cero.keep.rule={it.settings.keep['rule']}: the number "
+            "of rows changes from step to step, and verl splits a critic's batch by a fixed one; set "
             "critic.enable=false, or use an allocator that is not sequential and cero.keep.rule=all"
         ),
     ),
     Rule(
         lambda it: it.config.trainer.v1.sampler.get("sync_refill_failed_groups", False),
         lambda it: (
-            "trainer.v1.sampler.sync_refill_failed_groups=True spends rollouts that no budget foresaw; set it to "
-            "False"
+            "trainer.v1.sampler.sync_refill_failed_groups=True spends rollouts that no budget foresaw; set "
+            "it to False"
         ),
     ),
     Rule(
@@ -278,7 +287,7 @@ REST = (
         lambda it: "skip.rollout_tq.enable=True replays rollouts that were never allocated; set it to False",
     ),
 )
-# In this order: the first rule that refuses is the one that speaks.
+# The first rule that refuses gives the message.
 RULES = (
     *TRAINER,
     *GROUPS_OF_ONE,
@@ -292,7 +301,10 @@ RULES = (
 
 
 def check_compatibility(config, settings):
-    """Raise ValueError if no run can be had of `config` (verl's) with these `settings`: what the first rule says."""
+    """Raise ValueError, with the message of the first rule that refuses, if the settings can't work together.
+
+    config : verl's config (DictConfig); settings : `Settings` read from it
+    """
     combination = Combination(config, settings, settings.make_allocator())
     for rule in RULES:
         if rule.refuses(combination):

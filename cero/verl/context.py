@@ -1,7 +1,7 @@
-"""What does the estimator go by, beside what verl hands it?
+"""What does the estimator need to know that verl does not hand it?
 
 verl calls an estimator with rewards, masks and uids only. The rest is a `StepContext`, a value on the step's
-record, which the trainer names for the duration of verl's call (`estimating`).
+record. The trainer makes it the current one while verl's call lasts (`estimating`).
 """
 
 from contextlib import contextmanager
@@ -15,21 +15,21 @@ from cero.estimators.advantage import Groups, advantages
 
 @dataclass
 class StepContext:
-    """What the estimator needs beside verl's arguments, of the s sessions and g prompts of one step.
+    """Hold what the estimator needs beside verl's arguments, of the s sessions and g prompts of one step.
 
     place : dict of "<uid>_<session>" -> place of that session in the arrays below
     groups : int array, shape (s,): the prompt of each session, in [0, g)
     history_mean : float array, shape (g,): E[p] of each prompt before this step's rewards, in (0, 1)
-    sampled : (trials, successes), two arrays of shape (s,): of the session's prompt, over all of its sessions
-        of the step, whether they are trained on or not
-    known : likewise, over that prompt's sessions up to and including this session's round: what an unbiased
-        baseline may use (`cero.estimators.advantage.known_so_far`)
-    to_success : callable, rewards -> [0, 1]
-    rollouts_per_prompt : int
-    options : dict: advantage, history, scale, prompt_weight, aero_form
-    baselines : something whose `result()` is a float array, shape (s,), of `cero.estimators.baseline`; None:
-        the estimator has its own
-    keys : list of str: the keys of the rows of verl's call, "<uid>_<session>_<output>"
+    sampled : (trials, successes), two arrays of shape (s,): of the session's prompt, over all its sessions
+        in this step, whether they are trained on or not
+    known : (trials, successes) likewise, over the prompt's sessions up to and including this session's round:
+        what an unbiased baseline may use (`cero.estimators.advantage.known_so_far`)
+    to_success : callable, rewards -> successes in [0, 1]
+    rollouts_per_prompt : int, verl's actor_rollout_ref.rollout.n
+    options : dict of the estimator's options: advantage, history, scale, prompt_weight, aero_form
+    baselines : an object whose `result()` is a float array, shape (s,), of `cero.estimators.baseline`; or
+        None, where the estimator has a baseline of its own
+    keys : list of str, "<uid>_<session>_<output>": the keys of the rows of verl's call
     """
 
     place: dict
@@ -44,7 +44,7 @@ class StepContext:
     keys: list | None = None
 
     def advantages(self, sessions, rewards):
-        """Return the advantage of each of `sessions`, if these are all that is trained on.
+        """Return the advantage of each of `sessions`, when no others are trained on.
 
         sessions : int array, shape (k,), places of sessions; rewards : float array, shape (k,)
 
@@ -74,7 +74,7 @@ _context = ContextVar("the context of the step whose advantages verl asks for", 
 
 @contextmanager
 def estimating(context, keys):
-    """Have verl's calls of the estimator go by `context` within it, for rows with these `keys`."""
+    """Make `context` the current one within it, for verl's calls of the estimator on rows with `keys`."""
     token = _context.set(replace(context, keys=list(keys)))
     try:
         yield
@@ -83,5 +83,5 @@ def estimating(context, keys):
 
 
 def current():
-    """Return the context that `estimating` names now, or None."""
+    """Return the current `StepContext`, or None outside of `estimating`."""
     return _context.get()

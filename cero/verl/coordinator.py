@@ -1,8 +1,8 @@
-"""Who of a step's prompts may sample on? The meeting point of the workers, without Ray or verl.
+"""Which of a step's prompts sample further? The part that all workers share, without Ray or verl.
 
-`Coordinator` holds the step's rule, once for all workers; `PromptSampling` holds one prompt's sessions, in
-the worker that runs them. A prompt learns how much more to launch when the rule knows, which may be long
-after its own report.
+`Coordinator` holds the step, once for all workers. `PromptSampling` holds one prompt's sessions, in the
+worker that runs them. A prompt is told how many rollouts to launch next as soon as the step's rule has
+decided, which may be long after the prompt's own report.
 """
 
 import asyncio
@@ -10,10 +10,9 @@ import copy
 
 
 class Coordinator:
-    """Plays a `cero.allocators.rounds.Step` with prompts that report from elsewhere, in any order.
+    """Play a `cero.allocators.rounds.Step` with prompts that report from elsewhere, in any order.
 
-    Whatever goes wrong, nobody is left waiting: all that wait are told that sampling is over, and
-    `close_step` raises.
+    No failure leaves a prompt waiting: all that wait are told that sampling is over, and `close_step` raises.
     """
 
     def __init__(self):
@@ -21,10 +20,13 @@ class Coordinator:
         self._over = asyncio.Event()
 
     async def open_step(self, uids, step):
-        """Start `step`, whose prompts are called `uids` (distinct, in the step's order)."""
+        """Start `step`, whose prompts have these `uids` (distinct, in the step's order).
+
+        Raises RuntimeError if the sampling of another step is not over.
+        """
         if self._step is not None and not self._over.is_set():
             raise RuntimeError("a step's sampling began while another's was going on")
-        # Copied: arrays that Ray hands over can't be written to.
+        # Copied, because arrays that come from Ray are read-only.
         self._step, self._error, self._over = copy.deepcopy(step), None, asyncio.Event()
         self._index = {uid: i for i, uid in enumerate(uids)}
         loop = asyncio.get_running_loop()
@@ -33,13 +35,13 @@ class Coordinator:
         self._grant({i: int(n) for i, n in enumerate(counts) if n or self._step.over})
 
     async def first(self, uid):
-        """Rollouts that prompt `uid` launches first (it waits for them); 0: it never launches any."""
+        """Wait for the first rollouts of prompt `uid` and return their number; 0 if it launches none."""
         return await self._grants[self._index[uid]]
 
     async def report(self, uid, successes, trials):
-        """Say what came back of all rollouts in flight of prompt `uid`; see `Step.report`.
+        """Report what came back of all rollouts in flight of prompt `uid` (`Step.report`).
 
-        Returns how many more it launches, as soon as the rule knows; 0: it is over.
+        Returns how many more it launches, as soon as the rule has decided; 0 if it is over.
         """
         if self._error is not None:
             return 0
@@ -53,7 +55,7 @@ class Coordinator:
         return await self._grants[index]
 
     async def fail(self, message):
-        """End sampling for every prompt; `close_step` will raise with `message` (the first counts)."""
+        """End sampling for every prompt; `close_step` will raise with the first such `message`."""
         self._error = self._error or message
         for grant in self._grants:
             if not grant.done():
@@ -81,18 +83,18 @@ class Coordinator:
 
 
 class PromptSampling:
-    """One prompt's sessions: verl starts them all at once, here each waits for its turn.
+    """Make one prompt's sessions, which verl starts all at once, wait for their turns.
 
-    most : int, sessions that may run in all. To be made inside a running event loop.
+    most : int, the number of sessions that may run in all. To be made inside a running event loop.
     """
 
     def __init__(self, most):
         loop = asyncio.get_running_loop()
         self._turns = [loop.create_future() for _ in range(most)]  # True: run, False: never
-        self._ends = [loop.create_future() for _ in range(most)]  # a success, or None: failed
+        self._ends = [loop.create_future() for _ in range(most)]  # a success in [0, 1], or None: failed
 
     async def session(self, number, run):
-        """Await `run()` when session `number` (0, 1, ...) may run, and return its result; None if it never may."""
+        """Await `run()` once session `number` (from 0) may run; return its result, or None if it never may."""
         if not await self._turns[number]:
             return None
         try:
@@ -101,14 +103,15 @@ class PromptSampling:
             self._end(number, None)
 
     def scored(self, number, success):
-        """Session `number`, which is running, has a reward, worth `success` in [0, 1]."""
+        """Note that session `number`, which is running, has a reward worth `success`, in [0, 1]."""
         self._end(number, success)
 
     async def play(self, first, report):
         """Run rounds until there are no more.
 
-        first : coroutine function, () -> sessions to run
-        report : coroutine function, (successes, trials) of the last round -> sessions to run now; 0: over
+        first : coroutine function, () -> number of sessions to run
+        report : coroutine function, (successes, trials) of the last round -> number of sessions to run next;
+            0 ends the prompt
         """
         begun = 0
         try:

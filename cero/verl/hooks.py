@@ -1,6 +1,7 @@
-"""Has the installed verl the hooks that this plugin overrides or calls? Asked once, before anything trains.
+"""Does the installed verl have the hooks that this plugin overrides or calls?
 
-Without it, a verl that renamed a method would train without the scheduler, or fail somewhere in a step.
+This is checked before anything trains. Otherwise a verl that renamed a method would train without the
+scheduler, or fail in the middle of a step.
 """
 
 import importlib
@@ -8,7 +9,8 @@ import inspect
 
 TESTED = ("0.9.1",)  # versions of verl with which the whole test suite passes
 
-# module -> name in it -> method (None: the name itself is called) -> parameters that are relied on, by name.
+# Module -> name in it -> method -> names of the parameters that the plugin relies on. The method is None
+# where the name itself is called.
 HOOKS = {
     "verl.trainer.ppo.v1.trainer_base": {
         "register_trainer": {None: ("name",)},
@@ -48,11 +50,11 @@ HOOKS = {
 
 
 class IncompatibleVerl(ValueError):
-    """The installed verl lacks a hook; the message names it, and the versions that are known to work."""
+    """Raised where the installed verl lacks a hook; names the hook and the versions known to work."""
 
 
 def missing_hooks(hooks=HOOKS):
-    """Find the hooks that the installed verl lacks: list of str, each saying what is missing or different."""
+    """Return what the installed verl lacks: a list of str, each on a hook that is missing or different."""
     missing = []
     for module_name, names in hooks.items():
         try:
@@ -79,18 +81,22 @@ def missing_hooks(hooks=HOOKS):
 
 
 def _missing_parameters(where, function, parameters):
+    """Return a list of one str naming the `parameters` that `function` lacks, or an empty list."""
     has = inspect.signature(function).parameters
-    absent = [name for name in parameters if name not in has]
+    # In Ray's processes its tracing wraps the methods of actors in functions that take anything.
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in has.values())
+    absent = [name for name in parameters if name not in has and not takes_all]
     return [f"{where} without the parameter {', '.join(absent)} (it has {', '.join(has)})"] if absent else []
 
 
 def check_verl(hooks=HOOKS):
-    """Raise IncompatibleVerl if the installed verl lacks a hook; imports verl's trainers."""
+    """Raise IncompatibleVerl if the installed verl lacks a hook. Imports verl's trainers."""
     missing = missing_hooks(hooks)
     if missing:
         import verl
 
         raise IncompatibleVerl(
             f"verl {verl.__version__} lacks what the rollout scheduler hooks into: {'; '.join(missing)}. "
-            f"Versions known to work: {', '.join(TESTED)}; install one of them (pip install verl=={TESTED[-1]})"
+            f"Versions known to work: {', '.join(TESTED)}; install one of them "
+            f"(pip install verl=={TESTED[-1]})"
         )

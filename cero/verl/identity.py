@@ -1,9 +1,9 @@
-"""Which prompt is this? A content id that survives epochs, shuffles, resumes and several files.
+"""Which prompt is this? An id of its content, the same in every epoch, shuffle, resumed run and file.
 
-verl's `uid` is fresh at each dispatch and its `index` is 0 where the data set has none, so neither will do.
-The id hashes the data source, the messages (images included) and the expected answer: the same question with
-another answer is another prompt; true duplicates are one prompt, sharing posterior and price, each with its
-own rollouts. A column `prompt_id` in the data set overrides it.
+Neither of verl's own ids can serve: `uid` is new at each dispatch, and `index` is 0 where the data set has
+none. The id is a hash of the data source, the messages (images included) and the expected answer. The same
+question with another answer is another prompt. True duplicates are one prompt: they share a posterior and a
+price, and each gets its own rollouts. A column `prompt_id` in the data set overrides the hash.
 """
 
 import time
@@ -14,14 +14,17 @@ import torch
 from cero.core.prompts import as_prompt_ids, prompt_id
 
 ID_COLUMN = "prompt_id"
-IDS = "__cero_ids__"  # column of a dispatch batch that no worker sees
+IDS = "__cero_ids__"  # column of a dispatch batch, taken out before the batch reaches a worker
 
 
 _BYTES, _PLAIN, _SEQUENCES = (bytes, bytearray), (type(None), bool, int, float, np.generic), (list, tuple)
 
 
 def _canonical(value):
-    """Bytes that are equal exactly when two messages (or answers) are: types and structure are kept apart."""
+    """Return bytes that are equal exactly when two messages (or answers) are equal, in type and structure.
+
+    Raises ValueError for a value without stable content.
+    """
     if isinstance(value, str):
         return b"s" + value.encode("utf-8", "surrogatepass")
     if isinstance(value, _BYTES):
@@ -29,7 +32,7 @@ def _canonical(value):
     if isinstance(value, _PLAIN):
         return b"v" + repr(value.item() if isinstance(value, np.generic) else value).encode()
     if isinstance(value, dict):
-        # None entries are how parquet fills keys that other rows have.
+        # Left out, since parquet fills a key that only other rows have with None.
         parts = [
             p for k in sorted(value) if value[k] is not None for p in (_canonical(k), _canonical(value[k]))
         ]
@@ -48,16 +51,17 @@ def _canonical(value):
 
 
 def _joined(parts):
+    """Return all `parts` (list of bytes) as one bytes object, each with its length before it."""
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 
 def row_prompt_id(data_source, messages, answer):
-    """Id of one row; see the module's text. Returns int in [0, 2**64)."""
+    """Return the id of one row as described above: int in [0, 2**64)."""
     return prompt_id(_canonical(data_source), _canonical(messages), _canonical(answer))
 
 
 def batch_prompt_ids(batch):
-    """Ids of a dispatch batch of verl's (TensorDict with `raw_prompt`, ...); uint64, shape (len(batch),)."""
+    """Return the ids of verl's dispatch batch (TensorDict with `raw_prompt`, ...): uint64, shape (n,)."""
     if ID_COLUMN in batch.keys():
         return as_prompt_ids([value if isinstance(value, str) else int(value) for value in batch[ID_COLUMN]])
     size = len(batch)
@@ -69,13 +73,14 @@ def batch_prompt_ids(batch):
 
 
 class CollateWithIds:
-    """A collate function of verl's, and each prompt's id.
+    """Collate rows as verl's function `collate` does, and add each prompt's id.
 
-    Where the data is loaded, mostly by other processes and ahead of the step, its rows are still plain dicts.
+    This runs where the data is loaded, mostly in other processes and ahead of the step, so that hashing costs
+    the step nothing; and the rows are still plain dicts there.
     """
 
     def __init__(self, collate):
-        self.collate, self.seconds = collate, 0.0  # spent on ids in this process
+        self.collate, self.seconds = collate, 0.0  # seconds spent on ids in this process
 
     def __call__(self, rows):
         batch = self.collate(rows)

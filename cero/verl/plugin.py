@@ -1,15 +1,15 @@
-"""What `import verl` runs, in every process, through the `verl.plugins` entry point.
+"""What does `import verl` run in every process, through the `verl.plugins` entry point?
 
-It must cost next to nothing (Ray starts dozens of processes that never train) and it must not fail
-unseen (verl logs a plugin's failure at DEBUG). So nothing heavy is imported here: each registration
-waits, by a post-import hook, for the verl or Hydra module that it extends.
+It must cost next to nothing, since Ray starts dozens of processes that never train. It must not fail unseen,
+since verl logs a plugin's failure at DEBUG. So nothing heavy is imported here: each registration waits, by a
+post-import hook, for the module of verl or Hydra that it extends.
 """
 
 import importlib
 import re
 import sys
 
-# When this module has been imported ... -> ... import ours, whose import registers.
+# Once the module on the left has been imported, the one on the right is, which registers itself.
 REGISTRATIONS = {
     "hydra.core.config_store": "cero.verl.recipes",
     "verl.trainer.ppo.core_algos": "cero.verl.estimators",
@@ -19,17 +19,17 @@ REGISTRATIONS = {
     "verl.workers.rollout.replica": "cero.verl.cpu.rollout",
 }
 
-# A command line that means us: `+recipe=cero`, `+recipe=[cero,mine]`, `allocator=uniform`,
+# An argument that only this plugin understands: `+recipe=cero`, `+recipe=[cero,mine]`, `allocator=uniform`,
 # `allocator.n_max=8`.
-_ASKS_FOR_US = re.compile(r"\+{0,2}recipe=.*\b(cero|cpu)|allocator[=.]")
+_NEEDS_PLUGIN = re.compile(r"\+{0,2}recipe=.*\b(cero|cpu)|allocator[=.]")
 
 
 def _fail(error):
-    """Say why on stderr; end the process if its command line asked for a recipe of ours."""
+    """Print why on stderr, and end the process if its command line needs the plugin."""
     message = f"cero: the verl plugin could not be loaded: {type(error).__name__}: {error}"
-    if any(_ASKS_FOR_US.match(argument) for argument in sys.argv[1:]):
-        # verl catches Exception around plugins; SystemExit passes. Without it Hydra would take
-        # `+recipe=cero` as a plain value and train vanilla PPO.
+    if any(_NEEDS_PLUGIN.match(argument) for argument in sys.argv[1:]):
+        # verl catches every Exception of a plugin, but not SystemExit. If the process went on, Hydra would
+        # take `+recipe=cero` as a plain value and verl would train PPO.
         message += "\ncero: stopping: without the plugin `+recipe=` would silently be ignored."
         raise SystemExit(message) from error
     print(
@@ -38,22 +38,22 @@ def _fail(error):
     )
 
 
-def _load(ours):
+def _load(extension):
     try:
-        importlib.import_module(ours)
+        importlib.import_module(extension)
     except Exception as error:
         _fail(error)
 
 
 def register():
-    """Install the post-import hooks. Called once, when this module is imported."""
+    """Install the post-import hooks; called once, when this module is imported."""
     try:
         from wrapt import when_imported
     except ImportError as error:
         _fail(error)
         return
-    for theirs, ours in REGISTRATIONS.items():
-        when_imported(theirs)(lambda module, ours=ours: _load(ours))
+    for extended, extension in REGISTRATIONS.items():
+        when_imported(extended)(lambda module, extension=extension: _load(extension))
 
 
 register()

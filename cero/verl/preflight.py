@@ -1,6 +1,6 @@
-"""Stops a run whose settings can't work before Ray, let alone a GPU, starts.
+"""How is a run stopped whose settings can't work, before Ray or a GPU starts?
 
-A Hydra callback, named in recipe/cero.yaml: Hydra calls it with the composed config before the job's
+By a Hydra callback, named in recipe/cero.yaml. Hydra calls it with the composed config, before the job's
 function.
 """
 
@@ -12,10 +12,11 @@ from cero.verl.resume import resume_state
 
 
 class Preflight(Callback):
-    """Checks verl, the settings and, when the run will resume, the allocator state it will resume from."""
+    """Check verl, the settings and, where the run will resume, the state that it will resume from."""
 
     def on_job_start(self, config, **kwargs):
-        """Exit with a message that names key, value and remedy; a callback's Exception would only be a warning."""
+        """Exit with a message that names key, value and remedy, if the run can't work."""
+        # SystemExit, because Hydra turns any Exception of a callback into a warning.
         try:
             check_verl()
             settings = read_settings(config)

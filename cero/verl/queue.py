@@ -1,4 +1,4 @@
-"""What does verl's TransferQueue hold of a step's rows? The only module that reads and writes it."""
+"""What does verl's TransferQueue hold of a step's rows? No other module reads or writes it."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,11 @@ from cero.estimators.baseline import score_weights
 
 @dataclass
 class Returned:
-    """What came back with each row.
+    """Hold what came back with each of r rows.
 
-    rewards : float array, shape (r,); extra_fields : list of the agent loop's dicts, or None where they are
-    not needed; tokens : float array, shape (r,), tokens that the loss counts, or zeros where not needed
+    rewards : float array, shape (r,)
+    extra_fields : list of the agent loop's dicts, length r, or None where they are not needed
+    tokens : float array, shape (r,): tokens that the loss counts, or zeros where they are not needed
     """
 
     rewards: np.ndarray
@@ -22,12 +23,12 @@ class Returned:
 
 
 def plain(column):
-    """Return a non-tensor column as a list; TransferQueue has it as one of several list-likes."""
+    """Return a non-tensor column as a list; TransferQueue returns one of several list-like types."""
     return [getattr(value, "data", value) for value in column]
 
 
 def fetch(keys, partition_id, with_extra_fields=False, with_tokens=False):
-    """Fetch what came back with the rows of these `keys` (list of str): a `Returned`."""
+    """Return what came back with the rows of these `keys` (list of str), as a `Returned`."""
     fields = ["rm_scores"]
     fields += ["extra_fields"] if with_extra_fields else []
     fields += ["loss_mask"] if with_tokens else []
@@ -40,7 +41,7 @@ def fetch(keys, partition_id, with_extra_fields=False, with_tokens=False):
 
 
 def fetch_weights(keys, partition_id):
-    """Fetch how far each row moves the policy: dict of key -> float. See `cero.estimators.baseline`."""
+    """Return how far each row moves the policy: dict of key -> float (`cero.estimators.baseline`)."""
     data = tq.kv_batch_get(
         keys=keys, partition_id=partition_id, select_fields=["old_log_probs", "response_mask"]
     )
@@ -50,14 +51,17 @@ def fetch_weights(keys, partition_id):
 
 
 def scale_advantages(batch, factor):
-    """Multiply the advantages of the rows of `batch` (verl's KVBatchMeta) by `factor`; returns the new batch."""
+    """Multiply the advantages of the rows of `batch` (KVBatchMeta) by `factor`; return the new batch."""
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages"])
     data["advantages"] = data["advantages"] * factor
     return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
 
 
 def take_out(batch, stays):
-    """Leave only the rows of `batch` (verl's KVBatchMeta) for which `stays` (bool array) is true; returns it."""
+    """Return `batch` (verl's KVBatchMeta) with only the rows for which `stays` (bool array) is true.
+
+    The other rows leave the queue.
+    """
     gone = [key for key, stay in zip(batch.keys, stays, strict=True) if not stay]
     batch = batch.select_keys([key for key, stay in zip(batch.keys, stays, strict=True) if stay])
     tq.kv_clear(keys=gone, partition_id=batch.partition_id)

@@ -1,5 +1,7 @@
-"""How are the settings read from verl's config? Each value is checked here, and their combination by
-`cero.verl.compatibility`; nothing of it needs data, workers or a GPU.
+"""How are the settings read from verl's config?
+
+Each value is checked here, and the combination of values by `cero.verl.compatibility`. Neither needs data,
+workers or a GPU.
 """
 
 from omegaconf import OmegaConf
@@ -13,13 +15,9 @@ from cero.verl.settings import ESTIMATOR, Settings
 from cero.verl.success import Success
 
 ON_MISSING_STATE = ("error", "fresh")
-OF_OTHERS = (
-    "adv_estimator",
-    "keep",
-    "advantage",
-    "baseline",
-)  # what an allocator's yaml says of other sections
-# Options of the estimator, under algorithm.cero, and what they are where the config is silent.
+# Keys of an allocator's yaml that are defaults of other sections, not options of the allocator.
+OF_OTHERS = ("adv_estimator", "keep", "advantage", "baseline")
+# Options of the estimator, under algorithm.cero, and their values where the config has none.
 ESTIMATOR_OPTIONS = {
     "advantage": "posterior",
     "baseline": "mean",
@@ -31,16 +29,13 @@ ESTIMATOR_OPTIONS = {
 
 
 def read_settings(config):
-    """Read and check the settings in verl's config (DictConfig).
-
-    Returns
-    -------
-    Settings
+    """Return the `Settings` in verl's config (DictConfig), checked.
 
     Raises
     ------
     ValueError
-        Naming the key, its value and the remedy.
+        If a value, or a combination of values, can't work. The message names the key, its value and the
+        remedy.
     """
     for key in ("allocator", "cero"):
         if OmegaConf.select(config, key) is None:
@@ -55,7 +50,7 @@ def read_settings(config):
                 f"allocator.{key}={allocator[key]!r} is set by the trainer from verl's own keys "
                 "(actor_rollout_ref.rollout.n, trainer.total_epochs); remove it"
             )
-    ours = config.cero
+    section = config.cero
     estimator = _estimator_options(config)
     baseline = _baseline(estimator.pop("baseline"), config, estimator["advantage"])
     settings = Settings(
@@ -64,13 +59,15 @@ def read_settings(config):
         rollouts_per_prompt=config.actor_rollout_ref.rollout.n,
         epochs=config.trainer.total_epochs,
         budgeted=not OmegaConf.select(config, "algorithm.filter_groups.enable"),
-        success=Success.from_config(ours.success),
-        pass_rates=_pass_rates(ours.pass_rates),
-        keep=_keep_options(ours.keep),
-        drop_zero_advantage=check_choice("cero.drop_zero_advantage", ours.drop_zero_advantage, (True, False)),
-        on_missing_state=check_choice("cero.on_missing_state", ours.on_missing_state, ON_MISSING_STATE),
-        log_allocations=bool(ours.log_allocations),
-        poll_interval=_poll_interval(ours.poll_interval),
+        success=Success.from_config(section.success),
+        pass_rates=_pass_rates(section.pass_rates),
+        keep=_keep_options(section.keep),
+        drop_zero_advantage=check_choice(
+            "cero.drop_zero_advantage", section.drop_zero_advantage, (True, False)
+        ),
+        on_missing_state=check_choice("cero.on_missing_state", section.on_missing_state, ON_MISSING_STATE),
+        log_allocations=bool(section.log_allocations),
+        poll_interval=_poll_interval(section.poll_interval),
         estimates=config.algorithm.adv_estimator == ESTIMATOR,
         estimator=estimator,
         baseline=baseline,
@@ -80,7 +77,7 @@ def read_settings(config):
 
 
 def _keep_options(config):
-    """Read the options of the keep rule: rule, ratio, count."""
+    """Return the options of the keep rule: a dict of rule (str), ratio (float) and count (int)."""
     check_choice("cero.keep.rule", config.rule, KEEP)
     return {
         "rule": config.rule,
@@ -90,16 +87,17 @@ def _keep_options(config):
 
 
 def _pass_rates(config):
-    """Read (column or None, strength)."""
+    """Return (column of the data set or None, strength in rollouts)."""
     return config.column, check_number("cero.pass_rates.strength", config.strength, 0, 1e6, open_low=True)
 
 
 def _poll_interval(value):
+    """Return seconds between looks at the replay buffer, in (0, 60], or None for verl's own."""
     return None if value is None else check_number("cero.poll_interval", value, 0, 60, open_low=True)
 
 
 def _estimator_options(config):
-    """Read the options under algorithm.cero, the missing ones filled in."""
+    """Return the options under algorithm.cero as a dict, the missing ones filled in."""
     options = OmegaConf.to_container(config.algorithm.get("cero") or OmegaConf.create({}), resolve=True)
     for key in options:
         if key not in ESTIMATOR_OPTIONS:
@@ -118,11 +116,15 @@ def _estimator_options(config):
 
 
 def _baseline(asked, config, advantage):
-    """Say what is subtracted from rewards. Advantages but `posterior` have their own, so none is learned for them."""
+    """Return what is subtracted from rewards, "mean" or "optimal".
+
+    Only `posterior` advantages can use a learned baseline. All others have a baseline of their own: "mean".
+    """
     estimator = config.algorithm.adv_estimator
     if estimator == ESTIMATOR and advantage == "posterior":
         return asked
-    if asked not in ("mean", config.allocator.get("baseline")):  # asked for, not the allocator's own default
+    # The allocator's own default is let through: nobody asked for it on this command line.
+    if asked not in ("mean", config.allocator.get("baseline")):
         raise ValueError(
             f"algorithm.cero.baseline={asked} with algorithm.adv_estimator={estimator} and "
             f"algorithm.cero.advantage={advantage}, which has a baseline of its own; set "

@@ -1,4 +1,4 @@
-"""What did one training step do, from its sampling to its metrics?"""
+"""What did one training step do, from sampling to metrics?"""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,12 +14,13 @@ from cero.verl.timing import Pending
 
 @dataclass
 class Dispatch:
-    """Prompts on their way; all of one length.
+    """Hold the n prompts that were sent to the sampler in one batch.
 
-    uids : verl's column of their uids, anything with `tolist()`
-    step : the allocator's, of these prompts
-    history_mean : float array, E[p] of each before this step's rewards, in (0, 1)
-    rollouts : int array: rollouts of each, or the most it may get where the allocator decides as it samples
+    uids : verl's column of their uids, anything with `tolist()`, length n
+    step : the allocator's step of these prompts
+    history_mean : float array, shape (n,), in (0, 1): E[p] of each prompt before this step's rewards
+    rollouts : int array, shape (n,): rollouts of each prompt, or the most that it may get where the allocator
+        decides while it samples
     """
 
     uids: object
@@ -30,17 +31,17 @@ class Dispatch:
 
 @dataclass
 class StepRecord:
-    """What one training step did; arrays of shape (prompts,) unless another is named.
+    """Hold what one training step did. Arrays have one entry for each prompt unless another shape is named.
 
-    dispatches : of the step; one, unless verl's filter_groups refills it
-    sequential : whether it was sampled in rounds, in which case there is one dispatch
+    dispatches : list of `Dispatch`; there is one, unless verl's filter_groups refills the step
+    sequential : whether the step was sampled in rounds, in which case there is one dispatch
     keys, tags : of the rows that came back
     won, trials : successes and rollouts that came back; None until observed
     sessions, successes : `Sessions` that came back, and the success of each, shape (s,); None until observed
-    context : what the estimator goes by; None until observed
-    observed : metrics of what was observed, on their way; None where they were needed before verl could go on
-    baselines : what the optimal baseline says, on its way; None where it isn't learned
-    counts : dict of rollouts sampled, kept by the rule, trained on
+    context : `StepContext` for the estimator; None until observed
+    observed : `Pending` metrics of what was observed; None where verl's thread observed by itself
+    baselines : `Pending` baselines, float array, shape (s,); None where none is learned
+    counts : dict of the rollouts sampled, kept by the rule, and trained on
     plan : `RowPlan` of the rows that are trained on
     scale : factor on the advantages
     """
@@ -72,26 +73,26 @@ class StepRecord:
 
     @property
     def ids(self):
-        """Prompt ids, uint64."""
+        """Prompt ids, uint64 array."""
         return np.concatenate([dispatch.step.ids for dispatch in self.dispatches])
 
     @property
     def rollouts(self):
-        """Rollouts launched, int64."""
+        """Rollouts launched, int64 array."""
         return np.concatenate([dispatch.step.launched for dispatch in self.dispatches])
 
     @property
     def history_mean(self):
-        """E[p] of each prompt before this step's rewards, float."""
+        """E[p] of each prompt before this step's rewards, float array."""
         return np.concatenate([dispatch.history_mean for dispatch in self.dispatches])
 
     @property
     def cap(self):
-        """Rollouts that the step might have launched, int."""
+        """Most rollouts that the step might have launched, int."""
         return sum(dispatch.step.cap for dispatch in self.dispatches)
 
     def round_of(self, sessions):
-        """In which of its prompt's rounds each of these `Sessions` was launched; None where there is but one."""
+        """Return the round in which each of these `Sessions` was launched: int array; None without rounds."""
         if not self.sequential:
             return None
         return self.dispatches[0].step.round_of(sessions.groups, sessions.numbers)

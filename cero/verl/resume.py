@@ -1,4 +1,4 @@
-"""From which checkpoint will the run go on, and what had the scheduler learned by then?"""
+"""From which checkpoint does a run resume, and what had the scheduler learned by then?"""
 
 import os
 from pathlib import Path
@@ -7,7 +7,10 @@ from cero.core.state import BASELINE_FILE, COMMIT_MARKER, STATE_FILE, load_state
 
 
 def resume_folder(config):
-    """Folder of the checkpoint that verl will resume from, or None; verl's own rules (trainer.resume_mode)."""
+    """Return the folder (Path) of the checkpoint that verl will resume from, or None.
+
+    By verl's own rules, from trainer.resume_mode and the keys it uses.
+    """
     mode = config.trainer.resume_mode
     if mode == "disable":
         return None
@@ -22,15 +25,15 @@ def resume_folder(config):
 
 
 def resume_state(config, settings, allocator, baseline=None):
-    """Load the state of the checkpoint to be resumed, if there is one, into `allocator` and `baseline`.
+    """Load the state of the checkpoint that the run resumes from into `allocator` and `baseline`.
 
-    Returns True if a state was taken up; False for a new run, or where cero.on_missing_state=fresh allows
-    one.
+    Returns True if a state was loaded; False for a new run, and for a checkpoint without a state where
+    cero.on_missing_state=fresh allows one.
 
     Raises
     ------
     ValueError
-        If the file is missing, damaged, of another allocator, or does not fit this run's budget.
+        If a file is missing, is damaged, belongs to another allocator, or does not fit this run's budget.
     """
     folder = resume_folder(config)
     if folder is None:
@@ -42,8 +45,9 @@ def resume_state(config, settings, allocator, baseline=None):
         if settings.on_missing_state == "fresh":
             return False
         raise ValueError(
-            f"{folder} holds no allocator state ({STATE_FILE}): the checkpoint is of a run without this recipe. "
-            "Set cero.on_missing_state=fresh to start the allocator anew on it, or trainer.resume_mode=disable"
+            f"{folder} holds no allocator state ({STATE_FILE}): the checkpoint is of a run without this "
+            "recipe. Set cero.on_missing_state=fresh to start the allocator anew on it, or "
+            "trainer.resume_mode=disable"
         ) from None
     try:
         allocator.load_state_dict(state)
@@ -60,8 +64,8 @@ def _resume_baseline(path, settings, baseline):
     except FileNotFoundError:
         if settings.on_missing_state == "error":
             raise ValueError(
-                f"there is no {path}: the checkpoint is of a run without algorithm.cero.baseline=optimal. Set "
-                "algorithm.cero.baseline=mean, or cero.on_missing_state=fresh to learn the baseline anew"
+                f"there is no {path}: the checkpoint is of a run without algorithm.cero.baseline=optimal. "
+                "Set algorithm.cero.baseline=mean, or cero.on_missing_state=fresh to learn the baseline anew"
             ) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -1,8 +1,8 @@
 """How many rows does a step train on, how many optimizer steps do they make, and how are they laid out?
 
-verl foresees data.train_batch_size x rollout.n rows. A step with any other number (rounds that ended early,
-rows left out of training, rollouts that failed) would be filled up with padding to the next multiple of
-verl's own; here it is filled up to the least multiple that divides evenly.
+verl plans for data.train_batch_size x rollout.n rows. A step has another number of rows if rounds ended
+early, rows were left out of training, or rollouts failed. verl would then add padding up to the next multiple
+of a large number. Here the padding goes up to the smallest multiple that still divides evenly.
 """
 
 import math
@@ -13,19 +13,19 @@ import numpy as np
 
 
 def round_up(rows, multiple):
-    """Return the least multiple of `multiple` that is not below `rows`; both are numbers of rows."""
+    """Return the least multiple of `multiple` that is not below `rows`; all are numbers of rows."""
     return -(-rows // multiple) * multiple
 
 
 def optimizer_steps(config):
-    """Return the number of optimizer steps that verl makes of the rows it foresees (verl's config)."""
+    """Return the number of optimizer steps that verl plans for a training step; `config` is verl's."""
     return math.ceil(config.data.train_batch_size / config.actor_rollout_ref.actor.ppo_mini_batch_size)
 
 
 def row_multiple(config, dp_size, steps):
-    """Return what the number of rows must be a multiple of.
+    """Return the number of which the number of rows must be a multiple.
 
-    Ranks (`dp_size` of them), optimizer steps (`steps`) and micro-batches of a fixed size then divide evenly.
+    Then `dp_size` ranks, `steps` optimizer steps and micro-batches of a fixed size divide the rows evenly.
     """
     parts = config.actor_rollout_ref
     per_rank = steps
@@ -39,11 +39,10 @@ def row_multiple(config, dp_size, steps):
 
 @dataclass(frozen=True)
 class RowPlan:
-    """What becomes of one step's rows.
+    """Hold the number of rows of one training step and of its optimizer steps.
 
-    rows : int, the real rows that are trained on
-    steps : int or None, the optimizer steps they make; None: as many as verl makes of the rows it foresees,
-        in verl's own way
+    rows : int, rows that are trained on, padding not counted
+    steps : int, the optimizer steps they make; or None, where verl's own code decides, padding included
     """
 
     rows: int
@@ -51,44 +50,44 @@ class RowPlan:
 
 
 class RowPlanner:
-    """Makes the `RowPlan` of each step.
+    """Make the `RowPlan` of each training step.
 
     Parameters
     ----------
     config : verl's config
-    has_critic : bool; a critic's batch has the one size that verl gives it, so every plan is verl's own
+    has_critic : bool; if true every plan is verl's own, because verl splits a critic's batch by a fixed size
     """
 
     def __init__(self, config, has_critic):
         self._config, self._has_critic = config, has_critic
-        # Read once: looking things up in verl's config takes as long as much of what is done with them.
+        # Read once: a look-up in verl's config takes as long as the arithmetic that follows it.
         self._nominal = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
         self._gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
         self._steps = optimizer_steps(config)
 
     @property
     def least_rows(self):
-        """The least number of rows with which every rank has one for each optimizer step."""
+        """Least number of rows, int, with which every rank has one for each optimizer step."""
         return self._steps * self._gpus
 
     def plan(self, rows):
-        """Return the `RowPlan` for `rows` real rows."""
+        """Return the `RowPlan` for `rows` rows, padding not counted."""
         if self._has_critic or rows == self._nominal:
             return RowPlan(rows, None)
-        # Fewer optimizer steps only if some rank would have no row for one of them.
+        # As many optimizer steps as verl plans, unless some rank would have no row for one of them.
         return RowPlan(rows, max(1, min(self._steps, rows // self._gpus)))
 
     def multiple(self, plan, dp_size, verls):
-        """Return what the padded rows of `plan` are a multiple of; `verls` is verl's own multiple."""
+        """Return the number of which the padded rows of `plan` are a multiple; `verls` is verl's own."""
         return verls if plan.steps is None else row_multiple(self._config, dp_size, plan.steps)
 
 
 def deal_padding(is_padding, dp_size, steps):
-    """Return an order of the rows in which no optimizer step has padding alone (its loss would be 0 / 0).
+    """Return an order of the rows in which no optimizer step is all padding (its loss would be 0 / 0).
 
     verl puts padding last in each rank's share, and an optimizer step is a slice of that share. Here each
-    rank's real rows are dealt to its slices in turn. With dp_size x steps real rows or more, every step then
-    has one on some rank.
+    rank's real rows are dealt to its slices in turn. If there are at least dp_size x steps real rows, every
+    step then has one on some rank.
 
     is_padding : bool array, shape (r,), r a multiple of dp_size x steps. Returns an int array, shape (r,).
     """
@@ -107,9 +106,9 @@ def deal_padding(is_padding, dp_size, steps):
 def rows_per_optimizer_step(config, rows):
     """Have verl's trainer make optimizer steps of `rows` rows within the context.
 
-    verl derives that number, in `_update_actor`, from two values of its config: ppo_mini_batch_size x
-    rollout.n. There is no other way to tell it, short of copying the method. The workers have configs of
-    their own, so nothing else sees the change.
+    In `_update_actor`, verl computes that number from two values of its config, ppo_mini_batch_size x
+    rollout.n, and takes it from nowhere else. So both values are changed here, and put back at the end. The
+    workers have configs of their own, so nothing else sees the change.
     """
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     before = actor.ppo_mini_batch_size, rollout.n

@@ -1,9 +1,10 @@
-"""The rollout scheduler: all that this project adds to a training step, without a trainer and without a queue.
+"""What does this project add to a training step, without a trainer and without a queue?
 
-    allocate -> (verl samples) -> open_record -> observe [-> select] -> learn_baselines -> log -> save
+    allocate -> (verl samples) -> open_record -> observe [-> select] -> learn_baselines -> log_step -> save
 
-A trainer's adapter calls these in this order, hands over what verl's queue holds, and passes on what comes
-back. Whatever the trainer, prompts in, rollouts out; rewards in, a context for the estimator out.
+A trainer's adapter calls these methods in this order. It hands over what verl's queue holds, and passes on
+what comes back. For every trainer it is the same: prompts go in and rollouts per prompt come out; rewards go
+in and a context for the estimator comes out.
 """
 
 import numpy as np
@@ -18,13 +19,13 @@ from cero.verl.timing import Stopwatch
 
 
 class RolloutScheduler:
-    """Decides, observes, selects, and keeps what was learned.
+    """Decide on the rollouts of a step, observe their rewards, select, and keep what was learned.
 
     Parameters
     ----------
     settings : `cero.verl.settings.Settings`
-    allocator : an allocator of `settings`
-    baseline : `cero.estimators.baseline.OptimalBaseline`, or None where the estimator needs none
+    allocator : an allocator made by `settings.make_allocator`
+    baseline : `cero.estimators.baseline.OptimalBaseline`, or None where the estimator learns none
     log : `cero.analysis.runlog.RunLog`
     """
 
@@ -36,22 +37,25 @@ class RolloutScheduler:
     # ---- before sampling ------------------------------------------------------------------------
 
     def allocate(self, uids, ids, pass_rates=None):
-        """Decide on prompts that are about to be sampled.
+        """Decide how many rollouts each prompt gets that is about to be sampled.
 
-        uids : verl's column of their uids; ids : uint64 array, shape (n,), prompt ids; pass_rates : float
-        array, shape (n,), in [0, 1] or nan, or None: success rates measured before the run
+        Parameters
+        ----------
+        uids : verl's column of the prompts' uids, length n
+        ids : uint64 array, shape (n,), prompt ids
+        pass_rates : success rates measured before the run: float array, shape (n,), in [0, 1] or nan; or None
 
         Returns
         -------
-        Dispatch. Of an allocator that decides while it samples, its step has yet to be played; it must then
-        come back by `open_record`.
+        Dispatch. An allocator that decides while it samples gets its step played by others afterwards; the
+        played step then comes back through `open_record`.
 
         Raises
         ------
         ValueError
             If the run's budget is used up, or a pass rate lies outside [0, 1].
         """
-        if pass_rates is not None:  # counts for prompts not visited yet
+        if pass_rates is not None:  # the allocator takes them for prompts not visited yet
             self.allocator.set_pass_rates(ids, pass_rates, self.settings.pass_rates[1])
         history_mean = self.allocator.success_mean(ids)
         step = self.allocator.begin(ids, budget=ids.size * self.settings.rollouts_per_prompt)
@@ -66,10 +70,12 @@ class RolloutScheduler:
     # ---- after sampling -------------------------------------------------------------------------
 
     def open_record(self, keys, tags, played=None):
-        """Open the record of all prompts dispatched since the last one, whose sampling is over.
+        """Return the record of all prompts dispatched since the last record; their sampling is over.
 
-        keys, tags : of the rows that came back; played : of an allocator that decides while it samples, the
-        step after its last round
+        Parameters
+        ----------
+        keys, tags : of the rows that came back, two sequences of one length
+        played : the step after its last round, where the allocator decides while it samples; else None
         """
         record = StepRecord(self._dispatches, self.allocator.sequential, keys=list(keys), tags=list(tags))
         self._dispatches = []
@@ -79,19 +85,22 @@ class RolloutScheduler:
         return record
 
     def observe(self, record, returned):
-        """Tell the allocator what was sampled; note it in the record.
+        """Tell the allocator what was sampled, and note it in the record.
 
+        Parameters
+        ----------
+        record : StepRecord of `open_record`
         returned : `cero.verl.queue.Returned`, of the record's rows
 
         Returns
         -------
-        (metrics, lengths, rewards) : dict of str to float; response tokens and reward of each of
-        `record.sessions`, float arrays
+        metrics : dict of str to float
+        lengths, rewards : float arrays, shape (s,): response tokens and reward of each of `record.sessions`
 
         Raises
         ------
         ValueError
-            If a reward is no success as cero.success says; nothing is learned then.
+            If cero.success makes no success, in [0, 1], of a reward. Nothing is learned then.
         """
         settings, sessions = self.settings, Sessions.of_keys(record.keys, record.place)
         rewards = returned.rewards[sessions.rows]
@@ -133,7 +142,7 @@ class RolloutScheduler:
         return metrics, lengths, rewards
 
     def observe_all(self, record, returned):
-        """Observe what was sampled, where all of it is trained on. Returns metrics, dict of str to float."""
+        """Observe what was sampled and train on all of it. Return metrics, a dict of str to float."""
         metrics, lengths, _ = self.observe(record, returned)
         everything = np.ones(lengths.size, bool)
         return metrics | self._count(record, lengths, everything, everything)
@@ -141,13 +150,19 @@ class RolloutScheduler:
     def select(self, record, returned, lengths, rewards, step, least_rows):
         """Choose the sessions that are trained on.
 
-        lengths, rewards : as `observe` returns them; step : int, the training step, of which random draws
-        depend; least_rows : int, so many rows must stay if that is possible
+        Parameters
+        ----------
+        record, returned : as for `observe`
+        lengths, rewards : as `observe` returns them
+        step : int, the training step; the random draws depend on it and on the allocator's seed
+        least_rows : int, the number of rows that must stay if there are so many
 
         Returns
         -------
-        (trained, metrics, before) : bool array, shape (s,); dict of str to float; and a dict of what would be
-        trained on if rows of advantage zero stayed: `rows`, `tokens`, and the `tokens_trained` of these
+        trained : bool array, shape (s,), of `record.sessions`
+        metrics : dict of str to float
+        before : dict of what would be trained on if rows of advantage zero stayed: their `rows`, their
+            `tokens`, and `tokens_trained`, the tokens of the rows that do stay
         """
         settings, sessions = self.settings, record.sessions
         rows = sessions.per_session(np.ones(len(record.keys)))
@@ -165,7 +180,10 @@ class RolloutScheduler:
         return trained, self._count(record, lengths, kept, trained), before
 
     def _zero_advantage(self, record, rewards, kept):
-        """Find the sessions whose advantage will be zero, if only those `kept` count: bool array, shape (s,)."""
+        """Find the sessions whose advantage is zero when only `kept` ones are trained on.
+
+        kept : bool array, shape (s,). Returns a bool array, shape (s,).
+        """
         zero, groups = np.zeros(kept.size, bool), record.sessions.groups[kept]
         if self.settings.estimates:
             advantages = record.context.advantages(np.flatnonzero(kept), rewards[kept])
@@ -175,7 +193,10 @@ class RolloutScheduler:
         return zero
 
     def _count(self, record, lengths, kept, trained):
-        """Note how many sessions were sampled, `kept` by the rule and `trained` on; returns metrics of it."""
+        """Note how many sessions were sampled, kept by the rule and trained on; return metrics of it.
+
+        lengths : float array, shape (s,), response tokens; kept, trained : bool arrays, shape (s,)
+        """
         sessions = record.sessions
         rows = sessions.per_session(np.ones(sessions.session_of_row.size))
         record.counts = {
@@ -190,18 +211,21 @@ class RolloutScheduler:
         }
 
     def learn_baselines(self, record, keys, weight_of):
-        """Work out the optimal baseline of each session that is trained on, and learn from them.
+        """Compute the optimal baseline of each session that is trained on, and learn from these sessions.
 
-        keys : list of str, of the rows trained on and of padding; weight_of : dict of key -> float, how far a
-        row moves the policy
+        Parameters
+        ----------
+        record : StepRecord that has been observed
+        keys : list of str, of the rows trained on and of padding
+        weight_of : dict of key -> float, how far a row moves the policy
 
         Returns
         -------
-        float array, shape (s,): of each of `record.sessions`; nan where it isn't trained on
+        float array, shape (s,): the baseline of each of `record.sessions`; nan where it isn't trained on
         """
         trained, successes, keys_of_rows = record.sessions, record.successes, record.keys
         places = np.arange(trained.count)
-        if self.settings.selects:  # not all of what was sampled
+        if self.settings.selects:  # some sampled rows may be gone, and the order is the batch's
             keys_of_rows = [key for key in keys if key.rsplit("_", 2)[0] in record.place]
             trained = Sessions.of_keys(keys_of_rows, record.place)
             places = np.array([record.context.place[name] for name in trained.names], dtype=np.int64)
@@ -216,7 +240,11 @@ class RolloutScheduler:
     # ---- what is kept -----------------------------------------------------------------------------
 
     def log_step(self, record, metrics, step, epoch):
-        """Write the step's line into the log; `metrics` are verl's, of which those of interest are kept."""
+        """Write the step's line into the log.
+
+        metrics : dict of verl's metrics; those under cero/ and timing_s/ are kept
+        step, epoch : int, the training step and the pass over the data
+        """
         kept = {key: float(value) for key, value in metrics.items() if key.startswith(("cero/", "timing_s/"))}
         self.log.step(
             step=step,
@@ -232,19 +260,19 @@ class RolloutScheduler:
         )
 
     def log_validation(self, metrics, step):
-        """Write a validation's line into the log."""
+        """Write a validation's line into the log; of verl's `metrics`, those under val-core/ are kept."""
         kept = {key: float(value) for key, value in metrics.items() if key.startswith("val-core/")}
         self.log.validation(step=step, spent=self.allocator.ledger.spent, metrics=kept)
 
     def save(self, folder):
-        """Write all that was learned into `folder`, a checkpoint's (global_step_N)."""
+        """Write all that was learned into `folder` (Path), a checkpoint's global_step_N."""
         save_state(self.allocator.state_dict(), folder / STATE_FILE)
         if self.baseline is not None:
             save_state(self.baseline.state_dict(), folder / BASELINE_FILE)
 
 
 def _group_metrics(won, trials, low, high):
-    """Metrics of the step's groups; arrays of shape (g,), as `group_outcomes` returns them."""
+    """Return metrics of the step's groups; the arrays, shape (g,), are those of `group_outcomes`."""
     drawn = trials > 0
 
     def share(kind):

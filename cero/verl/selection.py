@@ -1,7 +1,7 @@
-"""Of the rows that a step sampled, which are trained on, and what keeps the gradient what it was?
+"""Which rows of a step are trained on, and how does the gradient stay the same when rows are left out?
 
-Rows are verl's: one for each output of a session (a rollout), with keys "<uid>_<session>_<output>". A session
-is kept or dropped whole.
+Rows are verl's: one for each output of a session (a rollout), with the key "<uid>_<session>_<output>". A
+session is kept or dropped whole.
 """
 
 import numpy as np
@@ -10,10 +10,14 @@ from cero.estimators.keep import kept
 
 
 def select(keep, successes, rollouts, lengths, seed, step):
-    """Sessions that the keep rule keeps: bool array, shape (s,).
+    """Return which sessions the keep rule keeps: bool array, shape (s,).
 
-    keep : options of `cero.estimators.keep.kept`; successes, lengths : float arrays, shape (s,); seed, step :
-    what is drawn depends on nothing else, so that a resumed run draws it again
+    Parameters
+    ----------
+    keep : dict of options of `cero.estimators.keep.kept`
+    successes, lengths : float arrays, shape (s,)
+    rollouts : `Sessions`
+    seed, step : int; random draws depend on nothing else, so that a resumed run repeats them
     """
     rng = np.random.default_rng((seed, step))
     options = {key: value for key, value in keep.items() if key != "rule"}
@@ -21,9 +25,10 @@ def select(keep, successes, rollouts, lengths, seed, step):
 
 
 def groups_all_equal(rewards, groups):
-    """Whether a session's advantage is zero under GRPO and RLOO: bool array, shape (s,).
+    """Return which sessions have advantage zero under verl's GRPO and RLOO: bool array, shape (s,).
 
-    That is so where all of a group have one reward. A group of one has its raw reward as advantage there.
+    Those are the sessions of groups whose rewards are all equal. A group of one session has its raw reward as
+    advantage there.
     """
     size = int(groups.max(initial=-1)) + 1
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
@@ -34,20 +39,21 @@ def groups_all_equal(rewards, groups):
 
 
 def groups_all_zero(advantages, groups):
-    """Sessions of groups in which every advantage is zero: bool array, shape (s,).
+    """Return which sessions belong to groups in which every advantage is zero: bool array, shape (s,).
 
-    Whole groups only: what goes must not change the baseline of what stays.
+    Only whole groups may go, because a missing session would change the baseline of those that stay.
     """
     other = np.bincount(groups, advantages != 0, int(groups.max(initial=-1)) + 1)
     return other[groups] == 0
 
 
 def keep_enough(stay, may_stay, groups, rows_of_session, least):
-    """Let sessions that may stay do so after all, group by group, until `least` rows do.
+    """Add sessions that may stay, group by group, until at least `least` rows stay: bool array, shape (s,).
 
-    Whole groups: a part of a group might have another advantage than zero; a group of one its raw reward.
-    stay, may_stay : bool arrays, shape (s,); groups, rows_of_session : arrays, shape (s,). Returns a bool
-    array.
+    Whole groups are added: in a part of a group, advantages might differ from zero, and a group of one would
+    have its raw reward.
+
+    stay, may_stay : bool arrays, shape (s,); groups, rows_of_session : arrays, shape (s,)
     """
     stay = stay.copy()
     for group in np.unique(groups[~stay & may_stay]):
@@ -58,12 +64,13 @@ def keep_enough(stay, may_stay, groups, rows_of_session, least):
 
 
 def advantage_scale(loss_agg_mode, tokens, rows):
-    """Factor on the advantages that undoes what leaving out rows of advantage zero does to the loss's divisor.
+    """Return the factor on the advantages that makes up for a divisor of the loss that rows left out change.
 
-    verl's policy losses are sums over tokens, homogeneous of degree one in the advantage, divided by tokens
-    (`token-mean`), by rows including padding (`seq-mean-*`) or by nothing (`token-sum`).
+    verl's policy losses are sums over tokens, homogeneous of degree one in the advantage. They are divided by
+    the number of tokens (`token-mean`), of rows with padding (`seq-mean-*`), or not at all (`token-sum`).
 
-    tokens, rows : share of tokens and of rows (padding included) that is trained on
+    loss_agg_mode : str, verl's actor.loss_agg_mode
+    tokens, rows : float, the share of tokens, and of rows with padding, that is trained on
     """
     if loss_agg_mode == "token-sum":
         return 1.0

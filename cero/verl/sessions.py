@@ -1,7 +1,8 @@
 """Which rows of verl's queue belong to one rollout?
 
-verl calls a rollout a session. It has one row for each output of its agent loop, with the key
-"<uid>_<session>_<output>"; all have the reward of the last. Validation and padding have keys of their own.
+verl calls a rollout a session. A session has one row for each output of its agent loop, with the key
+"<uid>_<session>_<output>", and all its rows have the reward of the last one. Rows of validation and padding
+have keys of their own kind.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ def final_rows(keys):
 
     Returns
     -------
-    (rows, session_of_row, names) : int array, shape (sessions,), the row of each session's last output; int
-        array, shape (len(keys),), each row's session; list of str, "<uid>_<session>" of each session
+    rows : int array, shape (s,), the row of each session's last output
+    session_of_row : int array, shape (len(keys),), the session of each row
+    names : list of str, length s, "<uid>_<session>"
     """
     place, rows, outputs, sessions = {}, [], [], []
     for row, key in enumerate(keys):
@@ -35,13 +37,13 @@ def final_rows(keys):
 
 @dataclass
 class Sessions:
-    """The finished sessions of a step, in an order that does not depend on who came back first.
+    """Hold the s finished sessions of a step, in an order that does not depend on which came back first.
 
-    rows : int array, shape (s,): row of each session's last output, which has its reward
-    session_of_row : int array, shape (r,): each row's session
-    groups, numbers : int arrays, shape (s,): a session's prompt (its place in the step) and its number among
-        that prompt's sessions
-    names : list of str, "<uid>_<session>"
+    rows : int array, shape (s,): the row of each session's last output, which has its reward
+    session_of_row : int array, shape (r,): the session of each row
+    groups, numbers : int arrays, shape (s,): each session's prompt (its place in the step), and its number
+        among that prompt's sessions
+    names : list of str, length s, "<uid>_<session>"
     """
 
     rows: np.ndarray
@@ -52,9 +54,10 @@ class Sessions:
 
     @classmethod
     def of_keys(cls, keys, group_of_uid):
-        """Make them from the keys of rows.
+        """Return the `Sessions` of rows with these keys.
 
-        keys : list of str, none of them padding; group_of_uid : dict of uid -> place of the prompt in the step
+        keys : list of str, none of them padding
+        group_of_uid : dict of uid -> place of the prompt in the step
         """
         rows, session_of_row, names = final_rows(keys)
         parts = [name.rpartition("_") for name in names]
@@ -72,5 +75,5 @@ class Sessions:
         return self.rows.size
 
     def per_session(self, of_rows):
-        """Sum `of_rows` (numbers, shape (r,)) over each session's rows; float array, shape (s,)."""
+        """Return the sums of `of_rows` (numbers, shape (r,)) over each session's rows: floats, shape (s,)."""
         return np.bincount(self.session_of_row, of_rows, self.rows.size)

@@ -1,4 +1,4 @@
-"""What does the scheduler need to know of a run's configuration? The names of the settings, and their values."""
+"""What does the scheduler need to know of a run's configuration?"""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,28 @@ from cero.verl.success import Success
 
 TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
-AGENT_LOOP_MANAGER = "cero.verl.agent_loop.SequentialManager"  # by name: verl imports it where it is wanted
+AGENT_LOOP_MANAGER = "cero.verl.agent_loop.SequentialManager"  # a name, which verl imports where it is needed
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A run's settings, checked. `cero.verl.reading` makes them of verl's config.
+    """Hold a run's settings, checked. `cero.verl.reading` makes them of verl's config.
 
     allocator, options : name and options as `make_allocator` takes them, without budget and horizon
     rollouts_per_prompt : verl's actor_rollout_ref.rollout.n
     epochs : verl's trainer.total_epochs
     budgeted : whether the run's budget is fixed, which it is not under verl's filter_groups
     success : what counts as a success
-    pass_rates : (column of the data set or None, strength), see `set_pass_rates` of the allocators
-    keep : options of `cero.estimators.keep.kept`; drop_zero_advantage : bool
-    on_missing_state : "error" or "fresh"; log_allocations : bool; poll_interval : seconds, or None
-    estimates : whether advantages come of the estimator `cero`; estimator : its options
-    baseline : "mean" or "optimal", see `cero.estimators.baseline`
+    pass_rates : (column of the data set or None, strength in rollouts), as the allocators' `set_pass_rates`
+        has them
+    keep : options of `cero.estimators.keep.kept`
+    drop_zero_advantage : whether rows of advantage zero are left out of training
+    on_missing_state : "error" or "fresh", for a checkpoint without the scheduler's state
+    log_allocations : whether each step is written to allocations.jsonl
+    poll_interval : seconds between looks at the replay buffer, or None for verl's own
+    estimates : whether advantages come from the estimator `cero`
+    estimator : options of that estimator
+    baseline : "mean" or "optimal" (`cero.estimators.baseline`)
     """
 
     allocator: str
@@ -45,13 +50,14 @@ class Settings:
 
     @property
     def selects(self):
-        """Whether rollouts may be left out of training, by what they earned."""
+        """Whether rollouts may be left out of training because of their rewards."""
         return self.keep["rule"] != "all" or self.drop_zero_advantage
 
     def make_allocator(self, epochs=None, total_budget=None):
-        """Make the allocator, for `epochs` visits to each prompt.
+        """Return a new allocator, for `epochs` visits to each prompt and `total_budget` rollouts in all.
 
-        Raises ValueError naming the config group, the option, its value and the remedy.
+        Raises ValueError if an option can't work; it names the config group, the option, its value and the
+        remedy.
         """
         try:
             return make_allocator(
@@ -65,9 +71,9 @@ class Settings:
             raise ValueError(f"in the config group allocator ({self.allocator}): {error}") from error
 
     def make_baseline(self):
-        """Make what is subtracted from rewards, if it is learned; else None."""
+        """Return a new `OptimalBaseline` if the baseline is learned, else None."""
         return OptimalBaseline() if self.baseline == "optimal" else None
 
     def to_success(self, reward):
-        """Map rewards (array) from cero.success.range to [0, 1], linearly."""
+        """Return rewards (array) mapped linearly from cero.success.range to [0, 1]."""
         return self.success.of_reward(reward)

@@ -1,14 +1,14 @@
-"""When is a rollout a success, and how much of one? One mapping, for the sampler and for the trainer."""
+"""How much of a success, from 0 to 1, is a rollout? One mapping, for the sampler and for the trainer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Success:
-    """`cero.success` of the config.
+    """Map rewards to successes, by the config's section `cero.success`.
 
-    key : None (the reward itself), or a key of the reward function's dict that is in [0, 1]
-    low, high : worst and best reward, mapped to 0 and 1
+    key : None for the reward itself, or a key of the reward function's dict whose value is in [0, 1]
+    low, high : float, the worst and the best reward, mapped to 0 and 1
     """
 
     key: str | None
@@ -17,7 +17,10 @@ class Success:
 
     @classmethod
     def from_config(cls, config):
-        """Read the section `cero.success` (DictConfig). Raises ValueError if its range is none."""
+        """Return the `Success` of the section `cero.success` (DictConfig).
+
+        Raises ValueError if `range` is not two numbers in ascending order.
+        """
         value = config.range
         low, high = value if value is not None and len(value) == 2 else (None, None)
         if low is None or high is None or not float(low) < float(high):
@@ -27,11 +30,11 @@ class Success:
         return cls(config.key, float(low), float(high))
 
     def of_reward(self, reward):
-        """Map rewards (number or array) linearly, without a check."""
+        """Return rewards (number or array) mapped linearly, without a check."""
         return (reward - self.low) / (self.high - self.low)
 
     def of_rewards(self, rewards):
-        """Success of each of `rewards` (float array), where the reward itself says it. Raises as `of` does."""
+        """Return the success of each of `rewards` (float array), where `key` is None. Raises as `of` does."""
         successes = self.of_reward(rewards)
         bad = ~((successes >= 0) & (successes <= 1))
         if bad.any():
@@ -39,22 +42,25 @@ class Success:
         return successes
 
     def of(self, reward, extra_fields):
-        """Success in [0, 1] of one rollout.
+        """Return the success, in [0, 1], of one rollout.
 
-        reward : float; extra_fields : dict of verl's agent loop, whose `reward_extra_info` is the reward's
-        dict
+        Parameters
+        ----------
+        reward : float
+        extra_fields : dict of verl's agent loop; its `reward_extra_info` is the reward function's dict
 
         Raises
         ------
         ValueError
-            If the key is missing, or the value lies outside [0, 1].
+            If the key is missing, or the success would lie outside [0, 1].
         """
         if self.key is None:
             value = float(self.of_reward(reward))
             if not 0 <= value <= 1:
                 raise ValueError(
-                    f"a reward of {reward} lies outside cero.success.range=[{self.low}, {self.high}]; set the range to "
-                    "the reward's own, or cero.success.key to a key of the reward function's dict that is 0 or 1"
+                    f"a reward of {reward} lies outside cero.success.range=[{self.low}, {self.high}]; set "
+                    "the range to the reward's own, or cero.success.key to a key of the reward function's "
+                    "dict that is 0 or 1"
                 )
             return value
         info = (extra_fields or {}).get("reward_extra_info", {})

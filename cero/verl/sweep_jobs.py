@@ -1,9 +1,9 @@
-"""Keeps the jobs of a sweep apart: Hydra's multirun trains them one after the other in one process.
+"""How are the jobs of a sweep kept apart, which Hydra's multirun trains one after the other in one process?
 
-A Hydra callback, named in recipe/cero.yaml. Each job gets a folder and a name of its own, where the command
-line gives none; jobs that can't work are refused before the first one trains; and after each the Ray that it
-started is shut down, its processes waited for, the environment put back. Any run, of a sweep or not, has its
-overrides written beside its log, for `cero report`.
+By a Hydra callback, named in recipe/cero.yaml. Each job gets a folder and a name of its own, unless the
+command line gives them. Jobs that can't work are refused before the first one trains. After each job, the Ray
+that it started is shut down, its processes are waited for, and the environment is put back. Every run, of a
+sweep or not, has its overrides written beside its log, for `cero report`.
 """
 
 import json
@@ -23,8 +23,8 @@ from cero.analysis.comparison import JOB_FILE, as_dict
 from cero.verl.reading import read_settings
 
 FOLDER, NAME = "CERO_JOB_DIR", "CERO_JOB_NAME"
-# What a job is given where the command line says nothing. By way of the environment, because Hydra's own
-# ${hydra:...} means nothing in Ray's processes.
+# What a job is given where the command line says nothing. It goes through the environment, because
+# ${hydra:...} can't be resolved in Ray's processes.
 GIVEN = {
     "trainer.default_local_dir": f"${{oc.env:{FOLDER}}}",
     "trainer.experiment_name": f"${{oc.env:{NAME}}}",
@@ -33,17 +33,20 @@ GRACE = 60  # seconds that a job's processes have to end
 
 
 class Jobs(Callback):
-    """Callback of recipe/cero.yaml; see this module."""
+    """Keep the jobs of a sweep apart; the Hydra callback that this module describes."""
 
     def __init__(self):
         self.swept = None  # keys that the sweep varies, once there is a sweep
-        self.given = ()  # keys that jobs were given, because the command line says nothing of them
+        self.given = ()  # keys of GIVEN that jobs were given, because the command line has none
         self.folders = {}  # where jobs write -> number of the job
         self.environment = {}
         self.failed = []
 
     def on_multirun_start(self, config, **kwargs):
-        """Give the jobs their folders and names; check all of them, where the sweeper is Hydra's own."""
+        """Give the jobs their folders and names, and check all of them if the sweeper is Hydra's own.
+
+        Exits, naming each job that can't work and why.
+        """
         overrides = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         taken = as_dict(overrides)
         self.given = tuple(key for key in GIVEN if key not in taken)
@@ -76,9 +79,9 @@ class Jobs(Callback):
             )
 
     def on_job_start(self, config, **kwargs):
-        """Exit if the job would write into another one's folder; write down its overrides."""
+        """Write down the job's overrides; exit if it would write into another job's folder."""
         if self.swept is not None:
-            from_hydra = OmegaConf.to_container(config.hydra.job.env_set)  # put back by Hydra itself
+            from_hydra = OmegaConf.to_container(config.hydra.job.env_set)  # Hydra puts these back itself
             self.environment = {key: value for key, value in os.environ.items() if key not in from_hydra}
             os.environ[NAME] = self._name(config)
         try:
@@ -114,41 +117,45 @@ class Jobs(Callback):
             _say(f"{job} is done: {self._folder(config)}")
 
     def on_multirun_end(self, config, **kwargs):
-        """Where to look; after a failure Hydra comes here only if its sweeper bears it."""
+        """Print how many jobs are done and how to compare them.
+
+        After a failure, Hydra calls this only if its sweeper goes on after failures.
+        """
         done = f"{len(self.folders) - len(self.failed)} of {len(self.folders)} jobs are done"
         failed = f"; FAILED: {', '.join(self.failed)}" if self.failed else ""
         below = all(
             Path(os.path.abspath(config.hydra.sweep.dir)) in Path(folder).parents for folder in self.folders
         )
-        _say(
-            f"{done}{failed}. Side by side: cero report {config.hydra.sweep.dir if below else ' '.join(self.folders)}"
-        )
+        folders = config.hydra.sweep.dir if below else " ".join(self.folders)
+        _say(f"{done}{failed}. Side by side: cero report {folders}")
 
     def _folder(self, config):
-        """Where the job has written."""
+        """Return the folder that the job wrote into."""
         return next(folder for folder, number in self.folders.items() if number == config.hydra.job.num)
 
     def _words(self, overrides):
-        """What the sweep varies, of a job's overrides, in words."""
+        """Return those of a job's `overrides` (list of str) that the sweep varies, as one line."""
         settings = as_dict(overrides)
         return " ".join(f"{key}={settings[key]}" for key in self.swept if key in settings) or "nothing varied"
 
     def _name(self, config):
-        """A name for loggers, fit for a file: by what is varied."""
+        """Return the job's name for loggers, made of what is varied and fit for a file name."""
         words = self._words(_overrides(config)) if self.swept else f"job-{config.hydra.job.num}"
         return words.replace(" ", ",").replace("/", "_")
 
     def _check_joins(self, config):
-        """A Ray that is there already does not know this process' environment."""
+        """Raise ValueError if the job joins a running Ray, which doesn't know this process's environment."""
         address = OmegaConf.select(config, "ray_kwargs.ray_init.address") or os.environ.get("RAY_ADDRESS")
         if address and address != "local" and self.given:
             example = "${allocator.name}-${allocator.n_max}"
             raise ValueError(
-                f"a sweep on the Ray at {address}, which is there already and can't be told a job's folder and name: "
-                f"let {' and '.join(self.given)} depend on what is varied, e.g. {self.given[0]}='runs/sweep/{example}'"
+                f"a sweep on the Ray at {address}, which is there already and can't be told a job's folder "
+                f"and name: let {' and '.join(self.given)} depend on what is varied, e.g. "
+                f"{self.given[0]}='runs/sweep/{example}'"
             )
 
     def _write_down(self, config):
+        """Write the job's overrides beside its log. Raises ValueError if another job trained there."""
         if not config.cero.log_allocations:
             return
         path = Path(config.trainer.default_local_dir) / "cero" / JOB_FILE
@@ -157,8 +164,9 @@ class Jobs(Callback):
             before = json.loads(path.read_text(encoding="utf-8"))["overrides"]
             if self._words(before) != self._words(overrides):
                 raise ValueError(
-                    f"job {config.hydra.job.num} ({self._words(overrides)}) would go on in {path.parents[1]}, where "
-                    f"{self._words(before)} was trained; give this sweep a hydra.sweep.dir of its own"
+                    f"job {config.hydra.job.num} ({self._words(overrides)}) would go on in "
+                    f"{path.parents[1]}, where {self._words(before)} was trained; give this sweep a "
+                    "hydra.sweep.dir of its own"
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"overrides": overrides, "allocator": config.allocator.name}
@@ -174,7 +182,10 @@ def _overrides(config):
 
 
 def _grid(config, overrides):
-    """Overrides of each job that Hydra's own sweeper will make of parsed `overrides`; [] for another sweeper."""
+    """Return the overrides of each job that Hydra's own sweeper will make; [] for another sweeper.
+
+    overrides : list of Hydra's parsed overrides
+    """
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         return []
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -183,22 +194,25 @@ def _grid(config, overrides):
 
 
 def _claim(folders, config, number):
-    """Take a job's folder. Raises ValueError if another job has it: verl would resume from that one's checkpoints."""
+    """Note the job's folder in `folders` (dict of folder -> number of the job).
+
+    Raises ValueError if another job has it, from whose checkpoints verl would resume.
+    """
     folder = os.path.abspath(config.trainer.default_local_dir)
     if folders.setdefault(folder, number) != number:
         raise ValueError(
             f"it would write where job {folders[folder]} does, and resume from its checkpoints: "
-            f"trainer.default_local_dir={config.trainer.default_local_dir}. Leave that key out, and each job has a "
-            "folder below hydra.sweep.dir; or let it depend on what is varied: .../${allocator.name}"
+            f"trainer.default_local_dir={config.trainer.default_local_dir}. Leave that key out, and each job "
+            "has a folder below hydra.sweep.dir; or let it depend on what is varied: .../${allocator.name}"
         )
 
 
 def end_ray(folder):
     """Shut down the Ray that this process has started, and wait for the processes of the job in `folder`.
 
-    They are known by CERO_JOB_DIR in their environment, so those whose parent has gone are found, too. What
+    They are known by CERO_JOB_DIR in their environment, so those whose parent has ended are found, too. What
     does not end within GRACE seconds is killed, so that the next job finds memory and devices free. Returns
-    how many were.
+    the number of processes killed.
     """
     ray = sys.modules.get("ray")
     if ray is None:
@@ -216,7 +230,7 @@ def end_ray(folder):
 
 
 def _of_job(psutil, folder):
-    """Processes, but this one, that were started with the job's folder in their environment."""
+    """Return the processes, other than this one, whose environment has the job's folder."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -1,10 +1,11 @@
-"""verl's trainers with a rollout scheduler: thin adapters of verl's hooks onto `cero.verl.scheduler`.
+"""How does a trainer of verl ask the rollout scheduler? By a thin adapter of its hooks.
 
-The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`, where each gets its number of
+The adapter calls `cero.verl.scheduler`, and everything that this project adds to a step is there.
+The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`. There each gets its number of
 rollouts (verl's `__rollout_n__`), or the most that it may get where an allocator decides while it samples.
-The outcomes are fetched and observed by a thread of the scheduler's, while verl's thread waits for the old
-log-probs. Where rows are left out of training, that is decided on the rewards, so it is done in
-`_balance_batch`, right after sampling. The state goes into verl's checkpoint.
+The scheduler's own thread fetches and observes the outcomes while verl's thread waits for the old log-probs.
+If rows may be left out of training, the rewards decide which, so it happens in `_balance_batch`, right after
+sampling. The scheduler's state goes into verl's checkpoint.
 """
 
 import math
@@ -29,14 +30,14 @@ from cero.verl.settings import AGENT_LOOP_MANAGER, TRAINER_MODE
 
 
 def _numbers(column):
-    """Return a column of a dispatch batch as floats; nan where it holds None."""
+    """Return a column of a dispatch batch as a float array; nan where it holds None."""
     return np.array([float("nan") if value is None else float(value) for value in queue.plain(column)])
 
 
 class ScheduledTrainer:
-    """What makes a trainer of verl ask the scheduler; to be mixed in before one of verl's classes.
+    """Make a trainer of verl ask the scheduler. A mixin: it stands before one of verl's classes.
 
-    verl_mode : str, the name of that class among verl's trainers
+    verl_mode : str, the name of that class among verl's trainers (trainer.v1.trainer_mode)
     """
 
     verl_mode = None
@@ -44,17 +45,17 @@ class ScheduledTrainer:
     def __init__(self, config):
         check_verl()
         self.settings = read_settings(config)
-        # verl asks for its modes by name in many places; a name that it doesn't know means asynchronous.
+        # verl compares its modes by name in many places, and takes a name it doesn't know as asynchronous.
         with open_dict(config):
             config.trainer.v1.trainer_mode = self.verl_mode
-            # verl's task runner reads it from this very config, once the trainer is set up.
+            # verl's task runner reads the manager's class from this very config, after this constructor.
             if self.settings.make_allocator().sequential:
                 config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = AGENT_LOOP_MANAGER
         super().__init__(config)
         if self.settings.poll_interval is not None:
             self.replay_buffer.poll_interval = self.settings.poll_interval
         self.rows = RowPlanner(config, self.use_critic)
-        self.record = None  # of the step in hand
+        self.record = None  # of the current step
 
     # ---- set-up -----------------------------------------------------------------------------------
 
@@ -103,12 +104,13 @@ class ScheduledTrainer:
         ids = batch.pop(IDS).numpy().view(np.uint64)
         column = self.scheduler.settings.pass_rates[0]
         rates = None if column is None else _numbers(batch[column])
-        # The column of uids, not its list: to make that takes a tenth of all this, and it can wait.
+        # The column of uids, not a list of them: making the list takes a tenth of this method's time, and
+        # nothing needs it before the rollouts are back.
         dispatch = self.scheduler.allocate(batch.get("uid"), ids, rates)
         if self.scheduler.allocator.sequential:
             self.agent_loop_manager.open_step(list(batch["uid"]), dispatch.step)
-        # A tensor: verl takes each prompt's number out of it, and a non-tensor column takes a hundred times
-        # as long.
+        # A tensor, since verl reads each prompt's number out of it: a non-tensor column is a hundred times
+        # slower.
         batch["__rollout_n__"] = torch.as_tensor(dispatch.rollouts, dtype=torch.int64)
 
     def _balance_batch(self, batch, metrics, *args, **kwargs):
@@ -132,7 +134,7 @@ class ScheduledTrainer:
                     "observe", self._observe_all, record, batch.partition_id
                 )
             if settings.drop_zero_advantage:
-                # As if nothing had been left out, filled up as verl would have.
+                # The rows there would be, padding included, had no row of advantage zero been left out.
                 rows_before = round_up(before["rows"], self._multiple(self.rows.plan(before["rows"])))
                 record.scale = selection.advantage_scale(
                     self.config.actor_rollout_ref.actor.loss_agg_mode,
@@ -155,7 +157,10 @@ class ScheduledTrainer:
         return self.scheduler.observe_all(record, self._fetch(record, partition_id))
 
     def _observe_and_select(self, record, batch, metrics):
-        """Observe what was sampled; take out what is not trained on. Returns (batch, figures before zeros went)."""
+        """Observe what was sampled, and take out of `batch` what is not trained on.
+
+        Returns (batch, before): what is left of verl's batch, and `before` of `RolloutScheduler.select`.
+        """
         returned = self._fetch(record, batch.partition_id)
         observed, lengths, rewards = self.scheduler.observe(record, returned)
         trained, counts, before = self.scheduler.select(
@@ -213,7 +218,7 @@ class ScheduledTrainer:
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        with self.scheduler.stopwatch.timed("log"):  # which the next step's metrics will say
+        with self.scheduler.stopwatch.timed("log"):  # reported with the next step's metrics
             self.scheduler.log_step(self.record, metrics, global_steps, epoch)
 
     def _validate(self):
@@ -222,7 +227,7 @@ class ScheduledTrainer:
         return metrics
 
     def _save_checkpoint(self):
-        # Before verl writes its commit marker: a checkpoint that counts has the scheduler's state.
+        # Before verl writes its commit marker, so that every committed checkpoint has the scheduler's state.
         self.scheduler.save(Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}")
         super()._save_checkpoint()
 
@@ -233,13 +238,13 @@ class ScheduledTrainer:
         if self.global_steps == 0:
             return
         if not resume_state(self.config, self.settings, scheduler.allocator, scheduler.baseline):
-            # cero.on_missing_state=fresh: the posterior starts anew, the steps already trained are spent.
+            # cero.on_missing_state=fresh: posteriors start anew, but the rollouts of past steps are spent.
             done = self.global_steps * self.config.data.train_batch_size * self.settings.rollouts_per_prompt
             scheduler.allocator.ledger.spend(done)
 
 
 @register_trainer(TRAINER_MODE)
 class CeroTrainer(ScheduledTrainer, PPOTrainerSync):
-    """verl's synchronous trainer, spending each step's budget prompt by prompt."""
+    """Train as verl's synchronous trainer does, with each step's budget divided among its prompts."""
 
     verl_mode = "sync"

@@ -1,6 +1,6 @@
-"""How does a task become a folder that is finished or not there at all? Shared by the tasks of this kind.
+"""How does a task become a folder that is either finished or not there at all? Shared by such tasks.
 
-A finished folder made with the same settings and code is left as it is; the work happens in a folder beside
+A finished folder made with the same settings and code is left as it is. The work happens in a folder beside
 it that takes its place at the end, so what is at --out is never half-made.
 """
 
@@ -18,13 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SHARED = (
-    "folder.py",
-    "items.py",
-    "tiny_model.py",
-    "warm_start.py",
-    "latent.py",
-)  # what all tasks are made by
+SHARED = ("folder.py", "items.py", "tiny_model.py", "warm_start.py", "latent.py")  # the code of all tasks
 PRODUCTS = {"train.parquet", "test.parquet", "model", "latent.json", "latent.png", "stamp.json"}
 
 
@@ -34,19 +28,17 @@ class Task:
 
     data_source: str
     ability: str
-    pieces: tuple[str, ...]  # the tokenizer's, besides the special ones
+    pieces: tuple[str, ...]  # of the tokenizer, besides the special ones
     max_response: int  # tokens, <eos> included
-    sources: tuple[Path, ...]  # its own code
-    make_items: Callable[
-        [argparse.Namespace], tuple[list, list, list]
-    ]  # train, held-out, warm start only: items.Item
-    compute_score: Callable[
-        [], Callable
-    ]  # gives the reward function; called when it is needed, for its imports
+    sources: tuple[Path, ...]  # the task's own code
+    # Gives three lists of items.Item: for training, held out, for the warm start only.
+    make_items: Callable[[argparse.Namespace], tuple[list, list, list]]
+    # Gives the reward function. Called only when it is needed, because of its imports.
+    compute_score: Callable[[], Callable]
 
 
 def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
-    """The settings of all tasks; all but --out, --threads and --force are part of the stamp."""
+    """Add the settings of all tasks. All but --out, --threads and --force are part of the stamp."""
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=0, help="of questions, weights, warm start and sampling")
@@ -80,7 +72,7 @@ def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
 
 
 def make_stamp(task: Task, arguments: argparse.Namespace) -> dict:
-    """What a folder depends on: the settings, and a hash of the code that makes it."""
+    """Return what a folder depends on: the settings, and a hash of the code that makes it."""
     settings = {
         k: v for k, v in sorted(vars(arguments).items()) if k not in ("out", "threads", "force", "weights")
     }
@@ -92,7 +84,7 @@ def make_stamp(task: Task, arguments: argparse.Namespace) -> dict:
 
 
 def is_finished(folder: Path, stamp: dict) -> bool:
-    """Whether `folder` is complete and was made with `stamp`."""
+    """Return whether `folder` is complete and was made with `stamp`."""
     try:
         found = json.loads((folder / "stamp.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -101,10 +93,9 @@ def is_finished(folder: Path, stamp: dict) -> bool:
 
 
 def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
-    """Everything but the stamp, into an existing empty `folder`."""
+    """Make everything but the stamp, in an existing empty `folder`."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here comes from a hub
-    # Threads that wait by sleeping: where other processes use the cores too, spinning ones take several times
-    # as long.
+    # Threads wait by sleeping. Where other processes use the cores too, spinning takes several times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
     import transformers
@@ -163,7 +154,7 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def replace(new: Path, old: Path) -> None:
-    """Put the finished folder `new` in the place of `old`, which may exist if it holds nothing but our own products."""
+    """Put the finished folder `new` in the place of `old`, which may exist if it holds only PRODUCTS."""
     if old.exists():
         old.rename(discarded := new.with_name(new.name + ".old"))
         new.rename(old)
@@ -192,7 +183,7 @@ def show(folder: Path) -> None:
     table.add_column("value", justify="right")
     for key, value in report.items():
         if isinstance(value, float):
-            table.add_row(key.replace("_", " ").replace(" .2 .8", " [.2, .8]"), f"{value:.3f}")
+            table.add_row(key.replace("_", " ").replace(" .2 .8", " [0.2, 0.8]"), f"{value:.3f}")
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""What does a question look like to the warm start, to verl and to the report? Shared by the tasks of this kind."""
+"""What does a question look like to the warm start, to verl and to the report? Shared by such tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Item:
 
 
 def make_rows(items: list[Item], split: str, data_source: str, ability: str) -> list[dict]:
-    """One dict per question, as verl's RLHFDataset reads it."""
+    """Return one dict per question, as verl's RLHFDataset reads it."""
     return [
         {
             "data_source": data_source,

@@ -14,9 +14,10 @@ GROUP = 8  # rollouts per prompt of the uniform allocation that the summary spea
 def sample_successes(
     model, tokenizer, rows: list[dict], samples: int, max_tokens: int, score, batch: int = 1024
 ):
-    """Right answers among `samples` responses per row at temperature 1: int array of shape (len(rows),).
+    """Count the right answers among `samples` responses per row at temperature 1.
 
-    `score(response, ground_truth)` says whether a response is right. Seed torch before the call.
+    Returns an int array of shape (len(rows),). `score(response, ground_truth)` says whether a response is
+    right. Seed torch before the call.
     """
     import torch
 
@@ -48,16 +49,16 @@ def sample_successes(
 
 
 def summarise(successes: np.ndarray, samples: int) -> dict:
-    """Key figures of the distribution of p over the prompts.
+    """Return key figures of the distribution of the success probability p over the prompts.
 
     Parameters
     ----------
     successes : int array (prompts,), each in 0..samples
     samples : at least GROUP
 
-    Without signal is a group of GROUP rollouts that are all right or all wrong. Its probability is estimated
-    without bias by the share of GROUP-subsets of the samples that are; putting the frequency into p^n +
-    (1-p)^n would overstate it.
+    A group of GROUP rollouts has no signal if they are all right or all wrong. The share of GROUP-subsets of
+    the samples that are so estimates its probability without bias; putting the frequency into p^n + (1-p)^n
+    would overstate it.
     """
     p = successes / samples
     subsets = comb(samples, GROUP)
@@ -75,7 +76,7 @@ def summarise(successes: np.ndarray, samples: int) -> dict:
 
 
 def by_family(rows: list[dict], successes: np.ndarray, samples: int) -> dict[str, float]:
-    """Mean success frequency of each family's prompts."""
+    """Return the mean success frequency of each family's prompts."""
     names = np.array([row["extra_info"]["family"] for row in rows])
     return {
         name: round(float(np.mean(successes[names == name]) / samples), 4)
@@ -84,7 +85,10 @@ def by_family(rows: list[dict], successes: np.ndarray, samples: int) -> dict[str
 
 
 def write_report(folder: Path, summary: dict, families: dict[str, dict[str, float]]) -> None:
-    """latent.json, and latent.png: how p is spread over prompts, and each family's p beside the share shown.
+    """Write latent.json and latent.png.
+
+    The picture shows how p is spread over prompts, and each family's p beside the share shown in the warm
+    start.
 
     families: name -> {"share": as shown in the warm start, "measured": mean success frequency}
     """
@@ -100,7 +104,7 @@ def write_report(folder: Path, summary: dict, families: dict[str, dict[str, floa
     left, right = figure.subplots(1, 2)
     counts, samples = np.array(summary["histogram_of_successes"]), summary["samples_per_prompt"]
     left.bar(np.arange(samples + 1) / samples, counts, width=0.8 / samples, color="#4477aa")
-    left.axvspan(0.2, 0.8, color="#ccbb44", alpha=0.2, lw=0, zorder=0, label="p in [.2, .8]")
+    left.axvspan(0.2, 0.8, color="#ccbb44", alpha=0.2, lw=0, zorder=0, label="p in [0.2, 0.8]")
     left.set(
         xlabel=f"share of {samples} samples that are right", ylabel="train prompts", title="Before training"
     )

@@ -1,12 +1,13 @@
-"""Make everything the quickstart trains on: questions, a tiny model with latent capability, and a report about it.
+"""Make what the quickstart trains on: questions, a tiny model with latent capability, and a report.
 
     python examples/arithmetic/prepare.py --out data/arithmetic
 
 writes into --out
 
-    train.parquet, test.parquet   questions in verl's layout model/                        a Llama of 0.4M
-    parameters with its tokenizer, warm-started here (about half a minute) latent.json, latent.png       its
-    success probabilities on the train prompts stamp.json                    what it was made with
+    train.parquet, test.parquet   questions in verl's layout
+    model/                        a Llama of 0.4M parameters with its tokenizer, warm-started in half a minute
+    latent.json, latent.png       its success probabilities on the train prompts
+    stamp.json                    what it was made with
 
 A finished folder made with the same settings is left as it is; see folder.py.
 """
@@ -34,7 +35,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
-    """Train and held-out questions, and with --practice all others for the warm start only."""
+    """Return train and held-out questions, and with --practice all others for the warm start only."""
     from items import Item
     from questions import make_families, make_splits
 

@@ -22,7 +22,7 @@ class Kind:
     """An operation on (n, c), with the words around it and its slip. All results lie in 0..99."""
 
     name: str
-    text: str  # format string over n and c, as the model reads it
+    text: str  # format string with n and c, as the model reads it
     working: Operation  # the intermediate result that the right procedure writes down first
     right: Operation
     slip: Operation
@@ -78,21 +78,21 @@ class Family:
         return self.kind.slip(n, self.c)
 
     def response(self, n: int, right: bool) -> str:
-        """What the warm start shows: one of the procedures with the working, the other's bare answer."""
+        """Return what the warm start shows: one procedure with its working, the other's bare answer."""
         answer = self.right(n) if right else self.slip(n)
         return f"({self.kind.working(n, self.c)}){answer}" if right == self.shown else str(answer)
 
     def operands(self) -> np.ndarray:
-        """The two-digit n on which right and slip differ, ascending."""
+        """Return the two-digit n on which right and slip differ, ascending."""
         return np.array([n for n in range(10, 100) if self.right(n) != self.slip(n)])
 
 
 def make_families(
     seed: int, lowest: float = 0.015, highest: float = 0.95, mixed: bool = False
 ) -> list[Family]:
-    """24 families. The shares are evenly spaced in log-odds, dealt at random so that no kind is the easy one.
+    """Return 24 families. Their shares are evenly spaced in log-odds and dealt at random over all kinds.
 
-    mixed : in half of the families it is the slip that shows working, so that no habit is right everywhere
+    mixed : in half of the families the slip shows the working, so that no habit is right everywhere
     """
     pairs = [(kind, c) for kind in KINDS for c in kind.constants]
     odds = np.exp(np.linspace(np.log(lowest / (1 - lowest)), np.log(highest / (1 - highest)), len(pairs)))

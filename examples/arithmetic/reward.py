@@ -5,8 +5,8 @@ several threads.
 
 What counts as an answer: one integer in decimal digits, possibly after working in parentheses, "(238)38", and
 possibly dressed as "$38$" or "\\boxed{38}". The working isn't judged. An expression is not an answer:
-math-verify would evaluate "12+5" and find it equal to 17, but the question asks for the evaluation. Nor are
-several numbers, as otherwise listing guesses could pay.
+math-verify would evaluate "12+5" and find it equal to 17, but the question asks for the evaluation. Several
+numbers are no answer either, since otherwise listing guesses could pay.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from functools import lru_cache
 
 from math_verify import ExprExtractionConfig, parse, verify
 
-# math-verify warns on each call that its timeouts are off. They have to be: they are signal.alarm, which
-# fails outside the main thread, and verl calls from worker threads. The form checked below is what bounds the
-# time instead.
+# math-verify warns on each call that its timeouts are off. They have to be, because they use signal.alarm,
+# which fails outside the main thread, and verl calls from worker threads. The form checked below bounds the
+# time.
 logging.getLogger("math_verify.parser").setLevel(logging.ERROR)
 logging.getLogger("math_verify.grader").setLevel(logging.ERROR)
 
@@ -29,7 +29,7 @@ ANSWER = re.compile(r"(?:\$|\\boxed\{)?(-?[0-9]{1,18})(?:\$|\})?")
 
 
 def extract(text: str) -> str | None:
-    """The digits of the answer (with its sign), or None where the text isn't of the form described above."""
+    """Return the answer's digits with its sign, or None if the text isn't of the form described above."""
     text = text.strip()
     if len(text) > MAX_LENGTH:
         return None
@@ -40,7 +40,7 @@ def extract(text: str) -> str | None:
 
 @lru_cache(maxsize=65536)
 def _equal(answer: str, truth: str) -> bool:
-    """math-verify on two integers: about 1 ms, so the few thousand pairs a run meets are remembered."""
+    """Compare two integers by math-verify. It takes 1 ms, so a run's few thousand pairs are remembered."""
     integer = (ExprExtractionConfig(),)
     parsed = [parse(s, extraction_config=integer, parsing_timeout=None) for s in (truth, answer)]
     return bool(verify(*parsed, timeout_seconds=None))
@@ -49,10 +49,10 @@ def _equal(answer: str, truth: str) -> bool:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs
 ) -> dict:
-    """verl's reward function. `score` and `acc` are 0.0 or 1.0; `pred` is the answer found, "" if none."""
+    """Judge a response for verl. `score` and `acc` are 0.0 or 1.0; `pred` is the answer, or ""."""
     answer = extract(str(solution_str))
     right = answer is not None and _equal(answer, str(ground_truth))
     return {"score": float(right), "acc": float(right), "pred": answer or ""}
 
 
-_equal("0", "0")  # the first call imports and compiles for some 20 ms: not in the middle of a step
+_equal("0", "0")  # the first call imports and compiles for some 20 ms, which should not happen within a step

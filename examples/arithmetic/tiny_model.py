@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer(pieces: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    """One token per piece, mostly a character, but " = " and the like are one each; anything else becomes <unk>.
+    """Return a tokenizer with one token per piece, a character or the likes of " = ". All else is <unk>.
 
     The pieces of several characters may hold letters, spaces and "=" only.
     """
@@ -51,9 +51,9 @@ def make_tokenizer(pieces: tuple[str, ...]) -> PreTrainedTokenizerFast:
 def make_model(
     tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: int = 2, heads: int = 4
 ) -> LlamaForCausalLM:
-    """Random weights in float32; seed torch before the call.
+    """Return a Llama with random weights in float32. Seed torch before the call.
 
-    hidden / heads must be a head size of vLLM's CPU attention (32, 64, 80, ...).
+    hidden / heads must be a head size that vLLM's CPU attention knows (32, 64, 80, ...).
     """
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -1,17 +1,16 @@
 """How does the capability get into the model? By imitating a mixture of right answers and slips.
 
-First both procedures appear equally often, so that the model learns to carry out either. Then, per family,
-the right one appears with that family's share and the slip has the rest: habit. The model now follows the
-right procedure about as often as it was shown at the end, and is still able to where it hardly ever does: the
-capability is latent, and reinforcement has to bring it out.
+First both procedures appear equally often, so that the model learns to carry out either. Then, in each
+family, the right one appears with that family's share and the slip has the rest. That is habit: the model now
+follows the right procedure about as often as it was shown at the end. It is still able to do so where it
+hardly ever does. The capability is latent, and reinforcement has to bring it out.
 
-With `execution` above 0, part of the draws of the second phase show the right procedure with nothing learned
-from its first words, up to where it parts from the slip: the habit stays as it is, and what it takes to carry
-the procedure out, once begun, is not forgotten however rare it is. What reinforcement can reach is higher
-then.
+With `execution` above 0, part of the draws of the second phase show the right procedure, but nothing is
+learned from its first words, up to where it parts from the slip. So the habit stays as it is, and how to
+carry out the procedure, once begun, is not forgotten however rare it is. Then reinforcement can reach more.
 
-The held-out questions are in the mixture as well (what they are held out from is the reinforcement): twenty
-questions a family would not teach a model this small to calculate.
+The held-out questions are in the mixture as well; they are held out from the reinforcement. Twenty questions
+a family would not teach a model this small to calculate.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ EVEN = 0.65  # leading part of the draws in which both procedures are equally fr
 
 
 class Mixture(torch.utils.data.Dataset):
-    """`size` (question, response) pairs drawn with replacement, in the order of training; fixed at construction.
+    """Holds `size` (question, response) pairs in the order of training, drawn with replacement when made.
 
     A row holds input_ids, attention_mask and labels, each int64 of shape (length,), padded on the right to
-    the longest; only the response and <eos> are trained on, of an execution only what follows the parting
+    the longest. Only the response and <eos> are trained on; of an execution, only what follows the parting
     from the slip.
 
     execution : share of the second phase's draws that are executions of the right procedure, in [0, 1)
@@ -63,7 +62,7 @@ class Mixture(torch.utils.data.Dataset):
 
     @staticmethod
     def _encode(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> tuple[list[int], int]:
-        """The token ids of the whole conversation and how many of them are the prompt."""
+        """Return the token ids of the whole conversation, and how many of them are the prompt."""
         user = [{"role": "user", "content": question}]
         prompt = tokenizer.apply_chat_template(user, add_generation_prompt=True, return_dict=False)
         answered = [*user, {"role": "assistant", "content": answer}]
@@ -87,7 +86,7 @@ class Mixture(torch.utils.data.Dataset):
 def train(
     model: LlamaForCausalLM, data: Mixture, workdir: Path, batch: int, learning_rate: float, seed: int
 ) -> float:
-    """One pass over `data` with AdamW and a cosine schedule; returns the mean loss per answer token (nats)."""
+    """Train on `data` once, with AdamW and a cosine schedule. Return the mean loss per token, in nats."""
     arguments = TrainingArguments(
         output_dir=str(workdir),
         per_device_train_batch_size=batch,

@@ -1,10 +1,11 @@
-"""Make a second task for two CPU cores: string procedures, a tiny model with latent capability, and a report about it.
+"""Make a second task for two CPU cores: string procedures, a tiny model with latent capability, and a report.
 
     python examples/letters/prepare.py --out data/letters
 
-writes into --out what examples/arithmetic/prepare.py does, by the same code: train.parquet, test.parquet,
-model/, latent.json, latent.png, stamp.json. Another --seed is another test: other strings, and the families'
-shares and frequencies are dealt anew. A finished folder made with the same settings is left as it is.
+writes into --out what examples/arithmetic/prepare.py writes, by the same code: train.parquet, test.parquet,
+model/, latent.json, latent.png, stamp.json. Another --seed is another test: the strings are others, and the
+families' shares and frequencies are dealt anew. A finished folder made with the same settings is left as it
+is.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [
-    str(HERE),
-    str(HERE.parent / "arithmetic"),
-]  # questions and reward are ours, all else is shared
+# Questions and reward are this task's own, the rest is shared.
+sys.path[:0] = [str(HERE), str(HERE.parent / "arithmetic")]
 
 import folder  # noqa: E402 (it lies in the other example)
 
@@ -34,7 +33,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
-    """Train, held-out and practice questions."""
+    """Return train, held-out and practice questions."""
     from items import Item
     from questions import make_families, make_splits
 

@@ -17,7 +17,7 @@ import numpy as np
 
 ALPHABET = "abcdefgh"
 LENGTHS = (4, 5, 6)
-HARDER = 0.6  # log-odds of the right procedure that each further letter costs: within a family, long strings are harder
+HARDER = 0.6  # what each further letter costs the right procedure, in log-odds: long strings are harder
 SPREAD = 6.0  # the largest family has this many times the questions of the smallest
 
 Procedure = Callable[[str, int | str], tuple[str, str]]  # of a string and the constant: (working, answer)
@@ -25,7 +25,7 @@ Procedure = Callable[[str, int | str], tuple[str, str]]  # of a string and the c
 
 @dataclass(frozen=True)
 class Kind:
-    """An operation on (string, constant). Working that is "" isn't written."""
+    """An operation on (string, constant). Working that is "" is not written."""
 
     name: str  # the word that the model reads, too
     right: Procedure
@@ -35,7 +35,7 @@ class Kind:
     constants: tuple[int | str, ...]  # one family each
 
     def fits(self, s: str, c: int | str) -> bool:
-        """Whether the operation has a meaning on `s`: positions exist, letters occur."""
+        """Return whether the operation has a meaning on `s`: positions exist, letters occur."""
         return c <= len(s) if isinstance(c, int) else c in s
 
 
@@ -72,7 +72,8 @@ KINDS = (
          "without the k-th letter", "counts from the end", POSITIONS),
     Kind("drop", lambda s, c: (_all(s, c), s.replace(c, "")), lambda s, c: ("", s.replace(c, "", 1)),
          "without any c", "drops only the first", LETTERS),
-    Kind("count", lambda s, c: (_all(s, c), str(s.count(c))), lambda s, c: (s[: s.index(c)], str(s.index(c) + 1)),
+    Kind("count", lambda s, c: (_all(s, c), str(s.count(c))),
+         lambda s, c: (s[: s.index(c)], str(s.index(c) + 1)),
          "how many c there are", "where the first is", LETTERS),
     Kind("move", lambda s, c: (_all(s, c), s.replace(c, "") + _all(s, c)),
          lambda s, c: ("", _all(s, c) + s.replace(c, "")),
@@ -82,7 +83,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Family:
-    """One kind with its constant, how often the warm start shows its right procedure, and how frequent it is."""
+    """One kind with its constant, how often the warm start shows its right procedure, how common it is."""
 
     name: str
     kind: Kind
@@ -104,12 +105,12 @@ class Family:
         return f"({working}){answer}" if working else answer
 
     def share_of(self, s: str) -> float:
-        """The share of the right procedure on this string."""
+        """Return the share of the right procedure on this string."""
         odds = self.share / (1 - self.share) * np.exp(HARDER * (LENGTHS[len(LENGTHS) // 2] - len(s)))
         return float(odds / (1 + odds))
 
     def draw(self, rng: np.random.Generator, count: int) -> list[str]:
-        """`count` different strings on which the two procedures differ."""
+        """Return `count` different strings on which the two procedures differ."""
         found: dict[str, None] = {}
         for _ in range(1000 * (count + 1)):
             if len(found) == count:
@@ -121,7 +122,7 @@ class Family:
 
 
 def make_families(seed: int, lowest: float = 0.01, highest: float = 0.95) -> list[Family]:
-    """40 families. Shares are evenly spaced in log-odds, weights in logarithm, each dealt at random."""
+    """Return 40 families: shares evenly spaced in log-odds, weights in logarithm; both dealt at random."""
     pairs = [(kind, c) for kind in KINDS for c in kind.constants]
     odds = np.exp(np.linspace(np.log(lowest / (1 - lowest)), np.log(highest / (1 - highest)), len(pairs)))
     rng = np.random.default_rng([seed, 1])
@@ -133,7 +134,7 @@ def make_families(seed: int, lowest: float = 0.01, highest: float = 0.95) -> lis
 
 
 def apportion(weights: np.ndarray, total: int) -> np.ndarray:
-    """Integers in proportion to `weights` that sum to `total`: largest remainders."""
+    """Return integers in proportion to `weights` that sum to `total`, by largest remainders."""
     exact = weights / weights.sum() * total
     counts = np.floor(exact).astype(np.int64)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
@@ -141,7 +142,7 @@ def apportion(weights: np.ndarray, total: int) -> np.ndarray:
 
 
 def make_splits(families: list[Family], seed: int, *counts: int) -> list[list[tuple[Family, str]]]:
-    """Splits of that many questions without overlap, the same families in each, in the order of the rows."""
+    """Return splits of that many questions without overlap, with the same families in each, in row order."""
     rng = np.random.default_rng([seed, 2])
     weights = np.array([family.weight for family in families])
     splits: list[list] = [[] for _ in counts]

@@ -17,7 +17,7 @@ RESPONSE = re.compile(r"(?:\([^()]*\))?([0-9a-z]+)")
 
 
 def extract(text: str) -> str | None:
-    """The answer, or None where the text isn't of the form described above."""
+    """Return the answer, or None if the text isn't of the form described above."""
     text = text.strip()
     match = RESPONSE.fullmatch(text) if len(text) <= MAX_LENGTH else None
     return match.group(1) if match else None
@@ -26,7 +26,7 @@ def extract(text: str) -> str | None:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs
 ) -> dict:
-    """verl's reward function. `score` and `acc` are 0.0 or 1.0; `pred` is the answer found, "" if none."""
+    """Judge a response for verl. `score` and `acc` are 0.0 or 1.0; `pred` is the answer, or ""."""
     answer = extract(str(solution_str))
     right = answer is not None and answer == str(ground_truth)
     return {"score": float(right), "acc": float(right), "pred": answer or ""}

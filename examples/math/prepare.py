@@ -1,27 +1,29 @@
-r"""Downloads questions with answers from the Hugging Face hub and writes them as verl reads them.
+r"""Download questions with answers from the Hugging Face hub and write them as verl reads them.
 
     python examples/math/prepare.py --out data/math                                  # DAPO-Math-17k
     python examples/math/prepare.py --out data/math --train math --levels 3 4 5      # MATH, harder levels
 
-Writes train.parquet and one file per validation set, each a data_source of its own: aime24, aime25, amc23,
-math500, minerva, olympiad. Columns, the same in all: data_source, prompt (messages), ability, reward_model
-{style, ground_truth} and extra_info {index, split, source_id}. Validation files have one more,
-`__rollout_n__`: how often verl answers the question when it validates, 32 times in the small sets (AIME, AMC)
-and 4 times in the large ones, so that it reports mean@32 and mean@4. A prompt is Qwen2.5-Math's own: its
-system message, which asks for \boxed{} (examples/math/reward.py looks for it), and the bare question.
+It writes train.parquet and one file per validation set, each a data_source of its own: aime24, aime25, amc23,
+math500, minerva, olympiad. All have the columns data_source, prompt (messages), ability, reward_model {style,
+ground_truth} and extra_info {index, split, source_id}. Validation files also have `__rollout_n__`: how often
+verl answers the question when it validates. That is 32 times in the small sets (AIME, AMC) and 4 times in the
+large ones, so that verl reports mean@32 and mean@4. A prompt is Qwen2.5-Math's own: its system message, which
+asks for \boxed{} (examples/math/reward.py looks for it), and the bare question.
 
-- DAPO-Math-17k is on the hub with each question about a hundred times (1.79 million rows). Repeats are dropped by
-  content, or one "epoch" would visit a question a hundred times and a rollout budget per prompt mean little.
-- Questions with more than one answer are dropped: one of the answers is wrong, and we don't know which.
+- The hub's DAPO-Math-17k has each question about a hundred times (1.79 million rows). Repeats are dropped by
+content.
+  Otherwise one "epoch" would visit a question a hundred times, and a budget of rollouts per prompt would mean
+  little.
+- Questions with more than one answer are dropped: one of the answers is wrong, and nobody knows which.
 - Training questions that are word for word in a validation set are dropped.
 
-Written where no hub could be reached: the loading was never run. Column names are those of the data sets'
-cards and of public code that uses them (MATH-500: problem, answer, unique_id; AIME: problem, answer, id; AMC
-and Minerva: question, answer; OlympiadBench: question, context, final_answer, image_1, ...; MATH: problem,
-level, solution; DAPO: prompt, reward_model, extra_info). A column that is missing is an error naming those
-there are. Not known: AMC's type of answer (text and numbers are both taken) and whether every question of
-DAPO has the wording removed here (the number that hasn't is printed). The tolerances that OlympiadBench gives
-for a few answers (`error`) are not used.
+The loading was never run, because no hub could be reached where this was written. Column names are those of
+the data sets' cards and of public code that uses them (MATH-500: problem, answer, unique_id; AIME: problem,
+answer, id; AMC and Minerva: question, answer; OlympiadBench: question, context, final_answer, image_1, ...;
+MATH: problem, level, solution; DAPO: prompt, reward_model, extra_info). A missing column is an error that
+names those there are. Two things are not known: AMC's type of answer (text and numbers are both taken), and
+whether every question of DAPO has the wording that is removed here (the number of those without it is
+printed). The tolerances that OlympiadBench gives for a few answers (`error`) are not used.
 """
 
 import argparse
@@ -33,12 +35,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from reward import last_boxed
 
-SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."  # of Qwen2.5-Math's chat template
+# The system message of Qwen2.5-Math's chat template.
+SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
 # DAPO's own request for another answer format, around every question.
 DAPO_BEFORE = (
-    "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
-    "$Answer (without quotes) where $Answer is the answer to the problem."
+    "Solve the following math problem step by step. The last line of your response should be of the form "
+    "Answer: $Answer (without quotes) where $Answer is the answer to the problem."
 )
 DAPO_AFTER = 'Remember to put your answer on its own line after "Answer:".'
 
@@ -49,7 +52,7 @@ FIELDS = {
     "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
     "extra_info": pa.struct({"index": pa.int64(), "split": pa.string(), "source_id": pa.string()}),
 }
-ROLLOUTS = "__rollout_n__"  # verl's name
+ROLLOUTS = "__rollout_n__"  # verl's name for it
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,16 @@ class Item:
 
 
 def from_dapo(row):
-    """DAPO-Math-17k, in verl's layout already; its own wording around the question is removed."""
+    """Convert a row of DAPO-Math-17k, without that data set's own wording around the question."""
     question = row["prompt"][0]["content"].strip().removeprefix(DAPO_BEFORE).removesuffix(DAPO_AFTER).strip()
     return _item(question, row["reward_model"]["ground_truth"], row["extra_info"]["index"])
 
 
 def from_math(row, levels=None):
-    r"""MATH: the answer is the last \boxed{} of the solution. None if its level is not among `levels` (ints)."""
+    r"""Convert a row of MATH, or return None if its level is not among `levels` (ints).
+
+    The answer is the last \boxed{} of the solution.
+    """
     if levels and row["level"].removeprefix("Level ") not in {str(level) for level in levels}:
         return None
     return _item(row["problem"], last_boxed(row["solution"]))
@@ -94,12 +100,15 @@ def from_amc23(row):
 
 
 def from_minerva(row):
-    """Minerva Math's questions of MIT's OpenCourseWare; they have no number."""
+    """Convert a row of Minerva Math, questions of MIT's OpenCourseWare without a number."""
     return _item(row["question"], row["answer"])
 
 
 def from_olympiad(row):
-    """OlympiadBench, the subset of open-ended English maths without pictures. Several answers are a list."""
+    """Convert a row of OlympiadBench's open-ended English maths, or return None if it has pictures.
+
+    Several answers become a list.
+    """
     if row["image_1"] is not None:
         return None
     question = "\n".join(part for part in (row["context"], row["question"]) if part)
@@ -116,15 +125,14 @@ def _item(question, answer, source_id=""):
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on the hub: its name there, the split, the conversion of a row, our data_source; which subset of it
-    (None: it has but one), and how often verl answers each question when it validates."""
+    """A data set on the hub."""
 
-    hub: str
+    hub: str  # its name there
     split: str
-    convert: callable
-    data_source: str
-    subset: str | None = None
-    samples: int = 4
+    convert: callable  # a row -> Item, or None
+    data_source: str  # its name in verl's metrics
+    subset: str | None = None  # None: it has only one
+    samples: int = 4  # how often verl answers each question when it validates
 
 
 TRAIN = {
@@ -133,9 +141,8 @@ TRAIN = {
 }
 SMALL = 32  # samples a question, where there are few questions
 VALIDATION = {
-    "aime24": Source(
-        "HuggingFaceH4/aime_2024", "train", from_aime24, "aime24", samples=SMALL
-    ),  # its only split
+    # AIME 2024 has no other split.
+    "aime24": Source("HuggingFaceH4/aime_2024", "train", from_aime24, "aime24", samples=SMALL),
     "aime25": Source("math-ai/aime25", "test", from_aime25, "aime25", samples=SMALL),
     "amc23": Source("math-ai/amc23", "test", from_amc23, "amc23", samples=SMALL),
     "math500": Source("HuggingFaceH4/MATH-500", "test", from_math500, "math500"),
@@ -150,12 +157,12 @@ VALIDATION = {
 
 
 def question_key(question):
-    """Equal for questions that differ in white space or case only."""
+    """Return a key that is equal for questions that differ in white space or case only."""
     return " ".join(question.lower().split())
 
 
 def unique(items):
-    """The first of each question, in order, without those that come with different answers. Returns a list."""
+    """Return the first Item of each question, in order, without questions that have different answers."""
     first, disputed = {}, set()
     for item in items:
         key = question_key(item.question)
@@ -165,19 +172,22 @@ def unique(items):
 
 
 def without(items, held_out):
-    """Those of `items` whose question is not among `held_out`'s. Returns a list."""
+    """Return those of `items` whose question is not in `held_out`."""
     keys = {question_key(item.question) for item in held_out}
     return [item for item in items if question_key(item.question) not in keys]
 
 
 def messages(question, system=SYSTEM, suffix=""):
-    """A prompt: list of messages. No system message if `system` is empty: the model's template may add its own."""
+    """Return a prompt: a list of messages.
+
+    There is no system message if `system` is empty; the model's template may add its own then.
+    """
     asked = [{"role": "user", "content": question + suffix}]
     return [{"role": "system", "content": system}, *asked] if system else asked
 
 
 def to_row(item, index, data_source, split, samples=None, **wording):
-    """An Item as a row of verl's; `index` is its position in the file, `samples` that of a Source or None."""
+    """Return an Item as a row for verl; `index` is its place in the file, `samples` a Source's, or None."""
     row = {
         "data_source": data_source,
         "prompt": messages(item.question, **wording),
@@ -200,7 +210,7 @@ def write(items, path, data_source, split, samples=None, **wording):
 
 
 def load(source, **options):
-    """Items of a Source, rows without a usable answer left out.
+    """Return the Items of a Source, without the rows that have no usable answer.
 
     Raises
     ------
@@ -214,15 +224,15 @@ def load(source, **options):
     except OSError as error:  # no connection, no such data set, no access: all are OSErrors
         raise SystemExit(
             f"prepare.py: could not load {source.hub} from the Hugging Face hub: {error}\n"
-            "This needs a network connection to the hub or to a mirror (HF_ENDPOINT), or a cache (HF_HOME) that "
-            "already holds the data set."
+            "This needs a network connection to the hub or to a mirror (HF_ENDPOINT), or a cache (HF_HOME) "
+            "that already holds the data set."
         ) from error
     try:
         items = [source.convert(row, **options) for row in rows]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise SystemExit(
-            f"prepare.py: {source.hub} is not laid out as expected ({type(error).__name__}: {error}); it has the "
-            f"columns {', '.join(rows.column_names)}. See {source.convert.__name__} in this file."
+            f"prepare.py: {source.hub} is not laid out as expected ({type(error).__name__}: {error}); it has "
+            f"the columns {', '.join(rows.column_names)}. See {source.convert.__name__} in this file."
         ) from error
     kept = [item for item in items if item is not None]
     print(f"{source.hub}: {len(items)} rows, {len(items) - len(kept)} of them left out")
@@ -274,7 +284,8 @@ def main(argv=None):
     different = unique(items)
     kept = without(different, held_out)
     print(
-        f"training: {len(different)} different questions, {len(different) - len(kept)} are in a validation set"
+        f"training: {len(different)} different questions, "
+        f"{len(different) - len(kept)} are in a validation set"
     )
     worded = sum("Answer:" in item.question for item in kept)
     if args.train == "dapo" and worded:

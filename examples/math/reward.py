@@ -1,11 +1,11 @@
-"""Is the last boxed answer right? The reward of the maths scripts, in {0, 1}; judged by math-verify.
+"""Is the last boxed answer right? The reward of the maths scripts: 0.0 or 1.0, judged by math-verify.
 
     reward.custom_reward_function.path=examples/math/reward.py
 
-verl scores rollouts in threads, where math-verify's own time limit (signal.alarm) raises, and without a limit
-answers as short as (x+1)^{2000} keep SymPy busy for good. So math-verify runs in a child process of ours, one
-per reward worker, that ends itself when a judgement takes too long or too much memory; the answer is then
-wrong and the next one gets a new child. Integers, the most frequent answers by far, are compared here and
+verl scores rollouts in threads, where math-verify's own time limit (signal.alarm) raises. Without a limit,
+answers as short as (x+1)^{2000} keep SymPy busy for good. So math-verify runs in a child process, one per
+reward worker, that ends itself when a judgement takes too long or too much memory. The answer then counts as
+wrong, and the next one gets a new child. Integers, the most frequent answers by far, are compared here and
 never get there.
 """
 
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 
-MAX_ANSWER = 300  # characters in the box; anything longer is no final answer and counts as wrong
+MAX_ANSWER = 300  # characters in the box; anything longer is not a final answer and counts as wrong
 TIME_LIMIT = 5.0  # seconds for one judgement
 MEMORY_LIMIT = 4 << 30  # bytes of address space of the child
 
@@ -25,7 +25,7 @@ _INTEGER = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)")
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
-    """Score one response, as verl calls it. Never raises, whatever the model wrote.
+    """Judge a response, as verl calls it. Never raises, whatever the model wrote.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 
     Returns
     -------
-    dict with score and acc, 0.0 or 1.0, the same. No `pred`, from which verl would work out majority votes:
-    their bootstrap takes minutes of one core at each validation of 1,500 questions (docs/qwen2.5-math.md).
+    dict with score and acc, both 0.0 or both 1.0. There is no `pred`, because verl would work out majority
+    votes from it, and their bootstrap takes minutes of one core at each validation of 1,500 questions.
     """
     answer = last_boxed(solution_str) or ""
     right = float(bool(answer) and is_equal(str(ground_truth), answer))
@@ -44,10 +44,10 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 
 
 def last_boxed(text):
-    r"""Content of the last \boxed{...} of `text`, braces matched; None without one.
+    r"""Return the content of the last \boxed{...} of `text`, with matching braces, or None without one.
 
-    A last box that never closes (the response was cut), is empty, or is longer than MAX_ANSWER is None as
-    well: earlier boxes don't count.
+    The result is also None if the last box never closes (the response was cut), is empty, or is longer than
+    MAX_ANSWER: earlier boxes don't count.
 
     >>> last_boxed(r"so \boxed{1}, no, \boxed{\frac{1}{2}}.")
     '\\frac{1}{2}'
@@ -74,7 +74,7 @@ def last_boxed(text):
 
 
 def is_equal(expected, answer):
-    """Are two answers (str, LaTeX) the same? Anything that cannot be judged is not."""
+    """Return whether two answers (str, LaTeX) are the same. What cannot be judged is not the same."""
     expected, answer = _plain(expected), _plain(answer)
     if expected == answer:
         return bool(expected)
@@ -85,7 +85,7 @@ def is_equal(expected, answer):
 
 
 def _plain(text):
-    """Without $ around it, and 4.5e33, as Minerva Math has it, in LaTeX."""
+    """Return an answer without $ around it, and numbers like Minerva Math's 4.5e33 in LaTeX."""
     text = text.strip().strip("$").strip()
     power = _SCIENTIFIC.fullmatch(text)
     return rf"{power[1]} \times 10^{{{int(power[2])}}}" if power else text
@@ -101,14 +101,14 @@ def _integer(text):
 
 
 class _Judge:
-    """math-verify in a child process, started when first needed; one question at a time."""
+    """Runs math-verify in a child process, started when first needed, for one question at a time."""
 
     def __init__(self):
         self._child = None
         self._lock = threading.Lock()
 
     def is_equal(self, expected, answer):
-        """True if the child says so; False if it says no, or died over the question."""
+        """Return True if the child says so, and False if it says no or died over the question."""
         with self._lock:
             if self._child is None or self._child.poll() is not None:
                 pipe = subprocess.PIPE
@@ -136,7 +136,7 @@ _judge = _Judge()
 
 
 def _serve(time_limit):
-    """The child: reads [expected, answer] as JSON lines, writes true or false, until its input ends."""
+    """Be the child: read [expected, answer] as JSON lines and write true or false, until the input ends."""
     import faulthandler
     import resource
 
@@ -144,10 +144,10 @@ def _serve(time_limit):
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     for line in sys.stdin:
-        # A watchdog outside Python: also ends one long arithmetic operation, such as 10^{10^{10}}.
+        # A watchdog outside Python also ends a single long arithmetic operation, such as 10^{10^{10}}.
         faulthandler.dump_traceback_later(time_limit, exit=True)
         try:
-            # Time limits off: they are signal.alarm, which the watchdog makes needless.
+            # math-verify's time limits use signal.alarm; the watchdog makes them needless.
             expected, answer = (
                 parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in json.loads(line)
             )

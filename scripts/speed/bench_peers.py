@@ -1,10 +1,10 @@
-"""How long do others take to find an allocation for the prompts of one step, beside a whole step of ours?
+"""How long do other solvers take to allocate the rollouts of one step, beside a whole step of `cero`?
 
-python -m pytest scripts/speed/bench_peers.py
+    python -m pytest scripts/speed/bench_peers.py
 
-Same prompts, same process. Ours is the whole step in a table of one million (look-up, allocation, exact
-integers, posteriors, prices); theirs is the solver alone, given the probabilities or values that our table
-holds.
+Same prompts, same process. For `cero`, the whole step is measured, in a table of one million prompts
+(look-up, allocation, exact integers, posteriors, prices). For the others, the solver alone is measured, given
+the probabilities or values that the table holds.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ LIMITS = 0.0, float(OPTIONS["epochs"] * N_MAX)
 
 
 class Steps:
-    """Steps of `size` prompts of the filled table, one after the other: what ours and theirs get."""
+    """Gives steps of `size` prompts of the filled table, one after the other: what all solvers get."""
 
     def __init__(self, size):
         self.allocator, self.ids = filled("cero", PROMPTS)
@@ -53,7 +53,7 @@ def test_cero(benchmark, steps):
 
 
 def test_cero_allocation(benchmark, steps):
-    """What the others do, too: n from what is known. Rewards are observed in between, off the clock."""
+    """Only n from what is known, as the others do. Rewards are observed in between, off the clock."""
     benchmark.extra_info["who"] = "cero: allocation"
 
     def prepared():
@@ -87,7 +87,7 @@ def test_knapsack_dp(benchmark, steps):
 
 
 def check_convex(y, values):
-    """The solver found the optimum: as much utility as the exact one, to 1e-5."""
+    """Check that the solver found the optimum: as much utility as the exact one, to 1e-5."""
     utility = UTILITIES["exp"]
     best = optimum(values, SCALE * values.size, *LIMITS, utility, SCALE)[0]
     assert total_utility(values, y, utility, SCALE) == pytest.approx(

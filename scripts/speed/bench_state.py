@@ -1,9 +1,9 @@
 """How long does a checkpoint of one million prompts take, and how large is it?
 
-python -m pytest scripts/speed/bench_state.py
+    python -m pytest scripts/speed/bench_state.py
 
-"save" is `state_dict` and `save_state` (flushed to disk), "load" is `load_state` (its checksums verified) and
-`load_state_dict` into a new allocator.
+"save" is `state_dict` and `save_state` (flushed to disk). "load" is `load_state` (with checksums verified)
+and `load_state_dict` into a new allocator.
 """
 
 import pytest

@@ -1,11 +1,11 @@
-"""How many bytes does a prompt cost? A fresh process fills a table step by step and prints the answer as JSON.
+"""How many bytes does a prompt take? A fresh process fills a table step by step and prints JSON.
 
-python scripts/speed/memory.py [prompts] [allocator]
+    python scripts/speed/memory.py [prompts] [allocator]
 
-`held`: the table's arrays, spare room and index included, over the prompts in it, at the end; `held_most`:
-the largest that was at any size from 100,000 on; `process`: what the process's peak memory grew by, so
-growing's temporaries count. `slowest`, `median`: seconds of the slowest and of the middle step of 8,192
-prompts, all new: the table grows in some.
+`held` is the bytes of the table's arrays, spare room and index included, per prompt in it, at the end.
+`held_most` is the largest value of this at any size from 100,000 on. `process` is how much the process's peak
+memory grew per prompt, so the temporaries of growing count. `slowest` and `median` are the seconds of the
+slowest and of the middle step of 8,192 prompts. All of these are new, so the table grows in some steps.
 """
 
 import json
@@ -20,7 +20,7 @@ SIZE = 8192
 
 
 def peak():
-    """Peak resident memory of this process so far, bytes (Linux)."""
+    """Return the peak resident memory of this process so far, in bytes (Linux)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -1,7 +1,7 @@
-"""How do others find an allocation? Three solvers, each written as fast as plain SciPy, NumPy and cvxpy allow.
+"""How do others find an allocation? Three solvers, each as fast as plain SciPy, NumPy and cvxpy allow.
 
-They get success probabilities or values, a budget and bounds, and return rollouts; no tables, nothing
-learned.
+They get success probabilities or values, a budget and bounds, and return rollouts. They have no tables and
+learn nothing.
 """
 
 import cvxpy as cp
@@ -10,10 +10,10 @@ from scipy import optimize
 
 
 def vip_slsqp(p, budget, n_min, n_max, max_iterations=200):
-    """VIP's allocation: minimise sum p (1-p) (n-1)/n^2 with sum n = budget by SLSQP, rounded greedily.
+    """Return VIP's allocation: the least sum p (1-p) (n-1)/n^2 with sum n = budget, by SLSQP and rounding.
 
     p : success probabilities, shape (n,). SLSQP gets the exact gradient; the objective is convex for n >= 3.
-    Returns (int64 counts, shape (n,); SciPy's result, whose `success` tells whether it converged).
+    The result is (int64 counts, shape (n,); SciPy's result, whose `success` tells whether it converged).
     """
     weight = p * (1 - p)
     result = optimize.minimize(
@@ -34,17 +34,20 @@ def vip_slsqp(p, budget, n_min, n_max, max_iterations=200):
 
 
 def knapsack_values(p, n_min, n_max):
-    """Knapsack RL's value of n = n_min ... n_max rollouts: (1 - p^n - (1-p)^n) p (1-p)^2. Shape (prompts, choices)."""
+    """Return Knapsack RL's value of n = n_min ... n_max rollouts, shape (prompts, choices).
+
+    It is (1 - p^n - (1-p)^n) p (1-p)^2.
+    """
     n = np.arange(n_min, n_max + 1)
     p = p[:, None]
     return (1 - p**n - (1 - p) ** n) * p * (1 - p) ** 2
 
 
 def knapsack_dp(p, budget, n_min, n_max):
-    """The exact optimum of sum of `knapsack_values` with sum n = budget; dynamic programming over prompts and budget.
+    """Return the exact optimum of the sum of `knapsack_values` with sum n = budget: int64 counts, shape (n,).
 
-    Returns int64 counts, shape (n,). Vectorised over the budget axis: O(prompts x choices x budget) flops, no
-    Python loop but over prompts and choices.
+    It is dynamic programming over prompts and budget, vectorised over the budget: O(prompts x choices x
+    budget) operations, and Python loops over prompts and choices only.
     """
     values = knapsack_values(p, n_min, n_max)
     prompts, choices = values.shape
@@ -69,10 +72,10 @@ def knapsack_dp(p, budget, n_min, n_max):
 
 
 class ConvexProgram:
-    """The offline optimum of the exponential utility, max sum v t (1 - exp(-y/t)), sum y <= budget, as a cvxpy program.
+    """Finds the offline optimum of the exponential utility as a cvxpy program.
 
-    Made once and solved for new values `v` (shape (n,)) each step: what cvxpy does with parameters is
-    compiled then.
+    That is max sum v t (1 - exp(-y/t)) with sum y <= budget. The program is made once and solved for new
+    values `v` (shape (n,)) in each step, so cvxpy compiles what it does with parameters only once.
     """
 
     def __init__(self, prompts, budget, low, high, scale):
@@ -83,7 +86,7 @@ class ConvexProgram:
         self.problem = cp.Problem(cp.Maximize(self.v @ gain), limits)
 
     def solve(self, v):
-        """y, shape (n,)."""
+        """Return y, shape (n,)."""
         self.v.value = v
         self.problem.solve(solver=cp.CLARABEL)
         return self.y.value

@@ -1,11 +1,11 @@
-"""A model of Qwen2.5-Math-1.5B's shape, its weights random, and prompts for it: what a step costs, not what is learned.
+"""Make a model of Qwen2.5-Math-1.5B's shape with random weights, and prompts, to measure what a step costs.
 
     python scripts/speed/qwen_shape.py FOLDER     writes model/, train.parquet, test.parquet
 
-Where no hub can be reached. A random model samples nearly uniformly from its 151,936 tokens, so it never ends
-a response: each is as long as allowed. The reward (this file again, as `reward.custom_reward_function.path`)
-is a coin whose bias is the prompt's, from .02 to .98 over the prompts, drawn by the response's text; so
-allocators have something to tell apart.
+It needs no hub. A random model samples nearly uniformly from its 151,936 tokens, so it never ends a response:
+each is as long as allowed. The reward (this file again, as `reward.custom_reward_function.path`) is a coin,
+tossed by the response's text. Its bias differs from prompt to prompt, from 0.02 to 0.98, so that allocators
+have something to tell apart.
 """
 
 import string
@@ -15,8 +15,9 @@ from pathlib import Path
 
 PROMPTS, PROMPT_TOKENS, SEED = 480, 100, 0
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "arithmetic"))  # its tokenizer, larger
-# As in the hub's Qwen/Qwen2.5-Math-1.5B/config.json. A Llama, so without biases in its attention: for a
-# Qwen2, transformers and verl both insist on Qwen's own tokenizer. The special tokens are tiny_model's first.
+# As in the hub's Qwen/Qwen2.5-Math-1.5B/config.json. But it is a Llama, so without biases in its attention,
+# because transformers and verl insist on Qwen's own tokenizer for a Qwen2. The special tokens are
+# tiny_model's first ones.
 SHAPE = {
     "hidden_size": 1536,
     "intermediate_size": 8960,
@@ -35,12 +36,12 @@ SHAPE = {
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
-    """verl's reward function: 1.0 in a share `ground_truth` (a number, as text) of all texts, else 0.0."""
+    """Judge a response for verl: 1.0 for a share `ground_truth` (a number as text) of all texts, or 0.0."""
     return float(zlib.crc32(str(solution_str).encode()) / 2**32 < float(ground_truth))
 
 
 def write_tokenizer(folder, size):
-    """A letter is a token, and each further one of the model's is a character of its own, beyond U+10000."""
+    """Write a tokenizer in which a letter is a token, and each further token a character beyond U+10000."""
     from tiny_model import SPECIAL, make_tokenizer
 
     letters = [*string.ascii_lowercase, " "]
@@ -54,7 +55,7 @@ def write_tokenizer(folder, size):
 
 
 def write_model(folder, shape, device):
-    """Random weights in bfloat16, 3.1 GB for SHAPE."""
+    """Write random weights in bfloat16 (3.1 GB for SHAPE) and return how many there are."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -67,7 +68,7 @@ def write_model(folder, shape, device):
 
 
 def write_prompts(path, count):
-    """Rows in the columns that verl's data set reads."""
+    """Write prompts in the columns that verl's data set reads."""
     import numpy as np
     import pandas as pd
 

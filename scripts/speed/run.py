@@ -1,7 +1,7 @@
-"""Runs every benchmark and keeps the figures: docs/benchmarks/speed.json, the tables of docs/speed.md, and a picture.
+"""Run every benchmark and keep the figures: docs/results/speed/speed.json, tables of the page, a picture.
 
 python scripts/speed/run.py            all, about ten minutes
-python scripts/speed/run.py state      only bench_state.py, the others' figures stay
+python scripts/speed/run.py state      only bench_state.py; the others' figures stay
 python scripts/speed/run.py none       measures nothing: tables and picture from the figures there are
 """
 
@@ -17,7 +17,7 @@ from show import picture, tables
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-FIGURES = DOCS / "benchmarks" / "speed.json"
+FIGURES = DOCS / "results" / "speed" / "speed.json"
 # SciPy's SLSQP gets up to a hundred times slower when OpenBLAS's threads contend for a busy machine's cores.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 PARTS = ("allocators", "state", "peers", "memory")
@@ -25,7 +25,7 @@ BEGIN, END = "<!-- figures: written by scripts/speed/run.py -->\n", "<!-- end of
 
 
 def bench(part):
-    """Figures of one bench_*.py: its machine, the load, and a row for each benchmark, seconds."""
+    """Return the figures of one bench_*.py: machine, load, and a row for each benchmark, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         command = [sys.executable, "-m", "pytest", "-q", HERE / f"bench_{part}.py", f"--benchmark-json={raw}"]
@@ -41,7 +41,7 @@ def bench(part):
 
 
 def machine(info):
-    """What matters of the machine; nothing that names it."""
+    """Return what matters of the machine, and nothing that names it."""
     cpu = info["cpu"]
     packages = {name: version(name) for name in ("numpy", "scipy", "cvxpy", "pytest-benchmark")}
     return {
@@ -53,7 +53,7 @@ def machine(info):
 
 
 def memory():
-    """Figures of memory.py, a fresh process for each case."""
+    """Return the figures of memory.py, with a fresh process for each case."""
     cases = [(10_000_000, "cero"), (1_000_000, "cero"), (10_000_000, "cero_resolve"), (10_000_000, "uniform")]
     commands = [[sys.executable, str(HERE / "memory.py"), str(prompts), name] for prompts, name in cases]
     outputs = [
@@ -71,7 +71,7 @@ def main(parts):
     if set(figures) < set(PARTS):
         return
     picture(figures, DOCS / "images" / "speed.png")
-    page = DOCS / "speed.md"
+    page = DOCS / "results" / "speed.md"
     before, rest = page.read_text().split(BEGIN)
     page.write_text(before + BEGIN + tables(figures) + END + rest.split(END)[1])
 

@@ -5,31 +5,33 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from cero.analysis.figures import write_small  # noqa: E402
+
 OURS = "cero: whole step"
 PEERS = ("cvxpy, compiled once", "cvxpy, made anew", "knapsack DP", "VIP by SLSQP")
 COLOURS = {"cero": "#1b6ca8", "cero_resolve": "#d1711c", "uniform": "#5a8f29"}
 
 
 def duration(seconds):
-    """Seconds as text with three digits."""
+    """Return seconds as text with three digits."""
     if seconds < 1:
         return f"{seconds * 1e3:.3g} ms" if seconds < 0.0995 else f"{seconds * 1e3:.0f} ms"
     return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def multiple(times):
-    """A ratio as text: two digits at least."""
+    """Return a ratio as text, with two digits at least."""
     return f"{times:.1f}x" if times < 10 else f"{times:,.0f}x"
 
 
 def table(header, rows):
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n\n"
 
 
 def measured(part):
-    """One line on the circumstances."""
+    """Return one line on the circumstances."""
     m, load = part["machine"], part["load"]
     return (
         f"{m['cores']} cores ({m['cpu']}), {m['memory_gib']} GiB, Python {m['python']}, NumPy {m['numpy']}, "
@@ -71,7 +73,7 @@ def memory_table(part):
 
 
 def by_who(part):
-    """{(who, step): row}."""
+    """Return {(who, step): row}."""
     return {(r["who"], r["step"]): r for r in part["rows"]}
 
 
@@ -90,7 +92,7 @@ def peer_table(part):
 
 
 def tables(figures):
-    """All tables, as Markdown."""
+    """Return all tables, as Markdown."""
     parts = [
         ("A step: `allocate` and `observe`", "allocators", step_table),
         ("Beside other solvers", "peers", peer_table),
@@ -105,7 +107,7 @@ def tables(figures):
 
 
 def picture(figures, path):
-    """Time per step over the table's size; ours beside others'."""
+    """Draw the time per step over the table's size, and `cero` beside the other solvers."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(1, 1.25))
 
@@ -137,7 +139,8 @@ def picture(figures, path):
     right.set_xlim(1e-4, 3e5)
     right.set_xticks([1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100])
     right.invert_yaxis()
-    right.set_title("A whole step of ours beside others' solvers alone", loc="left", fontsize=10.5)
+    right.set_title("A whole step of cero beside other solvers alone", loc="left", fontsize=10.5)
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
+    write_small(path, path)

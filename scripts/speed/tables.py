@@ -1,4 +1,4 @@
-"""What do the benchmarks run on? Allocators whose tables hold many prompts, and steps drawn from them. Seeded."""
+"""What do the benchmarks run on? Allocators whose tables hold many prompts, and seeded steps of these."""
 
 from functools import lru_cache
 
@@ -11,13 +11,13 @@ CHUNK = 2**17
 
 
 def fresh(name):
-    """An allocator that has seen nothing."""
+    """Return an allocator that has seen nothing."""
     return make_allocator(name, **OPTIONS)
 
 
 @lru_cache(maxsize=1)  # ten million prompts take seconds to make and 0.6 GB to keep
 def filled(name, prompts):
-    """(allocator, ids): an allocator that has visited each of `prompts` prompts twice; ids uint64, shape (prompts,)."""
+    """Return an allocator that has visited `prompts` prompts twice each, and their ids, shape (prompts,)."""
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 2**64, prompts, dtype=np.uint64)
     allocator = fresh(name)
@@ -31,12 +31,12 @@ def filled(name, prompts):
 
 
 def draw(ids, prompts, rng):
-    """(ids, success rates) of a step: `prompts` different ones, in random order. Shapes (prompts,)."""
+    """Return (ids, success rates) of a step of different prompts in random order, shape (prompts,) each."""
     return ids[rng.choice(ids.size, prompts, replace=False)], rng.beta(0.5, 0.5, prompts)
 
 
 def step(allocator, ids, rates):
-    """A training step's work in the scheduler: allocate 8 rollouts per prompt, observe what became of them."""
+    """Do a step's work in the scheduler: allocate 8 rollouts per prompt, and observe what became of them."""
     n = allocator.allocate(ids, budget=8 * ids.size)
     allocator.observe(ids, n * rates, n)
     return n

@@ -1,17 +1,14 @@
-"""The contract of every registered allocator; those that decide within a step have the rest in test_sequential.py."""
+"""The contract of every registered allocator; test_sequential.py has more on those that decide in rounds."""
 
 import copy
 
 import numpy as np
 import pytest
+from contract import drive, ids, make, rewards_of, success_rates
 
 from cero import available_allocators, make_allocator
 from cero.allocators import allocator_class
 from cero.core.state import load_state, save_state
-
-COMMON = dict(rollouts_per_prompt=8, epochs=5, n_min=2, n_max=32, seed=3)
-# What COMMON does not fit: VIP's variance under Dr.GRPO is convex only from n_min=3.
-SPECIAL = {"vip": {"objective": "rloo"}}
 
 
 @pytest.fixture(params=[name for name in available_allocators() if not allocator_class(name).sequential])
@@ -22,19 +19,6 @@ def name(request):
 @pytest.fixture(params=available_allocators())
 def any_name(request):
     return request.param
-
-
-def make(name, **options):
-    return make_allocator(name, **(COMMON | SPECIAL.get(name, {}) | options))
-
-
-def ids(count, start=0):
-    return np.arange(start, start + count, dtype=np.uint64) * np.uint64(2654435761)
-
-
-def success_rates(prompt_ids):
-    """A fixed success probability for each prompt, spread over (0, 1) with many near the ends."""
-    return np.random.default_rng(7).beta(0.5, 0.5, 4096)[np.asarray(prompt_ids, np.uint64) % np.uint64(4096)]
 
 
 def train(allocator, rounds, prompts=None, rng=None):
@@ -303,3 +287,68 @@ def test_a_step_of_one_round_is_what_allocate_gives(name):
     one.settle(step, step.successes, step.trials)
     other.observe(ids(64), won, n)
     same_state(one.state_dict(), other.state_dict())
+
+
+# ---- of every allocator, whenever it decides -----------------------------------------------------
+
+
+def play(allocator, steps, count=24):
+    """Begin, play and settle; returns the steps."""
+    played = []
+    for k in range(steps):
+        played.append(allocator.begin(ids(count)))
+        drive(played[-1], rewards_of(count, k), np.random.default_rng(k))
+        allocator.settle(played[-1], played[-1].successes, played[-1].trials)
+    return played
+
+
+@pytest.mark.parametrize("nbar", [4, 8])
+def test_no_prompt_that_is_sampled_gets_less_than_the_least(any_name, nbar):
+    allocator = make(any_name, rollouts_per_prompt=nbar)
+    least = allocator.least_rollouts()
+    assert type(least) is int and 1 <= least <= nbar
+    for step in play(allocator, 4):
+        assert step.launched[step.launched > 0].min() >= least
+
+
+def test_pass_rates_are_taken_where_there_are_beliefs(any_name):
+    allocator = make(any_name)
+    if allocator.beliefs is None:
+        with pytest.raises(ValueError, match=f"{any_name} keeps no posterior .* pass rate"):
+            allocator.set_pass_rates(ids(3), [0.0, 0.5, 1.0])
+        return
+    before = allocator.success_mean(ids(3))
+    allocator.set_pass_rates(ids(3), [0.0, np.nan, 1.0], strength=3.0)
+    after = allocator.success_mean(ids(3))
+    assert after[0] < before[0] and after[1] == before[1] and after[2] > before[2]
+    with pytest.raises(ValueError, match="pass_rates=.*must lie in"):
+        allocator.set_pass_rates(ids(1), [1.5])
+
+
+def test_it_describes_every_prompt_it_knows(any_name):
+    allocator = make(any_name)
+    assert all(column.shape == (0,) for column in allocator.describe().columns.values())
+    play(allocator, 3)
+    described, table = allocator.describe(), allocator.table
+    assert all(column.shape == (24,) for column in described.columns.values())
+    np.testing.assert_array_equal(described.columns["rollouts"], table["allocated"])
+    if "posterior_mean" in described.columns:
+        np.testing.assert_array_equal(
+            described.columns["posterior_mean"], allocator.success_mean(table["id"])
+        )
+    price = allocator.metrics().get("dual/budget")
+    assert described.price == price and (described.steps is None or described.steps == 3)
+
+
+def test_a_saved_run_with_options_that_are_gone_goes_on(any_name):
+    """Earlier versions took options that a rule ignored; one of them had a column in the table."""
+    allocator, other = make(any_name), make(any_name)
+    play(allocator, 2)
+    state = allocator.state_dict()
+    state["options"] |= {"luck": 7}
+    if allocator.beliefs is not None and "forgetting_unit" not in state["options"]:
+        state["table"]["seen"] = np.zeros(len(allocator.table), np.int32)
+    other.load_state_dict(state)
+    same_state(allocator.state_dict(), other.state_dict())
+    for one, two in zip(play(allocator, 2), play(other, 2), strict=True):
+        np.testing.assert_array_equal(one.launched, two.launched)

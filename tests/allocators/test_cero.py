@@ -148,11 +148,11 @@ def test_forgetting_is_bayes_at_one_and_discounts_below():
         for won in (3, 2):
             a.allocate(["x"], budget=4)
             a.observe(["x"], [won], [4])
-        assert a.posterior_parameters(a.table.rows(np.array([a.table["id"][0]])))[0][0] == 1 + expected
+        assert a.beliefs.parameters(a.table.rows(np.array([a.table["id"][0]])))[0][0] == 1 + expected
 
 
 def test_bang_bang_is_the_linear_programme():
-    """Clipped it maximises (mu - lam) x within the bounds; projected, also under the step's budget (SciPy's LP)."""
+    """Clipped it maximises (mu - lam) x within the bounds; projected, also under a budget (SciPy's LP)."""
     prices = np.random.default_rng(0).uniform(0.05, 0.15, 40)
     asked = response(8.0, prices, 0.1, 0.1, 8, BANG_BANG)
     np.testing.assert_array_equal(np.clip(asked, 2, 32), np.where(prices > 0.1, 32, 2))
@@ -169,7 +169,7 @@ def test_cold_start_is_the_unspent_optimum():
 
 
 def test_scaled_steps_are_newtons_at_the_warm_start():
-    """The inverse of what one unit of a dual moves, by central differences; then over the square root of time."""
+    """The inverse of what one unit of a dual moves, by central differences; over the root of time."""
     utility, epochs, nbar, strength, saturation, h = UTILITIES["exp"], 10, 8, 2.0, 1.3, 1e-6
     scale = saturation * epochs * nbar
     slope, value = float(utility.slope(epochs * nbar, scale)), 1 / 6
@@ -261,7 +261,7 @@ def test_proximal_asks_evenly_where_bang_bang_swings(budget):
 
 @pytest.mark.parametrize("value", ["signal", "signal_hard", "knapsack"])
 def test_values_of_groups_tell_prompts_apart_with_one_rollout_each(value):
-    """rollout.n=1: a group of one has no signal by definition, and a value of 0 for all would price nothing."""
+    """rollout.n=1: a group of one has no signal by definition; a value of 0 for all would price nothing."""
     allocator = make_allocator("cero", rollouts_per_prompt=1, epochs=9, value=value)
     ids = np.arange(40, dtype=np.uint64)
     allocator.allocate(ids, budget=40)

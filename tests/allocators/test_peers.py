@@ -17,7 +17,7 @@ def make(name, nbar=8, **options):
 
 
 def teach(allocator, rates, trials, steps=1):
-    """Let prompts 0 ... n-1 be visited with `rates * trials` successes of `trials`, whatever they were allocated."""
+    """Let prompts 0 ... n-1 be visited with `rates * trials` successes of `trials` each."""
     rates = np.asarray(rates, float)
     for _ in range(steps):
         rows = allocator.table.add(np.arange(rates.size, dtype=np.uint64))

@@ -1,4 +1,4 @@
-"""The rules of peers that decide within a step (AERO, Reinforce-Ada-Seq, VIGOR, Pilot-Commit), worked by hand."""
+"""Peers that decide within a step (AERO, Reinforce-Ada-Seq, VIGOR, Pilot-Commit), worked by hand."""
 
 import numpy as np
 import pytest
@@ -154,3 +154,14 @@ def test_pilot_commit_with_few_rollouts():
     """One alone would know only 0 and 1, and nobody would ever be committed to."""
     step = make("pilot_commit", nbar=4).begin(np.arange(3))
     assert play(step, ["01", "01", "1"]) == [5, 5, 2]
+
+
+@pytest.mark.parametrize("nbar", [1, 2, 3, 4, 16])
+@pytest.mark.parametrize("name", ["aero", "reinforce_ada_seq", "vigor", "pilot_commit"])
+def test_every_prompt_gets_a_rollout(name, nbar):
+    allocator = make(name, nbar=nbar)
+    for _ in range(3):
+        step = allocator.begin(np.arange(24))
+        rewards = np.random.default_rng(nbar).integers(0, 2, (24, 32)).astype(str)
+        assert min(play(step, ["".join(row) for row in rewards])) >= 1
+        allocator.settle(step, step.successes, step.trials)

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from cero.analysis.comparison import area, common_range, compare, find_runs, gather
-from cero.analysis.report import Run
+from cero.analysis.comparison import area, common_range, compare_runs, find_runs, gather
+from cero.analysis.run import NoStepsError, TrainingRun
 from cero.analysis.runlog import RunLog
 from cero.cli.main import main
 
@@ -132,7 +132,7 @@ def test_area_is_the_mean_accuracy_over_what_all_have_spent(tmp_path):
     assert area(a.run, (0, 64)) == pytest.approx(0.3) and area(b.run, (0, 64)) == pytest.approx(0.4)
     assert area(a.run, (0, 96)) == pytest.approx((0.3 * 64 + 0.6 * 32) / 96)
     assert area(a.run, (16, 48)) == pytest.approx(0.3)
-    rows = compare([a, b])
+    rows = compare_runs([a, b])
     assert [row["area"] for row in rows] == pytest.approx([0.3, 0.4])
     assert rows[0]["accuracy_after"] == 0.8 and rows[0]["rollouts"] == 96 and rows[0]["signal"] == 0.5
 
@@ -141,8 +141,8 @@ def test_area_needs_two_validations(tmp_path):
     write_job(tmp_path / "a", [], [None, None, 0.4])
     write_job(tmp_path / "b", [], [None, None, None])
     members, _ = gather([tmp_path])
-    assert common_range(members) is None and [row["area"] for row in compare(members)] == [None, None]
-    spent, accuracy = Run.read(tmp_path / "a").accuracy()
+    assert common_range(members) is None and [row["area"] for row in compare_runs(members)] == [None, None]
+    spent, accuracy = TrainingRun.read(tmp_path / "a").accuracy()
     assert np.array_equal(spent, [64]) and np.array_equal(accuracy, [0.4])
 
 
@@ -181,6 +181,18 @@ def test_one_run_below_a_folder_has_its_own_report(tmp_path, capsys):
     main(["report", str(tmp_path)])
     assert "rollouts per prompt and step" in capsys.readouterr().out
     assert (tmp_path / "only" / "cero" / "report.png").exists()
+
+
+def test_a_damaged_log_is_an_error_and_not_left_out(tmp_path):
+    """Whatever the words of the error: what is left out is known by its class."""
+    write_job(tmp_path / "a", [], [0.25, 0.75])
+    write_job(tmp_path / "b", [], [0.25])
+    log = tmp_path / "b" / "cero" / "allocations.jsonl"
+    with pytest.raises(NoStepsError):
+        TrainingRun.read(tmp_path / "b")
+    log.write_text("no training step\n" + log.read_text())
+    with pytest.raises(ValueError, match="line 1"):
+        gather([tmp_path])
 
 
 def test_nothing_but_failed_jobs(sweep, capsys):

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from cero.analysis.report import Run, plot, summarise
+from cero.analysis.figures import colours, figure
+from cero.analysis.report import plot_run, summarise_run
+from cero.analysis.run import TrainingRun
 from cero.analysis.runlog import RunLog, read_log
 
 
@@ -40,7 +42,7 @@ def write_run(path, steps=6, epoch_steps=3):
 
 def test_summary(tmp_path):
     write_run(tmp_path / "allocations.jsonl")
-    summary = summarise(Run.read(tmp_path))
+    summary = summarise_run(TrainingRun.read(tmp_path))
     assert summary == {
         "steps": 6,
         "rollouts": 192,
@@ -60,15 +62,37 @@ def test_summary(tmp_path):
 
 def test_grid_counts_rollouts_by_prompt_and_epoch(tmp_path):
     write_run(tmp_path / "allocations.jsonl")
-    grid, success = Run.read(tmp_path).prompt_epochs()
+    grid, success = TrainingRun.read(tmp_path).prompt_epochs()
     assert grid.shape == (12, 2) and grid.sum() == 192
     assert sorted(success[:4]) == [0, 0.5, 4.5 / 8, 1]
 
 
 def test_picture(tmp_path):
     write_run(tmp_path / "allocations.jsonl")
-    picture = plot(Run.read(tmp_path), tmp_path / "sub" / "report.png")
+    picture = plot_run(TrainingRun.read(tmp_path), tmp_path / "sub" / "report.png")
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 20_000
+
+
+def test_pictures_are_small_and_keep_their_colours(tmp_path):
+    """A palette holds the colours of lines exactly, and the file is no larger than it may be on a page."""
+    image = pytest.importorskip("PIL.Image")
+    with figure(tmp_path / "a.png", 1, 2, size=(9, 4)) as (_, (left, right)):
+        for k, colour in enumerate(colours(18)):
+            left.plot([0, 1], [k, k + 1], color=colour, linewidth=3)
+            right.fill_between([0, 1], [k, k], [k + 1, k + 2], color=colour)
+    with image.open(tmp_path / "a.png") as picture:
+        assert picture.mode == "P" and picture.size == (900, 400)
+        found = {colour for _, colour in picture.convert("RGB").getcolors()}
+    assert {tuple(round(255 * part) for part in colour) for colour in colours(18)} | {
+        (255, 255, 255)
+    } <= found
+    assert (tmp_path / "a.png").stat().st_size < 80_000
+
+
+def test_a_mosaic_of_panels(tmp_path):
+    with figure(tmp_path / "m.png", mosaic=[["a", "b"], ["c", "b"]]) as (_, axes):
+        assert set(axes) == {"a", "b", "c"}
+    assert (tmp_path / "m.png").exists()
 
 
 def test_rewind_drops_later_steps_and_a_torn_line(tmp_path):

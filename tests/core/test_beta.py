@@ -1,5 +1,7 @@
 """Posteriors and values against SciPy, mpmath and quadrature."""
 
+from typing import get_args
+
 import mpmath
 import numpy as np
 import pytest
@@ -72,6 +74,10 @@ def test_derived_values():
     np.testing.assert_allclose(beta.inverse_sqrt_value(a, b, 8), 1 / np.sqrt(a / (a + b)))
 
 
+def test_values_are_named_as_their_type_says():
+    assert tuple(beta.VALUES) == get_args(beta.Value) and set(beta.BOUNDS) == set(beta.VALUES)
+
+
 @pytest.mark.parametrize("value", beta.VALUES)
 @pytest.mark.parametrize("n", GROUPS)
 def test_values_are_finite_and_within_their_bounds(value, n):
@@ -134,20 +140,20 @@ def test_forgetting_auto_keeps_much_of_a_still_policy_and_little_of_a_fast_one()
     for _ in range(12):
         visit(still, p, rng)
         visit(moving, rng.beta(1, 1, IDS.size), rng)  # the last visit says nothing about the next
-    assert still._retention() == 1.0
-    assert moving._retention() == 0.2
+    assert still.beliefs.retention() == 1.0
+    assert moving.beliefs.retention() == 0.2
     visit(still, p, rng)
     assert still.metrics()["posterior/forgetting"] == 1.0
 
 
 def test_forgetting_auto_finds_the_factor_of_a_known_drift():
-    """Each visit p is redrawn with probability .3: middling retention predicts best; found by brute force too."""
+    """Each visit redraws p with probability 0.3: middling retention predicts best, by brute force too."""
     rng = np.random.default_rng(6)
     allocator, p = make(forgetting="auto"), rng.beta(1, 1, IDS.size)
     for _ in range(19):
         visit(allocator, p, rng)
         p = np.where(rng.random(IDS.size) < 0.3, rng.beta(1, 1, IDS.size), p)
-    assert 0.2 <= allocator._retention() <= 0.7
+    assert 0.2 <= allocator.beliefs.retention() <= 0.7
 
 
 def test_pooled_prior_is_the_mean_of_first_visits():
@@ -187,4 +193,4 @@ def test_state_holds_what_drift_options_learned(options):
         visit(one, np.full(IDS.size, 0.3), rng)
     other.load_state_dict(one.state_dict())
     np.testing.assert_array_equal(one.success_mean(IDS), other.success_mean(IDS))
-    assert other._scalars() == one._scalars()
+    assert other.beliefs.scalars() == one.beliefs.scalars()

@@ -55,8 +55,13 @@ def test_rounding_is_exact_bounded_and_next_to_the_target(problem, rounding, see
     assert np.abs(counts - x).max() < 1 + 1e-5
 
 
+def test_systematic_rounding_asks_for_its_generator():
+    with pytest.raises(ValueError, match="needs rng"):
+        round_to_sum([1.5, 1.5], 3, 1, 2)
+
+
 def test_systematic_rounding_is_unbiased():
-    """z-test of each prompt's mean over 20,000 draws; false alarm below 1e-3 for all 50 together (Bonferroni)."""
+    """z-test of each prompt's mean over 20,000 draws; false alarms below 1e-3 for all 50 (Bonferroni)."""
     rng = np.random.default_rng(2)
     x = project_to_sum(rng.uniform(2, 9, 50), 280, 2, 9)
     draws, total = 20_000, np.zeros(50)

@@ -110,7 +110,7 @@ def test_strong_duality(utility):
 
 
 def saddle(utility, slopes, price, epochs, anchor, rho):
-    """A prompt's mean of max_x { (mu - lam) x - (rho/2) (x - anchor)^2 - U_*(mu)/K } + lam nbar, x unbounded."""
+    """The mean over prompts of max_x { (mu - lam) x - (rho/2) (x - anchor)^2 - U_*(mu)/K } + lam nbar."""
     mu = VALUES_OF_EIGHT * slopes
     x = anchor + (mu - price) / rho
     gain = (mu - price) * x - rho / 2 * (x - anchor) ** 2

@@ -14,39 +14,39 @@ def table():
 
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 50), max_size=60), max_size=8))
 def test_behaves_like_a_dict(batches):
-    ours, oracle = table(), {}
+    tested, oracle = table(), {}
     for batch in batches:
         ids = np.array(batch, dtype=np.uint64)
-        assert ours.rows(ids).tolist() == [oracle.get(i, -1) for i in batch]
-        rows = ours.add(ids)
+        assert tested.rows(ids).tolist() == [oracle.get(i, -1) for i in batch]
+        rows = tested.add(ids)
         for value in sorted(set(batch) - set(oracle)):
             oracle[value] = len(oracle)
         assert rows.tolist() == [oracle[i] for i in batch]
-        assert len(ours) == len(oracle)
+        assert len(tested) == len(oracle)
     if oracle:
-        assert ours["id"].tolist() == list(oracle)
-        assert (ours["seen"] == -1).all() and (ours["score"] == 0.5).all()
+        assert tested["id"].tolist() == list(oracle)
+        assert (tested["seen"] == -1).all() and (tested["score"] == 0.5).all()
 
 
 def test_growth_keeps_columns():
-    ours = table()
+    tested = table()
     for start in range(0, 200_000, 20_000):
         ids = np.arange(start, start + 20_000, dtype=np.uint64)
-        rows = ours.add(ids)  # first: a column fetched before is the one before growth
-        ours["seen"][rows] = ids.astype(np.int32)
+        rows = tested.add(ids)  # first: a column fetched before is the one before growth
+        tested["seen"][rows] = ids.astype(np.int32)
     ids = np.random.default_rng(0).permutation(200_000).astype(np.uint64)
-    np.testing.assert_equal(ours["seen"][ours.rows(ids)], ids.astype(np.int32))
-    assert ours.rows(ids + np.uint64(10**9)).max() == -1
+    np.testing.assert_equal(tested["seen"][tested.rows(ids)], ids.astype(np.int32))
+    assert tested.rows(ids + np.uint64(10**9)).max() == -1
 
 
 def test_load_round_trip():
-    ours, other = table(), table()
-    rows = ours.add(np.array([7, 2**63, 9], np.uint64))
-    ours["score"][rows] = [0.1, 0.2, 0.3]
-    other.load(ours.columns())
+    tested, other = table(), table()
+    rows = tested.add(np.array([7, 2**63, 9], np.uint64))
+    tested["score"][rows] = [0.1, 0.2, 0.3]
+    other.load(tested.columns())
     assert other["score"][other.rows(np.array([9, 7, 2**63], np.uint64))].tolist() == [0.3, 0.1, 0.2]
     other.add(np.array([1], np.uint64))
-    assert len(ours) == 3 and len(other) == 4
+    assert len(tested) == 3 and len(other) == 4
 
 
 def test_ids_are_content_and_lengths_count():

@@ -132,7 +132,7 @@ def test_groups_do_not_touch_each_other_and_order_does_not_matter(kind):
 
 
 def gradient(kind, n, p, **options):
-    """Exact mean of sum_j A_j d log pi(r_j) / n for a two-armed softmax and a group of n; unbiased is p (1 - p)."""
+    """Exact mean of sum_j A_j d log pi(r_j) / n for a softmax of two, group of n; unbiased is p (1 - p)."""
     total = 0.0
     for s in range(n + 1):
         rewards = np.repeat([1.0, 0.0], [s, n - s])
@@ -195,7 +195,7 @@ def sequential_gradient(name, p, baseline):
 @pytest.mark.parametrize("p", [0.1, 0.4, 0.8])
 @pytest.mark.parametrize("name", STOPPING)
 def test_baselines_that_look_back_only_are_unbiased_under_stopping_rules(name, p):
-    """sum_j A_j d log pi has mean E[n] p (1-p) (Wald): a prompt weighs as its rollouts, and the direction is exact."""
+    """The mean of sum_j A_j d log pi is E[n] p (1-p) (Wald), so the direction is exact."""
     found, exact = sequential_gradient(name, p, "past")
     assert found == pytest.approx(exact, rel=1e-9)
 

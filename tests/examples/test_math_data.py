@@ -347,7 +347,7 @@ def run(prepare, monkeypatch, sets, *argv):
 
 
 def test_files(prepare, monkeypatch, tmp_path):
-    """Files as verl reads them: one schema, so that validation sets concatenate; distinct prompts for the table."""
+    """Files as verl reads them: one schema, so that validation sets concatenate, and distinct prompts."""
     datasets = pytest.importorskip("datasets")
     real = datasets.load_dataset
     run(prepare, monkeypatch, hub(prepare), "--out", tmp_path / "new")

@@ -1,4 +1,4 @@
-"""scripts/gpu_hours.py and examples/math/table.py: figures that are worked out, and the place for those measured."""
+"""scripts/gpu_hours.py and examples/math/table.py: figures worked out, and the place for those measured."""
 
 import importlib.util
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "qwen2.5-math.md"
+PAGE = ROOT / "docs" / "how-to" / "gpus-and-qwen2.5-math.md"
 
 
 def module(path):
@@ -83,7 +83,7 @@ def test_ranges(hours):
 
 
 def test_memory_fits(hours):
-    """By this estimate each setting leaves a fifth of 80 GB free; weights and Adam are all there, GPU by GPU."""
+    """By this estimate each setting leaves a fifth of 80 GB free, with all weights and Adam accounted for."""
     for name, model in hours.MODELS.items():
         for gpus in (8, 4):
             parts = hours.memory(model, hours.SIZES[name], gpus, (name, gpus) in hours.OFFLOADED, 80e9)
@@ -95,7 +95,7 @@ def test_memory_fits(hours):
 
 
 def test_page_has_its_output(hours, capsys):
-    """docs/qwen2.5-math.md has no figure typed by hand where the script gives one."""
+    """docs/how-to/gpus-and-qwen2.5-math.md has no figure typed by hand where the script gives one."""
     hours.main([])
     printed, page = capsys.readouterr().out, PAGE.read_text(encoding="utf-8")
     begin, end = "<!-- python scripts/gpu_hours.py -->\n", "<!-- end -->"

@@ -12,7 +12,7 @@ from cero.core.beta import variance_value
 from cero.core.utility import UTILITIES
 from cero.research.theory import ablation
 from cero.research.theory.offline import integer_optimum, optimum, total_utility
-from cero.research.theory.regret import Record, draw_values, fix_values, floored, run, slope
+from cero.research.theory.regret import RegretRecord, draw_values, fix_values, floored, run_regret, slope
 
 
 @pytest.fixture(params=UTILITIES)
@@ -93,7 +93,7 @@ def test_fixed_values_are_exact():
 def test_regret_of_the_duals_stays_below_sqrt_k(name):
     """The claim's own bound, at 95 %: the fitted slope's interval lies under 0.5."""
     records = [
-        run("cero", name, epochs, seed, prompts=128, anchor="last")
+        run_regret("cero", name, epochs, seed, prompts=128, anchor="last")
         for epochs in (10, 30, 100, 300)
         for seed in (0, 1)
     ]
@@ -105,7 +105,7 @@ def test_regret_of_the_duals_stays_below_sqrt_k(name):
 @pytest.mark.parametrize("name", UTILITIES)
 def test_resolving_is_far_closer(name):
     duals, resolved, equal = (
-        run(allocator, name, 30, 0, prompts=128, **options)
+        run_regret(allocator, name, 30, 0, prompts=128, **options)
         for allocator, options in (("cero", {"anchor": "last"}), ("cero_resolve", {}), ("uniform", {}))
     )
     assert resolved.regret < duals.regret / 10 < equal.regret / 10
@@ -113,7 +113,7 @@ def test_resolving_is_far_closer(name):
 
 def test_floored_regrets_are_not_in_the_slope():
     def record(epochs, regret):
-        return Record("a", "exp", epochs, 0, 1e3, 1e3 - regret, regret, 1.0, 0, 0)
+        return RegretRecord("a", "exp", epochs, 0, 1e3, 1e3 - regret, regret, 1.0, 0, 0)
 
     records = [record(epochs, 1 / epochs) for epochs in (10, 100, 1000)]
     assert slope(records)["slope"] == pytest.approx(-1) and slope(records)["floor"] == 0
@@ -136,7 +136,7 @@ def test_bang_bang_demand_falls_off_a_cliff():
 def test_ablation_never_spends_too_much_and_never_beats_the_optimum(mode):
     for row in ablation.ROWS:
         for utility in ("exp", "rational"):
-            record, demand = ablation.run(row, mode, utility, 10, 0, prompts=64)
+            record, demand = ablation.run_ablation(row, mode, utility, 10, 0, prompts=64)
             assert record.spent <= record.budget and 0 <= record.regret, row
             assert demand.size + record.dry == 10 and (mode == "own" or record.spent == record.budget)
             assert 2 <= demand.min() and demand.max() <= 32
@@ -144,7 +144,7 @@ def test_ablation_never_spends_too_much_and_never_beats_the_optimum(mode):
 
 def test_each_mend_does_what_it_is_for():
     def measured(row, mode="exact"):
-        return ablation.run(row, mode, **ABLATED)[0]
+        return ablation.run_ablation(row, mode, **ABLATED)[0]
 
     mended, textbook = measured("mended", "own"), measured("textbook", "own")
     assert textbook.late_swing > 5 and textbook.jump > 8
@@ -158,7 +158,7 @@ def test_each_mend_does_what_it_is_for():
 def test_only_the_last_anchor_reaches_the_optimum():
     """An anchor that stays put misses the same share at any horizon."""
     last, equal = (
-        ablation.run(row, "exact", "exp", 300, 0, prompts=128)[0]
+        ablation.run_ablation(row, "exact", "exp", 300, 0, prompts=128)[0]
         for row in ("mended", "- anchor last (default)")
     )
     assert last.ratio > 0.999 > 0.998 > equal.ratio

@@ -5,18 +5,24 @@ import json
 import numpy as np
 import pytest
 
+from cero.allocators import available_allocators
 from cero.cli.main import main
 from cero.estimators.advantage import posterior_advantage
-from cero.research.simulation import calibrate, lab, show
-from cero.research.simulation.contenders import DEFAULT, NAMED, Contender, parse
+from cero.research.simulation import calibrate, order_check, show
+from cero.research.simulation.experiments import (
+    curves_by_setting,
+    run_experiments,
+    summarise_methods,
+    t_interval,
+)
 from cero.research.simulation.gradient import Rollouts, group_gradient
+from cero.research.simulation.methods import DEFAULT_METHODS, METHODS, Method, parse_method
 from cero.research.simulation.policy import Policy, World
 from cero.research.simulation.presets import PRESETS
-from cero.research.simulation.run import Curve, area, draw, gain, reach, run
-from cero.research.simulation.study import cells, interval, study, summarise
+from cero.research.simulation.training import SimulatedCurve, area, draw, gain, reach, simulate
 
 SMALL = dict(prompts=240, epochs=4, batch=48)
-UNIFORM = parse("uniform")
+UNIFORM = parse_method("uniform")
 QUICK = ["simulate", "--prompts", "96", "--batch", "48", "--epochs", "2", "--seeds", "2", "--workers", "1"]
 
 
@@ -26,8 +32,8 @@ def rollouts_of(n, right, missed=None, faked=None):
     return Rollouts.of_counts((np.arange(n.size), np.zeros_like(n), n, right, missed, faked), n.size)
 
 
-def gradient(rollouts, p, past, contender):
-    return group_gradient(rollouts, np.array(p), np.array(past), contender, 8, np.random.default_rng(0))[0]
+def gradient(rollouts, p, past, method):
+    return group_gradient(rollouts, np.array(p), np.array(past), method, 8, np.random.default_rng(0))[0]
 
 
 def test_rollouts_of_counts():
@@ -50,8 +56,8 @@ def test_gradient_is_the_estimators_along_the_score(weight):
         rollouts.reward, group, past, history=2.0, prompt_weight=weight, rollouts_per_prompt=8
     )
     expected = np.bincount(group, a * (rollouts.right - p[group]), 6) / group.size
-    contender = Contender("", "uniform", "posterior", weight, 2.0)
-    np.testing.assert_allclose(gradient(rollouts, p, past, contender), expected)
+    method = Method("", "uniform", "posterior", weight, 2.0)
+    np.testing.assert_allclose(gradient(rollouts, p, past, method), expected)
 
 
 def test_grpo_gradient_by_hand():
@@ -63,7 +69,7 @@ def test_grpo_gradient_by_hand():
 
 def test_what_is_not_kept_does_not_teach():
     """AERO keeps one wrong rollout beside one right one of eight: GRPO's on the two."""
-    got = gradient(rollouts_of([8], [1]), [0.5], [0.5], parse("aero"))
+    got = gradient(rollouts_of([8], [1]), [0.5], [0.5], parse_method("aero"))
     assert got[0] == pytest.approx(2 * 0.5 / np.sqrt(0.5) * 0.5 / 2, rel=1e-5)
 
 
@@ -79,7 +85,7 @@ def test_flipped_rewards_teach_the_wrong_way():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_policies_learn(preset):
-    curve = run(UNIFORM, preset, seed=1, **SMALL | {"epochs": 8})
+    curve = simulate(UNIFORM, preset, seed=1, **SMALL | {"epochs": 8})
     assert curve.accuracy[-1] > curve.accuracy[0] + 0.03
     assert curve.rollouts[-1] == 8 * 240 * 8
     assert all(0 <= share <= 1 for share in curve.signal)
@@ -88,7 +94,7 @@ def test_policies_learn(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_neither_done_nor_stuck(preset):
     """Uniform GRPO at the preset's own size learns throughout, and leaves something to learn."""
-    curve = run(UNIFORM, preset, seed=0)
+    curve = simulate(UNIFORM, preset, seed=0)
     half = curve.accuracy[len(curve.accuracy) // 2]
     assert curve.accuracy[0] < 0.7 and 0.7 < curve.accuracy[-1] < 0.98
     assert curve.accuracy[0] + 0.1 < half < curve.accuracy[-1] - 0.01
@@ -96,8 +102,8 @@ def test_presets_are_neither_done_nor_stuck(preset):
 
 
 def test_same_seed_same_curve_and_same_world_for_all():
-    one, again = (run(parse("cero"), "latent", 3, **SMALL) for _ in range(2))
-    other = run(UNIFORM, "latent", 3, **SMALL)
+    one, again = (simulate(parse_method("cero"), "latent", 3, **SMALL) for _ in range(2))
+    other = simulate(UNIFORM, "latent", 3, **SMALL)
     assert one == again
     assert one.accuracy[0] == other.accuracy[0] and one.rollouts == other.rollouts
 
@@ -150,29 +156,29 @@ def test_noisy_verifier_flips_rewards():
 def test_a_step_in_rounds():
     """An allocator that decides within a step draws in rounds: within the budget, observed, and paid for."""
     policy = Policy(PRESETS["noisy_verifier"].world, 96, 0)
-    allocator = parse("cero_seq").make(
+    allocator = parse_method("cero_seq").make(
         rollouts_per_prompt=8, epochs=4, seed=0, total_budget=96 * 8, n_min=2, n_max=32
     )
     groups = draw(allocator, policy, np.arange(48), 48 * 8)
     assert 0 < groups.n.sum() <= 48 * 8 and groups.n.sum() == allocator.ledger.spent
     assert np.ptp(groups.n) > 0 and groups.round.max() > 0
-    curve = run(parse("cero_seq"), "lab", 0, epochs=3)
+    curve = simulate(parse_method("cero_seq"), "lab", 0, epochs=3)
     assert curve.accuracy[-1] > curve.accuracy[0] and curve.rollouts[-1] <= 3 * 480 * 8
 
 
 def test_pass_rates_are_known_in_the_first_epoch():
     blind, told = (
-        run(parse(f"variance/estimator=grpo{more}"), "latent", 0, **SMALL | {"epochs": 1})
+        simulate(parse_method(f"variance/estimator=grpo{more}"), "latent", 0, **SMALL | {"epochs": 1})
         for more in ("", "/pass_rates=16")
     )
     assert blind.accuracy[0] == told.accuracy[0] and blind.accuracy[1] != told.accuracy[1]
     assert blind.rollouts == told.rollouts
     with pytest.raises(ValueError, match="pass_rates"):
-        parse("cero/pass_rates=-1")
+        parse_method("cero/pass_rates=-1")
 
 
 def curve(points, label="a", seed=0, preset="latent"):
-    return Curve(label, preset, seed, 8, [10 * i for i in range(len(points))], list(points), [0.5])
+    return SimulatedCurve(label, preset, seed, 8, [10 * i for i in range(len(points))], list(points), [0.5])
 
 
 def test_gain_compares_at_equal_rollouts():
@@ -192,14 +198,14 @@ def test_summary_pairs_seeds():
     curves = [curve([0, 0.5, 0.8], "base", s) for s in (0, 1)] + [
         curve([0, 0.8, 0.9], "other", s) for s in (0, 1)
     ]
-    summary = summarise(curves)
+    summary = summarise_methods(curves)
     assert summary["base"]["gain"][0] == 0 and summary["base"]["ratio"][0] == pytest.approx(1)
     assert summary["other"]["gain"][0] == pytest.approx(0.175)
     assert summary["other"]["reach"][0] == pytest.approx(10)
     assert summary["other"]["ratio"][0] == pytest.approx(0.5)
-    near = summarise(curves, target=0.4)
+    near = summarise_methods(curves, target=0.4)
     assert near["base"]["reach"][0] == pytest.approx(8) and near["other"]["ratio"][0] == pytest.approx(5 / 8)
-    far = summarise(curves, target=0.85)
+    far = summarise_methods(curves, target=0.85)
     assert far["base"]["reached"] == 0 and far["other"]["reached"] == 1
     assert np.isnan(far["other"]["ratio"][0]) and far["other"]["reach"][0] == pytest.approx(15)
     assert show.reached(far["base"]) == "by 0 of 2 seeds" and show.reached(near["other"]) == "0k (0.62x)"
@@ -210,21 +216,31 @@ def test_interval_covers():
     rng = np.random.default_rng(0)
     misses = 0
     for _ in range(400):
-        _, low, high = interval(rng.normal(size=5))
+        _, low, high = t_interval(rng.normal(size=5))
         misses += not low <= 0 <= high
     assert 8 <= misses <= 32
-    assert interval([0.5])[0] == 0.5 and np.isnan(interval([0.5])[1]) and np.isnan(interval([0.5, np.nan])[0])
+    assert (
+        t_interval([0.5])[0] == 0.5
+        and np.isnan(t_interval([0.5])[1])
+        and np.isnan(t_interval([0.5, np.nan])[0])
+    )
 
 
-def test_contenders_are_written_as_one_word():
-    found = parse("cero/value=signal_hard/n_max=64/forgetting=0.5/estimator=grpo/weight=prompt/history=4")
+def test_methods_are_written_as_one_word():
+    found = parse_method(
+        "cero/value=signal_hard/n_max=64/forgetting=0.5/estimator=grpo/weight=prompt/history=4"
+    )
     assert (found.allocator, found.estimator, found.weight, found.history) == ("cero", "grpo", "prompt", 4.0)
     assert found.options == {"value": "signal_hard", "n_max": 64, "forgetting": 0.5}
     assert found.label.startswith("cero/value=")
     assert found.make(rollouts_per_prompt=8, epochs=2, seed=0, n_min=2, n_max=32).n_max == 64
-    assert parse("cero:signal+grpo/forgetting=1").options == {"value": "signal", "forgetting": 1}
-    assert parse("uniform").estimator == "grpo" and parse("cero_resolve").estimator == "posterior"
-    assert all(parse(label) == NAMED[label] for label in NAMED) and set(DEFAULT) <= set(NAMED)
+    assert parse_method("cero:signal+grpo/forgetting=1").options == {"value": "signal", "forgetting": 1}
+    assert (
+        parse_method("uniform").estimator == "grpo" and parse_method("cero_resolve").estimator == "posterior"
+    )
+    there = [label for label in METHODS if METHODS[label].allocator in available_allocators()]
+    assert all(parse_method(label) == METHODS[label] for label in there)
+    assert set(DEFAULT_METHODS) <= set(there)
 
 
 @pytest.mark.parametrize(
@@ -241,24 +257,24 @@ def test_contenders_are_written_as_one_word():
         ("cero/n_max=4", "n_max"),
     ],
 )
-def test_contenders_that_cannot_be(label, word):
+def test_methods_that_cannot_be(label, word):
     with pytest.raises(ValueError, match=word) as error:
-        study([label], ["latent"], [8], 1)
+        run_experiments([label], ["latent"], [8], 1)
     assert label.split("/")[0] in str(error.value)
 
 
 def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match="desert"):
-        study(["uniform"], ["desert"], [8], 1)
+        run_experiments(["uniform"], ["desert"], [8], 1)
     with pytest.raises(ValueError, match="batch"):
-        run(UNIFORM, "latent", 0, prompts=10, batch=20)
+        simulate(UNIFORM, "latent", 0, prompts=10, batch=20)
 
 
 def test_workers_make_no_difference():
-    one, two = (study(["uniform", "cero"], ["lab"], [4, 8], 2, workers=w, **SMALL) for w in (1, 2))
+    one, two = (run_experiments(["uniform", "cero"], ["lab"], [4, 8], 2, workers=w, **SMALL) for w in (1, 2))
     assert one == two
-    assert list(cells(one)) == [("lab", 4), ("lab", 8)]
-    assert [c.label for c in cells(one)["lab", 4]] == ["uniform"] * 2 + ["cero"] * 2
+    assert list(curves_by_setting(one)) == [("lab", 4), ("lab", 8)]
+    assert [c.label for c in curves_by_setting(one)["lab", 4]] == ["uniform"] * 2 + ["cero"] * 2
 
 
 def test_command_line(tmp_path, capsys):
@@ -273,7 +289,10 @@ def test_command_line(tmp_path, capsys):
     assert cell["summary"]["uniform"]["reach"] == [None] * 3
     assert out.stat().st_size > 10_000
     main([*QUICK, "--contenders", "uniform,cero", "--out", str(out)])
-    assert "Picture" in capsys.readouterr().out
+    first = capsys.readouterr().out
+    assert "Picture" in first
+    main([*QUICK, "--methods", "uniform,cero", "--out", str(out)])
+    assert capsys.readouterr().out == first  # `--contenders` is its former name
 
 
 def test_command_line_side_by_side(tmp_path, capsys):
@@ -291,13 +310,16 @@ def test_command_line_refuses(wrong, capsys):
     assert error.value.code == 2 and wrong[1] in capsys.readouterr().err
 
 
-def test_check_against_the_lab(tmp_path, capsys):
+def test_check_against_the_experiment(tmp_path, capsys):
     """All rows run, are distinct, and a rule whose allocator is not there is named instead."""
-    assert len({row.contender for row in lab.ROWS}) == len(lab.ROWS)
-    rows = [*lab.ROWS[:4], lab.Row("to come", (0.828,), "not_yet/history=4", "estimator")]
-    result = lab.check(2, rows, workers=1, epochs=2)
-    assert result["missing"] == ["to come"] and "to come" in lab.sentence(result)
-    assert [row["name"] for row in result["rows"]] == [row.name for row in lab.ROWS[:4]]
+    assert len({row.method for row in order_check.MEASURED_RULES}) == len(order_check.MEASURED_RULES)
+    rows = [
+        *order_check.MEASURED_RULES[:4],
+        order_check.MeasuredRule("to come", (0.828,), "not_yet/history=4", "estimator"),
+    ]
+    result = order_check.check_order(2, rows, workers=1, epochs=2)
+    assert result["missing"] == ["to come"] and "to come" in order_check.describe_ranks(result)
+    assert [row["name"] for row in result["rows"]] == [row.name for row in order_check.MEASURED_RULES[:4]]
     assert result["rows"][1]["gain_measured"] == pytest.approx(2.333 / 3 - 0.787)
     assert (
         result["ranks"]["and sequential"]["rows"] == 4
@@ -305,12 +327,12 @@ def test_check_against_the_lab(tmp_path, capsys):
     )
     main(["simulate", "--check", "--seeds", "2", "--out", str(tmp_path / "c.png"), "--json"])
     result = json.loads(capsys.readouterr().out)
-    assert len(result["rows"]) + len(result["missing"]) == len(lab.ROWS)
+    assert len(result["rows"]) + len(result["missing"]) == len(order_check.MEASURED_RULES)
     assert (tmp_path / "c.png").stat().st_size > 20_000
 
 
 def test_the_lab_preset_fits_uniforms_curve():
-    """What it was calibrated to, within the worlds' own spread over 12 seeds; see cero.research.simulation.calibrate."""
+    """What it was calibrated to, within the worlds' own spread over 12 seeds; see `calibrate`."""
     assert calibrate.misfit(calibrate.figures(PRESETS["lab"].world, 12)) < 2.5
     point = [1.3, 2.0, 0.1, 0.3, 0.7, 0.005]
     assert (

@@ -1,5 +1,6 @@
 """The study's machinery: plans, runs of a stand-in for verl, tables, the commands."""
 
+import hashlib
 import json
 import os
 import sys
@@ -12,12 +13,16 @@ import pytest
 
 from cero.cli.main import main
 from cero.research.study import runner as runner_module
+from cero.research.study.archive import RECORDS, TABLES, pack, packed_records, read_runs
 from cero.research.study.curves import read_curves
 from cero.research.study.plan import chosen, lookup, make_runs, read_contenders, read_tasks
 from cero.research.study.runner import RunFailed, Runner
-from cero.research.study.tables import make_table, read_table, write_table
+from cero.research.study.tables import COLUMNS, make_table, read_table, write_table
 
 pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "docs" / "results" / "study"
 
 TASKS = """
 common: [trainer.logger=console, "data.seed={seed}"]
@@ -33,18 +38,19 @@ tasks:
       - trainer.total_training_steps=4
       - trainer.test_freq=2
   spare: {about: "", prepare: "true", in_study: false, seeds: {tune: [0]}, overrides: [
-      data.train_batch_size=1, actor_rollout_ref.rollout.n=1, trainer.total_training_steps=1, trainer.test_freq=1]}
+      data.train_batch_size=1, actor_rollout_ref.rollout.n=1, trainer.total_training_steps=1,
+      trainer.test_freq=1]}
 """
 CONTENDERS = """
 groups: {main: [tune, confirm], peer: [tune, confirm], ablation: [tune]}
 contenders:
   grpo: {about: baseline, group: main, overrides: [allocator=uniform]}
-  cero: {about: ours, group: main, overrides: [allocator=cero]}
+  cero: {about: this one, group: main, overrides: [allocator=cero]}
 ablations:
   n_max:
     "16": {about: fewer, overrides: [allocator.n_max=16]}
 """
-# Writes what our trainer would. `stub=` in the overrides makes it misbehave.
+# Writes what the project's trainer would. `stub=` in the overrides makes it misbehave.
 STUB = """
 import os, subprocess, sys, time
 from cero.analysis.runlog import RunLog
@@ -56,8 +62,8 @@ if how == "hangs":
     orphan = subprocess.Popen(["sleep", "600"], start_new_session=True)
     print(orphan.pid, flush=True); time.sleep(600)
 if how == "leaves":
-    subprocess.Popen([sys.executable, "-c",
-        "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"]).wait()
+    code = "import subprocess as s; print(s.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
+    subprocess.Popen([sys.executable, "-c", code]).wait()
 log = RunLog(os.path.join(options["trainer.default_local_dir"], "cero", "allocations.jsonl"))
 steps, rollouts = int(options["trainer.total_training_steps"]), 30 if how == "greedy" else 10
 slope = 0.02 if options["allocator"] == "cero" else 0.01
@@ -65,10 +71,12 @@ log.validation(0, 0, {"val-core/x/acc/mean@4": 0.4})
 for step in range(1, steps + 1 if how != "short" else 2):
     spent = step * rollouts
     if step % int(options["trainer.test_freq"]) == 0:
-        log.validation(step, spent, {"val-core/x/acc/mean@4": 0.4 + slope * spent, "val-core/x/acc/best@4/mean": 1.0})
+        accuracy = {"val-core/x/acc/mean@4": 0.4 + slope * spent, "val-core/x/acc/best@4/mean": 1.0}
+        log.validation(step, spent, accuracy)
     log.step(step, 0, 10, spent, ["a", "b"], [rollouts // 2] * 2, [1.0, 2.0], [rollouts // 2] * 2,
         {"timing_s/step": 2.0, "cero/tokens/sampled": 7.0 * rollouts, "cero/tokens/trained": 3.0,
-         "cero/group/signal": 1.0, "cero/group/count": 2.0}, sampled=rollouts, kept=rollouts, trained=rollouts)
+         "cero/group/signal": 1.0, "cero/group/count": 2.0},
+        sampled=rollouts, kept=rollouts, trained=rollouts)
     if how == "greedy":
         time.sleep(0.3)
 """
@@ -120,14 +128,21 @@ def step_record(**more):
 
 def test_table_of_a_step():
     validation = {"kind": "validation", "step": 1, "spent": 8, "metrics": {
-        "val-core/x/acc/mean@4": 0.5, "val-core/y/acc/mean@4": 0.7, "val-core/y/acc/best@4/mean": 1.0}}  # fmt: skip
+        "val-core/x/acc/mean@4": 0.5, "val-core/y/acc/mean@4": 0.7, "val-core/y/acc/best@4/mean": 1.0,
+    }}  # fmt: skip
     first = validation | {"step": 0, "spent": 0}
     counted = {"cero/tokens/sampled": 40.0, "cero/tokens/trained": 25.0}
     before, row = make_table([first, validation, step_record(sampled=8, trained=5, metrics=counted)])
     assert row["accuracy"] == pytest.approx(0.6) and before["accuracy"] == pytest.approx(0.6)
-    assert {k: row[k] for k in ("step", "rollouts_spent", "rollouts", "rollouts_trained", "groups", "signal")} == {
-        "step": 1, "rollouts_spent": 8, "rollouts": 8, "rollouts_trained": 5, "groups": 2, "signal": 0.5
-    }  # fmt: skip
+    counted = {
+        "step": 1,
+        "rollouts_spent": 8,
+        "rollouts": 8,
+        "rollouts_trained": 5,
+        "groups": 2,
+        "signal": 0.5,
+    }
+    assert {key: row[key] for key in counted} == counted
     assert (row["tokens"], row["tokens_trained"], row["seconds"], row["seconds_gen"]) == (40, 25, 3, 2)
     assert not any("agent_loop" in column for column in row)
 
@@ -207,19 +222,19 @@ def test_tasks_are_checked(files, old, new, message):
 
 
 def test_shapes_and_bases(files):
-    """A shape adds a contender; a base hands down overrides and steps, and ablations have one of their own."""
+    """A shape adds a contender; a base hands down overrides and steps; ablations have a base of their own."""
     files[1].write_text(
         CONTENDERS.replace(
             "contenders:", "shapes: {n2: {about: small, overrides: [n=2], steps: 2}}\ncontenders:", 1
         )
-        .replace("about: ours, group: main,", "about: ours, group: main, shapes: [n2], steps: 1.5,")
+        .replace("about: this one, group: main,", "about: this one, group: main, shapes: [n2], steps: 1.5,")
         .replace("ablations:", "ablate: cero-n2\nablations:")
     )
     contenders, _ = read_contenders(files[1])
     assert list(contenders) == ["grpo", "cero", "cero-n2", "n_max-16"]
     small, ablation = contenders["cero-n2"], contenders["n_max-16"]
     assert small.overrides == ("allocator=cero", "n=2") and small.steps == ablation.steps == 3
-    assert small.about == "ours; small" and small.group == "main"
+    assert small.about == "this one; small" and small.group == "main"
     assert ablation.overrides == ("allocator=cero", "n=2", "allocator.n_max=16")
 
 
@@ -309,7 +324,7 @@ def gone(pid):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 def test_no_process_is_left(files, runner):
-    """Not by a run that is interrupted, nor by one that ends well but leaves an orphan in a session of its own."""
+    """Not by an interrupted run, nor by one that ends well but leaves an orphan in a session of its own."""
 
     def interrupt(records):
         if log.exists() and log.read_text().strip():
@@ -393,16 +408,20 @@ def test_benchmark_resumes_and_study_reports(cli, files, capsys):
     main(["study", "out", "--out", "report"])
     assert "sums, seeds to tune" in capsys.readouterr().out
     results = json.loads(Path("report/results.json").read_text())
-    # Both rise evenly, ours twice as steeply: half the rollouts once the smoothing is the same.
+    # Both rise evenly, cero twice as steeply: half the rollouts once the smoothing is the same.
     assert {r["allocator"] for r in results} == {"grpo", "cero", "n_max-16"} and len(results) == 6
     assert {r["split"] for r in results} == {"tune"} and all(r["rollouts"] == 40 for r in results)
     by = {(r["allocator"], r["seed"]): r["rollouts_to_uniform_final"] for r in results}
     assert by["grpo", 0] == 1 and by["cero", 0] < 0.8
     text = Path("report/report.md").read_text()
-    assert "| cero | 2 |" in text and "(sums-tune.png)" in text and "(sums-tune-ablations.png)" in text
     assert (
-        Path("report/sums-tune.png").stat().st_size > 10_000
-        and Path("report/sums-tune-ablations.png").exists()
+        "| cero | 2 |" in text
+        and "(study-sums-tune.png)" in text
+        and "(study-sums-tune-ablations.png)" in text
+    )
+    assert (
+        Path("report/study-sums-tune.png").stat().st_size > 10_000
+        and Path("report/study-sums-tune-ablations.png").exists()
     )
     assert "`cero-n2` against each" not in text
 
@@ -420,6 +439,105 @@ def test_benchmark_says_what_it_leaves_alone(cli, files, capsys):
     assert "allocator.n_max=9" in Path("out/sums/grpo/0.json").read_text()
     assert cli("--minutes", "0", "--seeds", "1") == 0
     assert "0 minutes are over: 2 runs left" in capsys.readouterr().out
+
+
+def test_packed_runs_count_and_read_as_single_ones(cli, files, capsys):
+    """Packed runs are finished, and the report is the same; a new table of a run replaces its packed one."""
+    assert cli("--contenders", "grpo,cero", "--seeds", "0,1") == 0
+    main(["study", "out", "--out", "before"])
+    single = read_runs("out")
+    before = Path("out/sums/grpo/0.csv").read_text()
+    main(["study", "out", "--out", "after", "--pack"])
+    assert sorted(path.name for path in Path("out").iterdir()) == [TABLES, RECORDS]
+    for name in ("report.md", "results.json"):
+        assert Path("after", name).read_bytes() == Path("before", name).read_bytes()
+    packed = read_runs("out")
+    assert len(packed) == 4 and packed_records("out")["sums", "grpo", 0]["seed"] == 0
+    for (_, old, about), (_, new, record) in zip(single, packed, strict=True):
+        assert all(np.array_equal(old[name], new[name], equal_nan=True) for name in COLUMNS)
+        assert record == about | {"phase_seconds": {}}
+    again = Path("out", TABLES).read_bytes()
+    assert pack("out") == 0 and Path("out", TABLES).read_bytes() == again
+
+    capsys.readouterr()
+    assert cli("--contenders", "grpo,cero", "--seeds", "0,1") == 0
+    assert "4 runs, 4 done before, 0 to go" in capsys.readouterr().out
+    files[1].write_text(CONTENDERS.replace("[allocator=uniform]", "[allocator=uniform, allocator.n_max=9]"))
+    assert cli("--contenders", "grpo", "--seeds", "0") == 0
+    assert f"out/{TABLES}, sums/grpo/0, was made with other settings" in capsys.readouterr().out
+    assert cli("--contenders", "grpo", "--seeds", "0", "--redo") == 0
+    assert Path("out/sums/grpo/0.csv").read_text() == before and len(read_runs("out")) == 4
+    assert (
+        "allocator.n_max=9" in [r for w, _, r in read_runs("out") if w.endswith("grpo/0.csv")][0]["overrides"]
+    )
+    assert pack("out") == 1 and "allocator.n_max=9" in packed_records("out")["sums", "grpo", 0]["overrides"]
+    assert Path("out", TABLES).read_bytes() == again  # whatever the order in which runs came
+
+
+def test_packed_tables_hold_a_steps_columns_and_the_runs_phases(tmp_path):
+    rows = make_table([step_record(step=step, spent=8 * step) for step in (1, 2)])
+    about = {"task": "a", "contender": "b", "seed": 0}
+    write_table(tmp_path / "a" / "b" / "0.csv", rows, about)
+    assert pack(tmp_path) == 1
+    ((where, table, record),) = read_runs(tmp_path)
+    assert where == f"{tmp_path / TABLES}, a/b/0" and list(table) == list(COLUMNS)
+    assert record == about | {"phase_seconds": {"gen": 4.0}}
+    (tmp_path / RECORDS).unlink()
+    with pytest.raises(ValueError, match="a/b/0: runs.jsonl.bz2 has no record"):
+        read_runs(tmp_path)
+    write_table(tmp_path / "a" / "c" / "0.csv", rows, about)
+    (tmp_path / "a" / "c" / "0.json").write_text("{")
+    with pytest.raises(ValueError, match="0.csv"):
+        pack(tmp_path)
+    assert (tmp_path / "a" / "c" / "0.csv").exists()
+
+
+def test_the_studys_runs_are_there():
+    """The shipped runs: each has a curve, and pandas reads them in one line each."""
+    pandas = pytest.importorskip("pandas")
+    curves = read_curves(STUDY)
+    assert len(curves) == len(packed_records(STUDY)) >= 250
+    assert set(COLUMNS) <= set(pandas.read_csv(STUDY / TABLES))
+    assert len(pandas.read_json(STUDY / RECORDS, lines=True)) == len(curves)
+
+
+@pytest.mark.parametrize("task", ["letters", "arithmetic"])
+def test_warm_starts_are_those_of_the_runs(task, monkeypatch):
+    """Unpacked, the weights have the digest that is in the record of every run of the task."""
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "benchmark")
+    import prepare
+
+    weights = prepare.unpack(prepare.packed(task).read_bytes())
+    records = [record for key, record in packed_records(STUDY).items() if key[0] == task]
+    assert {record["warm_start"] for record in records} == {hashlib.sha256(weights).hexdigest()[:16]}
+    assert prepare.unpack(prepare.pack(weights[:4000])) == weights[:4000]
+
+
+def test_benchmark_says_that_it_needs_a_checkout(tmp_path, monkeypatch, capsys):
+    """From an installed package there are no task files and no examples: one line, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for words in ([], ["--dry-run"], ["--task-file", "my.yaml"], ["--task-file", "tasks.yaml"]):
+        if words[-1:] == ["tasks.yaml"]:
+            (tmp_path / "tasks.yaml").write_text(
+                TASKS.replace('python -c "import', 'python examples/x.py "import')
+            )
+            (tmp_path / "contenders.yaml").write_text(CONTENDERS)
+            words += ["--contender-file", "contenders.yaml"]
+        with pytest.raises(SystemExit) as error:
+            main(["benchmark", *words])
+        assert error.value.code == 2 and not (tmp_path / "runs").exists()
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and all(text.count("\n") == 1 for text in said)
+    assert "scripts/benchmark/tasks.yaml is not here; `cero benchmark` needs a checkout" in said[0]
+    assert "there is no file my.yaml" in said[2]
+    assert "examples/x.py is not here; `cero benchmark` needs a checkout" in said[3]
+
+
+def test_benchmark_says_that_it_needs_verl(files, tmp_path):
+    runner = Runner(tmp_path / "out", tmp_path / "work", [sys.executable, "-m", "no_such_package.main"])
+    assert "verl is not installed" in runner.missing([plan(files)])
+    assert Runner(tmp_path, tmp_path, [sys.executable, "-m", "json.tool"]).missing([plan(files)]) is None
 
 
 def test_commands_refuse(cli, capsys, tmp_path):

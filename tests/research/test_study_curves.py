@@ -6,21 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cero.research.study.compare import (
-    BASELINE,
+from cero.research.study.curves import make_curve
+from cero.research.study.gains import (
+    REFERENCE,
     Estimate,
     band,
+    bootstrap_interval,
     duels,
     interquartile_mean,
-    interval,
-    records,
-    summarise,
+    run_results,
+    summarise_contenders,
 )
-from cero.research.study.curves import make_curve
-from cero.research.study.report import write
+from cero.research.study.study_report import write_study
 
 
-def curve(accuracy, contender=BASELINE, seed=0, spent=None, budget=40, **more):
+def curve(accuracy, contender=REFERENCE, seed=0, spent=None, budget=40, **more):
     """A curve of interval 10 from its validations; a step costs 1 second and 70 tokens."""
     spent = np.arange(len(accuracy)) * 10.0 if spent is None else np.asarray(spent, float)
     steps = np.arange(len(accuracy), dtype=float)
@@ -42,7 +42,7 @@ def curve(accuracy, contender=BASELINE, seed=0, spent=None, budget=40, **more):
 def test_curve_by_hand():
     one = curve([0.2, 0.4, 0.4, 0.6, 0.8])
     assert one.smooth.tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.7])
-    assert one.final == pytest.approx(0.7)  # mean of .6 and .8
+    assert one.final == pytest.approx(0.7)  # mean of 0.6 and 0.8
     assert one.area == pytest.approx((0.3 + 0.4 + 0.5 + 0.7) / 4)
     assert one.reach(0.35) == pytest.approx(15)
     assert one.reach(0.2) == 0 and np.isnan(one.reach(0.71))
@@ -79,12 +79,12 @@ def test_interquartile_mean_by_hand():
 
 def test_interval_by_hand():
     """Two values resample to means 0, 1/2, 1 with chances 1/4, 1/2, 1/4: the middle 95 % are all of it."""
-    assert interval([0.0, 1.0]) == (0.0, 1.0)
-    assert interval([0.3, 0.3, 0.3]) == pytest.approx((0.3, 0.3))
-    assert np.isnan(interval([1.0])).all()
+    assert bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
+    assert bootstrap_interval([0.3, 0.3, 0.3]) == pytest.approx((0.3, 0.3))
+    assert np.isnan(bootstrap_interval([1.0])).all()
     # Of n normal values the bootstrap's interval is about mean +- 1.96 s sqrt((n-1)/n) / sqrt(n).
     values = np.random.default_rng(0).normal(size=400)
-    low, high = interval(values)
+    low, high = bootstrap_interval(values)
     half = 1.96 * values.std() / np.sqrt(values.size)
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
 
@@ -98,23 +98,23 @@ def test_runs_that_began_with_other_models_are_not_compared():
     mine = curve([0.0, 0.5, 1.0], "cero", budget=20, warm_start="b1")
     for theirs, paired in (("b1", 1), ("b2", 0), (None, 0)):
         baseline = curve([0.0, 0.5, 1.0], budget=20, warm_start=theirs)
-        assert [s.paired for s in summarise([baseline, mine])] == [1, paired]
-        assert (records([baseline, mine])[1]["rollouts_to_uniform_final"] is None) == (not paired)
+        assert [s.paired for s in summarise_contenders([baseline, mine])] == [1, paired]
+        assert (run_results([baseline, mine])[1]["rollouts_to_uniform_final"] is None) == (not paired)
 
 
 def test_ratios_are_paired_and_censored():
-    up = [0.0, 0.2, 0.4, 0.6, 0.8]  # smooth 0 .1 .3 .5 .7, final .7, which it reaches at 40
+    up = [0.0, 0.2, 0.4, 0.6, 0.8]  # smooth 0, 0.1, 0.3, 0.5, 0.7; final 0.7, which it reaches at 40
     curves = [
         curve(up, seed=0),
-        curve([0.1, 0.1, 0.1, 0.1, 0.2], seed=1),  # smooth .1 .1 .1 .1 .15, final .15 at 40
-        curve([0.0, 0.7, 0.7, 0.7, 0.7], "cero", seed=0),  # smooth 0 .35 .7: at 20
+        curve([0.1, 0.1, 0.1, 0.1, 0.2], seed=1),  # smooth 0.1 and at last 0.15, which is final
+        curve([0.0, 0.7, 0.7, 0.7, 0.7], "cero", seed=0),  # smooth 0, 0.35, 0.7: at 20
         curve([0.0, 0.1, 0.1, 0.1, 0.1], "cero", seed=1),  # never
         curve(up, "lonely", seed=7),  # no baseline
     ]
-    rows = {(r["allocator"], r["seed"]): r for r in records(curves)}
+    rows = {(r["allocator"], r["seed"]): r for r in run_results(curves)}
     assert list(rows["grpo", 0]) == [
-        "task", "allocator", "seed", "split", "rollouts_to_uniform_final", "final_accuracy", "auc", "rollouts",
-        "tokens_trained", "step_seconds",
+        "task", "allocator", "seed", "split", "rollouts_to_uniform_final", "final_accuracy", "auc",
+        "rollouts", "tokens_trained", "step_seconds",
     ]  # fmt: skip
     assert rows["grpo", 0]["rollouts_to_uniform_final"] == pytest.approx(1)
     assert rows["cero", 0]["rollouts_to_uniform_final"] == pytest.approx(0.5)
@@ -125,7 +125,7 @@ def test_ratios_are_paired_and_censored():
     ] == pytest.approx(0.4)
     json.dumps(list(rows.values()), allow_nan=False)
 
-    by = {s.contender: s for s in summarise(curves)}
+    by = {s.contender: s for s in summarise_contenders(curves)}
     assert (by["cero"].reached, by["cero"].paired, by["cero"].seeds) == (1, 2, 2)
     assert by["cero"].ratio.mean == pytest.approx((0.5 + 1.0) / 2)  # the censored run counts with the budget
     assert by["cero"].final_gain.mean == pytest.approx(((0.7 - 0.7) + (0.1 - 0.15)) / 2)
@@ -153,7 +153,7 @@ def test_duels():
     ((opponent, met),) = duels(curves, "ours")
     assert opponent == "theirs" and met.contender == "ours" and (met.paired, met.reached) == (1, 1)
     assert met.final_gain.mean == pytest.approx(0.05) and met.area_gain.mean == pytest.approx(0.1)
-    # Smoothed, `slow` ends at .45 after all of its budget, and `rise` is there at .45 between its third and
+    # Smoothed, `slow` ends at 0.45 after all of its budget, and `rise` is there at 0.45 between its third and
     # fourth.
     assert met.ratio.mean == pytest.approx(2.5 / 4)
     assert duels(curves, "nobody") == []
@@ -173,12 +173,12 @@ def test_all_tasks_together(tmp_path):
     assert opponent == "theirs" and met.paired == 2
     assert met.final_gain.mean == pytest.approx(0.025) and met.area_gain.mean == pytest.approx(0.05)
     assert duels(curves, "nobody") == []
-    write(curves, tmp_path, champion="ours")
+    write_study(curves, tmp_path, champion="ours")
     assert "together\n\n`ours` against each, a pair" in (tmp_path / "report.md").read_text()
-    write([each for each in curves if each.task == "sums"], tmp_path, champion="ours")
+    write_study([each for each in curves if each.task == "sums"], tmp_path, champion="ours")
     assert "together" not in (tmp_path / "report.md").read_text()
 
 
 def test_report_of_one_contender(tmp_path):
     """Nothing to compare with, one seed: still a report."""
-    assert all(path.exists() for path in write([curve([0.1, 0.2, 0.3, 0.4, 0.5], "cero")], tmp_path))
+    assert all(path.exists() for path in write_study([curve([0.1, 0.2, 0.3, 0.4, 0.5], "cero")], tmp_path))

@@ -1,4 +1,4 @@
-"""verl's own config, composed as its command line does."""
+"""Which fixtures do the tests of cero.verl share? verl's own config, composed as its command line does."""
 
 import os
 
@@ -7,11 +7,21 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 pytest.importorskip("verl")
 
-from hydra import compose, initialize_config_module  # noqa: E402
+import torch  # noqa: E402
+from composing import Composer  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Have PyTorch compute with one thread: for these small tensors, a second one mostly waits in a busy loop."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
 def composed():
-    """`composed(*overrides)`: verl's ppo_trainer config with these overrides."""
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        yield lambda *overrides: compose("ppo_trainer", overrides=list(overrides))
+    """`composed(*overrides)`: verl's ppo_trainer config with these overrides, a new one at each call."""
+    with Composer().at_work() as composer:
+        yield composer

@@ -1,6 +1,10 @@
-"""Leaving out rows of advantage zero does not change the gradient: verl's own loss, a real model, every aggregation."""
+"""Does the gradient stay the same when rows of advantage zero are left out?
+
+With verl's own losses, every aggregation, and a real model.
+"""
 
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +46,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def rows(model):
-    """Ragged responses, GRPO's advantages by verl, and old log-probabilities at which PPO's clipping acts on some."""
+    """Rows with responses of many lengths, verl's GRPO advantages, and old log-probs at which PPO clips some."""
     rng = np.random.default_rng(0)
     lengths = torch.as_tensor(rng.integers(1, RESPONSE + 1, GROUPS.size))
     mask = (torch.arange(RESPONSE) < lengths[:, None]).double()
@@ -69,7 +73,10 @@ def rows(model):
 
 
 def log_probs(model, sequences):
-    """Of each token given those before it, at the place of the token before; the last is a dummy, as in verl."""
+    """Return each token's log-prob given those before it, at the place of the token before, as verl has it.
+
+    The last place has a dummy.
+    """
     out = []
     for sequence in sequences:
         logits = model(sequence[None]).logits[0].log_softmax(-1)
@@ -78,7 +85,7 @@ def log_probs(model, sequences):
 
 
 def equal(one, other):
-    """To a millionth of the largest entry: Llama's norms compute in single precision, whatever its weights are."""
+    """Whether vectors agree to a millionth of the largest entry: Llama's norms compute in single precision."""
     return torch.allclose(one, other, rtol=0, atol=1e-6 * float(other.abs().max()))
 
 
@@ -87,7 +94,7 @@ def nested(tensors):
 
 
 def gradient(model, rows, config, rows_with_padding, scale=1.0):
-    """Gradient of verl's loss, summed over two micro-batches as verl's engine does; one vector."""
+    """Return the gradient of verl's loss as one vector, summed over two micro-batches as verl's engine does."""
     model.zero_grad()
     tokens = sum(len(row["advantages"]) for row in rows)
     for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
@@ -113,8 +120,17 @@ def gradient(model, rows, config, rows_with_padding, scale=1.0):
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
-def with_and_without(model, rows, aggregation, **loss):
-    """(gradient of all rows, of those left, of these with the scale, the scale); loss: verl's policy_loss."""
+@pytest.fixture(scope="module")
+def with_and_without(model, rows):
+    """`with_and_without(aggregation, **loss)`: three gradients and the scale; each case is computed once.
+
+    The gradients are those of all rows, of the rows left, and of these with the scale. loss : options of verl's
+    policy_loss
+    """
+    return cache(partial(compare, model, rows))
+
+
+def compare(model, rows, aggregation, **loss):
     config = FSDPActorConfig(
         strategy="fsdp2",
         rollout_n=4,
@@ -143,16 +159,16 @@ def test_the_rows_that_go_are_those_of_advantage_zero(rows):
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_same_gradient(model, rows, aggregation):
-    whole, _, scaled, _ = with_and_without(model, rows, aggregation)
+def test_same_gradient(with_and_without, aggregation):
+    whole, _, scaled, _ = with_and_without(aggregation)
     assert whole.abs().max() > 1e-3
     assert equal(scaled, whole)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_not_without_the_scale(model, rows, aggregation):
+def test_not_without_the_scale(with_and_without, aggregation):
     """The test above can fail."""
-    whole, left, _, scale = with_and_without(model, rows, aggregation)
+    whole, left, _, scale = with_and_without(aggregation)
     assert equal(left, whole) == (aggregation == "token-sum")
     assert (scale == 1) == (aggregation == "token-sum")
     assert equal(left * scale, whole)
@@ -160,20 +176,20 @@ def test_not_without_the_scale(model, rows, aggregation):
 
 @pytest.mark.parametrize("loss", PROPORTIONAL_LOSSES)
 @pytest.mark.parametrize("aggregation", ["token-mean", "seq-mean-token-mean"])
-def test_every_loss_that_is_let_through(model, rows, aggregation, loss):
-    whole, _, scaled, _ = with_and_without(model, rows, aggregation, loss_mode=loss)
+def test_every_loss_that_is_let_through(with_and_without, aggregation, loss):
+    whole, _, scaled, _ = with_and_without(aggregation, loss_mode=loss)
     assert equal(scaled, whole)
 
 
 @pytest.mark.parametrize("loss", [{"loss_mode": "dro", "dro_beta": 0.1}, {"loss_mode": "geo_mean"}])
-def test_some_that_are_not_would_change_it(model, rows, loss):
+def test_some_that_are_not_would_change_it(with_and_without, loss):
     assert loss["loss_mode"] not in PROPORTIONAL_LOSSES
-    whole, _, scaled, _ = with_and_without(model, rows, "token-mean", **loss)
+    whole, _, scaled, _ = with_and_without("token-mean", **loss)
     assert not equal(scaled, whole)
 
 
 def test_the_norm_needs_a_constant():
-    """Why seq-mean-token-sum-norm without loss_scale_factor is refused: its divisor is the width of the batch."""
+    """seq-mean-token-sum-norm without loss_scale_factor is refused: its divisor is the width of the batch."""
     loss, mask = torch.ones(2, 4), torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]])
     wide, narrow = (
         agg_loss(loss[rows, :width], mask[rows, :width], "seq-mean-token-sum-norm", global_batch_size=2)

@@ -1,8 +1,10 @@
-"""Every recipe and every allocator's yaml, composed through verl's real config."""
+"""Does every recipe, and every allocator's yaml, compose with verl's real config and show what it says?"""
 
 import inspect
 
 import pytest
+from hydra import compose
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
@@ -16,7 +18,15 @@ from cero.verl.recipes import recipe_files
 RECIPES = [name.removesuffix(".yaml") for group, name, *_ in recipe_files() if group == "recipe"]
 ALLOCATORS = [name.removesuffix(".yaml") for group, name, *_ in recipe_files() if group == "allocator"]
 RUN = ["actor_rollout_ref.rollout.n=8", "actor_rollout_ref.actor.use_dynamic_bsz=True"]
-WITH_ALLOCATOR = [recipe for recipe in RECIPES if recipe != "cpu"]
+# Recipes name no allocator's option, and allocators no recipe's, so every allocator is composed with one recipe
+# and every recipe with its own allocator. They meet where a recipe chooses an allocator: there the command line
+# must win, with the estimator, the selection and the baseline that its allocator's yaml names.
+PAIRS = (
+    [("cero", allocator) for allocator in ALLOCATORS]
+    + [("cero_cpu", "cero"), ("aero", "aero"), ("aero_cpu", "aero")]
+    + [("aero", "cero"), ("aero", "uniform"), ("aero_cpu", "cero_seq")]
+)
+OWN = {"cero": "cero", "cero_cpu": "cero", "aero": "aero", "aero_cpu": "aero"}
 
 
 def test_an_allocator_is_one_file_and_one_yaml():
@@ -25,14 +35,22 @@ def test_an_allocator_is_one_file_and_one_yaml():
 
 def test_recipes_are_there():
     assert {"cero", "cpu", "cero_cpu", "aero", "aero_cpu"} <= set(RECIPES)
+    assert set(OWN) == set(RECIPES) - {"cpu"} == {recipe for recipe, _ in PAIRS}
 
 
-@pytest.mark.parametrize("allocator", ALLOCATORS)
-@pytest.mark.parametrize("recipe", WITH_ALLOCATOR)
+@pytest.mark.parametrize("recipe", OWN)
+def test_a_recipe_chooses_its_allocator(composed, recipe):
+    assert composed(f"+recipe={recipe}") == composed(f"+recipe={recipe}", f"allocator={OWN[recipe]}")
+
+
+@pytest.mark.parametrize("recipe, allocator", PAIRS)
 def test_composes_and_validates(composed, recipe, allocator):
     config = composed(f"+recipe={recipe}", f"allocator={allocator}", *RUN)
     assert config.allocator.name == allocator
     assert config.algorithm.adv_estimator == config.allocator.adv_estimator
+    assert config.cero.keep.rule == config.allocator.get("keep", "all")
+    assert config.algorithm.cero.advantage == config.allocator.get("advantage", "posterior")
+    assert config.algorithm.cero.baseline == config.allocator.get("baseline", "mean")
     validate_config(config, need_reference_policy(config), need_critic(config))
     settings = read_settings(config)
     instance = settings.make_allocator(epochs=3, total_budget=1000)
@@ -43,11 +61,7 @@ def test_composes_and_validates(composed, recipe, allocator):
 def test_yaml_shows_every_option_at_its_default(composed, name):
     shown = OmegaConf.to_container(composed("+recipe=cero", f"allocator={name}").allocator)
     assert shown.pop("name") == name and shown.pop("adv_estimator")
-    for key in (
-        "keep",
-        "advantage",
-        "baseline",
-    ):  # what a yaml may say of selection and of the estimator's form
+    for key in ("keep", "advantage", "baseline"):  # defaults of other sections that a yaml may name
         shown.pop(key, None)
     set_by_trainer = {"rollouts_per_prompt", "epochs", "total_budget"}
     assert set(shown) == set(option_names(allocator_class(name))) - set_by_trainer
@@ -63,7 +77,7 @@ def test_every_option_is_documented(name):
 
 
 def test_recipe_is_deltas_only(composed):
-    """Without the keys it names, the config is verl's own."""
+    """But for the keys that it names, the config is verl's own."""
     plain = OmegaConf.to_container(composed())
     cero = OmegaConf.to_container(composed("+recipe=cero", "allocator=uniform"))
 
@@ -108,3 +122,40 @@ def test_misspelt_options_do_not_compose(composed):
 def test_chained_recipes(composed):
     config = composed("+recipe=[cero,cpu]", *RUN)
     assert config.trainer.device == "cpu" and config.trainer.v1.trainer_mode == "cero"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("+recipe=cero",),
+        ("+recipe=[cero,cpu]", "allocator=aero", *RUN),
+        ("+recipe=cero", "allocator.n_max=16", "cero.success.range=[-1,1]", "cero.success.key=acc"),
+        (
+            "+recipe=cero",
+            "+actor_rollout_ref.rollout.agent.agent_loop_manager_class=a.B",
+            "allocator=uniform",
+        ),
+        ("+recipe=cero_cpu", "~actor_rollout_ref.rollout.agent.num_workers", "data.val_files='a b.parquet'"),
+        ("+recipe=cero", "~hydra.callbacks.cero", "data.seed=3"),
+    ],
+)
+def test_these_tests_compose_as_hydra_does(composed, overrides):
+    """The quick way of composing.py gives the config that Hydra's own gives, flags and interpolations included."""
+    quick = composed(*overrides)
+    with composed.reading_files():
+        slow = compose("ppo_trainer", overrides=list(overrides))
+    assert quick == slow and OmegaConf.to_container(quick) == OmegaConf.to_container(slow)
+    assert OmegaConf.is_struct(quick) and OmegaConf.is_struct(slow)
+    quick.data.seed = 7  # nobody else's config changes
+    assert composed(*overrides) == slow
+
+
+@pytest.mark.parametrize("override", ["allocator.n_maxx=16", "+data.train_batch_size=3", "data.seed=1,2"])
+def test_these_tests_are_refused_what_hydra_refuses(composed, override):
+    errors = []
+    for compose_it in (composed, lambda *words: compose("ppo_trainer", overrides=list(words))):
+        with pytest.raises(ConfigCompositionException) as error:
+            compose_it("+recipe=cero", override)
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]

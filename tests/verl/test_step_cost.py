@@ -1,8 +1,9 @@
-"""scripts/step_cost.py: that it compares like with like, and says what it measured."""
+"""Does scripts/step_cost.py compare like with like, and say what it measured?
+
+That the trainers take turns, and only where they are asked to, is tested in test_processes.py.
+"""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,55 +26,10 @@ OF_VERL = {f"timing_s/{phase}": 0.5 for phase in step_cost.PHASES} | {
     "actor/perf/max_memory_allocated_gb": 2.0,
 }
 
-TAKE_TURNS = """
-from types import SimpleNamespace
-from hydra import compose, initialize_config_module
-from verl.trainer.ppo.v1 import get_trainer_cls
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from cero.research.speed.turns import arm_of
-
-def data(self):
-    self.train_dataset = [{}] * 1024
-    self.train_dataloader = SimpleNamespace(collate_fn=None)
-    self.steps_per_epoch, self.total_training_steps = 1, 7
-
-PPOTrainerSync._init_dataloader = data
-with initialize_config_module("verl.trainer.config", version_base=None):
-    config = compose("ppo_trainer", overrides=["+recipe=cero_cpu", "trainer.v1.trainer_mode=turns"])
-trainer = get_trainer_cls("turns")(config)
-trainer._init_dataloader()
-for trainer.global_steps in range(1, 8):
-    trainer.on_step_begin()
-    scheduled = "CeroTrainer" in [cls.__name__ for cls in type(trainer).__mro__]
-    scheduler = trainer.scheduler
-    print(arm_of(trainer.global_steps), scheduled, config.algorithm.adv_estimator,
-          trainer.train_dataloader.collate_fn.on, scheduler.allocator.name if scheduled else None,
-          scheduler.settings.estimates if scheduled else None, scheduler.baseline is not None if scheduled else None)
-"""
-
-
-def test_whose_turn_it_is():
-    """In verl's turn the trainer has no method of the plugin; else it has a scheduler and its estimator."""
-    environment = os.environ | {"VERL_USE_EXTERNAL_MODULES": "cero.research.speed.turns"}
-    done = subprocess.run([sys.executable, "-c", TAKE_TURNS], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    expected = {
-        "verl": "verl False grpo False None None None",
-        "uniform": "uniform True grpo True uniform False False",
-        "cero": "cero True cero True cero True True",
-    }
-    assert done.stdout.splitlines()[-7:] == [expected[arm_of(step)] for step in range(1, 8)]
-
 
 def test_everyone_has_a_turn_in_three():
     turns = [tuple(arm_of(step) for step in range(first, first + 3)) for first in range(1, 300, 3)]
     assert all(sorted(turn) == sorted(ARMS) for turn in turns) and len(set(turns)) == 6
-
-
-def test_verl_does_not_know_it_elsewhere():
-    code = "from verl.trainer.ppo.v1 import get_trainer_cls; get_trainer_cls('turns')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "Unknown trainer 'turns'" in done.stderr
 
 
 def test_config(composed):

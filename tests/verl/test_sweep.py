@@ -1,4 +1,4 @@
-"""Sweeps: Hydra's multirun over verl's main_ppo, with verl's training replaced by one that takes no time."""
+"""Are a sweep's jobs kept apart? Hydra's multirun over verl's main_ppo, with a training that takes no time."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from cero.analysis.runlog import RunLog
 from cero.verl import sweep
 from cero.verl.sweep_jobs import Jobs
 
-# What stands in for verl's run_ppo: a real Ray, to see that nothing of it is left, and a log as the trainer
-# writes it.
+# A stand-in for verl's run_ppo starts a real Ray, so that one can see that nothing of it is left, and writes a
+# log as the trainer does. Two sweeps are started, one after the other: the first is refused.
 STANDIN = """
 import os, sys
 import ray
@@ -48,6 +48,13 @@ def run_ppo(config, task_runner_class):
     log.validation(1, 8, {"val-core/x/acc/mean@1": 0.75})
 
 main_ppo.run_ppo = run_ppo
+common, refused, trained = (words.split() for words in sys.argv[1:])
+sys.argv[1:] = [*common, *refused]
+try:
+    sweep.main()
+except SystemExit as error:
+    print("REFUSED", error, flush=True)
+sys.argv[1:] = [*common, *trained]
 sweep.main()
 print("CLEAN", ray.is_initialized(), flush=True)
 """
@@ -60,10 +67,10 @@ OVERRIDES = [
 OVERRIDES += ["actor_rollout_ref.actor.use_dynamic_bsz=true", "data.train_batch_size=256"]
 
 
-def multirun(folder, *overrides):
-    """Run the stand-in in `folder`; its result."""
+def multiruns(folder, refused, trained):
+    """Run the stand-in in `folder` with two sweeps' overrides (str); return the completed process."""
     return subprocess.run(
-        [sys.executable, "-c", STANDIN, "-m", *OVERRIDES, *overrides],
+        [sys.executable, "-c", STANDIN, " ".join(["-m", *OVERRIDES]), refused, trained],
         cwd=folder,
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_prestart_worker_first_driver": "0"},
         capture_output=True,
@@ -84,9 +91,20 @@ def of_jobs(folder):
     return found
 
 
-def test_jobs_one_after_the_other(tmp_path):
-    result = multirun(tmp_path, "allocator=gdro,cero", "hydra.sweep.dir=sweep")
-    trained = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("TRAINED")]
+def test_a_grid_is_checked_before_its_first_job_and_jobs_are_trained_one_after_the_other(tmp_path):
+    """In one process, since it takes ten seconds to start; the sweep that is refused leaves nothing behind."""
+    refused = "allocator=cero,gdro allocator.n_min=1,2 trainer.default_local_dir=same"
+    result = multiruns(tmp_path, refused, "allocator=gdro,cero hydra.sweep.dir=sweep")
+    said, stdout = result.stdout.split("REFUSED ")
+    assert "TRAINED" not in said and not (tmp_path / "same").exists()
+    refusal, stdout = stdout.split("TRAINED", 1)
+    stdout = "TRAINED" + stdout
+    assert "nothing was started: 3 of 4 jobs can't work" in refusal
+    message = "allocator.n_min=1 with algorithm.adv_estimator=grpo"
+    assert f"job 2 (allocator=gdro allocator.n_min=1): {message}" in refusal
+    assert "job 1 (allocator=cero allocator.n_min=2): it would write where job 0 does" in refusal
+
+    trained = [line.split()[1:] for line in stdout.splitlines() if line.startswith("TRAINED")]
     assert trained == [
         [name, f"allocator={name}", str(tmp_path / "sweep" / str(number))]
         for number, name in enumerate(["gdro", "cero"])
@@ -102,34 +120,6 @@ def test_jobs_one_after_the_other(tmp_path):
     assert len(log.read_text().splitlines()) == 3
     about = json.loads(log.with_name("job.json").read_text())
     assert about["allocator"] == "cero" and "allocator=cero" in about["overrides"]
-
-
-# ---- what is refused before anything trains ------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def refused(tmp_path_factory):
-    """`refused(*overrides)`: stderr of a multirun that trains nothing."""
-
-    def refused(*overrides):
-        result = multirun(tmp_path_factory.mktemp("refused"), *overrides)
-        assert result.returncode == 1 and "TRAINED" not in result.stdout, result.stdout + result.stderr
-        return result.stderr
-
-    return refused
-
-
-def test_a_grid_is_checked_before_its_first_job(refused):
-    stderr = refused("allocator=cero,gdro", "allocator.n_min=1,2", "trainer.default_local_dir=same")
-    assert (
-        "nothing was started: 4 of 4" not in stderr
-        and "nothing was started: 3 of 4 jobs can't work" in stderr
-    )
-    assert (
-        "job 2 (allocator=gdro allocator.n_min=1): allocator.n_min=1 with algorithm.adv_estimator=grpo"
-        in stderr
-    )
-    assert "job 1 (allocator=cero allocator.n_min=2): it would write where job 0 does" in stderr
 
 
 # ---- the callback by itself ----------------------------------------------------------------------
@@ -151,7 +141,7 @@ def job(composed, tmp_path, monkeypatch):
 
 @pytest.fixture
 def jobs():
-    """The callback, as after `on_multirun_start` of a sweep over allocator.n_max."""
+    """The callback as `on_multirun_start` leaves it in a sweep over allocator.n_max."""
     callback = Jobs()
     callback.swept, callback.given = ["allocator.n_max"], ("trainer.default_local_dir",)
     return callback
@@ -202,7 +192,7 @@ def test_two_jobs_in_one_folder(jobs, job, tmp_path):
 
 
 def test_another_sweeps_folder(jobs, job, tmp_path):
-    """A sweep started again goes on; one that would resume another job's checkpoints does not."""
+    """A sweep that is started again goes on; one that would resume another job's checkpoints does not."""
     Jobs.on_job_start(jobs, job(0, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=16"))
     again = Jobs()
     again.swept = jobs.swept

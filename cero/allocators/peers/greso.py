@@ -1,13 +1,17 @@
 """GRESO: skip prompts that showed no variance, the surer the longer they showed none (arXiv 2506.02177)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from cero.allocators.base import Allocator
+from cero.allocators.upfront import UpfrontAllocator
+from cero.core.arrays import Floats, Ints
 from cero.core.checks import check_number
 
 
-class Greso(Allocator):
-    """A prompt is skipped with probability 1 - max(p^z, floor), z its run of visits without variance; published.
+class Greso(UpfrontAllocator):
+    """Skip a prompt with probability 1 - max(p^z, floor), z its run of visits without variance; published.
 
     p is `p_base`, one for runs that end all right and one for runs that end all wrong; both move by `p_step`
     a step, down while more of the step's groups than the target are without variance in that way, up
@@ -15,9 +19,9 @@ class Greso(Allocator):
     at second hand. p_step=0 keeps it fixed.
 
     GRESO samples further prompts in place of those skipped. Here a step has its prompts and its exact budget,
-    so the prompts that are left share it equally, up to n_max (beyond that the skipped ones take the rest):
-    ours. Groups of one and fractional rewards strictly between all wrong and all right do not count as
-    without variance.
+    so the prompts that are left share it equally, up to n_max, and the skipped ones take the rest (this
+    project's). Groups of one, and groups whose summed reward lies strictly between all wrong and all right,
+    do not count as without variance.
 
     Parameters
     ----------
@@ -29,15 +33,24 @@ class Greso(Allocator):
         How far p moves after a step.
     target_easy, target_hard : float in [0, 1]
         Shares of a step's groups that may be all right, all wrong.
-    **common : see `Allocator`
+    **common : see `UpfrontAllocator`
     """
 
     name = "greso"
+    examples = ({"p_step": 0.3},)  # quick enough to be seen within a few steps
     columns = {"run": (np.int32, 0)}  # visits in a row without variance; negative: the last was all wrong
 
     def __init__(
-        self, *, p_base=0.5, floor=0.01, p_step=0.01, target_easy=0.083, target_hard=0.167, n_min=0, **common
-    ):
+        self,
+        *,
+        p_base: float = 0.5,
+        floor: float = 0.01,
+        p_step: float = 0.01,
+        target_easy: float = 0.083,
+        target_hard: float = 0.167,
+        n_min: int = 0,
+        **common: Any,
+    ) -> None:
         super().__init__(n_min=n_min, **common)
         self.p_base = check_number("p_base", p_base, 0, 1, open_low=True)
         self.floor = check_number("floor", floor, 0, 1)
@@ -46,12 +59,12 @@ class Greso(Allocator):
         self.target_hard = check_number("target_hard", target_hard, 0, 1)
         self._p = np.full(2, self.p_base)  # of runs that end all right, all wrong
 
-    def visit_probability(self, rows):
-        """max(p^z, floor), shape of `rows`."""
+    def visit_probability(self, rows: Ints) -> Floats:
+        """Return max(p^z, floor), shape of `rows`."""
         run = self.table["run"][rows]
         return np.maximum(np.where(run < 0, self._p[1], self._p[0]) ** np.abs(run), self.floor)
 
-    def _targets(self, rows, budget):
+    def _targets(self, rows: Ints, budget: int) -> Floats:
         visited = self._rng.random(rows.size) < self.visit_probability(rows)
         if not visited.any():
             visited[:] = True
@@ -59,7 +72,7 @@ class Greso(Allocator):
         targets[visited] = (budget - (~visited).sum() * self.n_min) / max(visited.sum(), 1)
         return np.minimum(targets, self.n_max)
 
-    def _observed(self, rows, successes, trials):
+    def _observed(self, rows: Ints, successes: Floats, trials: Ints) -> None:
         groups = trials >= 2
         rows, right, wrong = rows[groups], (successes >= trials)[groups], (successes <= 0)[groups]
         if not rows.size:
@@ -69,14 +82,13 @@ class Greso(Allocator):
         over = np.array([right.mean() >= self.target_easy, wrong.mean() >= self.target_hard])
         self._p = np.clip(self._p + np.where(over, -self.p_step, self.p_step), 0.0, 1.0)
 
-    def _scalars(self):
-        return super()._scalars() | {"p_easy": float(self._p[0]), "p_hard": float(self._p[1])}
+    def _scalars(self) -> dict[str, float]:
+        return {"p_easy": float(self._p[0]), "p_hard": float(self._p[1])}
 
-    def _load_scalars(self, scalars):
-        super()._load_scalars(scalars)
+    def _load_scalars(self, scalars: Mapping[str, float]) -> None:
         self._p = np.array([scalars["p_easy"], scalars["p_hard"]])
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         figures = super().metrics() | {"greso/p_easy": float(self._p[0]), "greso/p_hard": float(self._p[1])}
         if self._last_rows.size:
             figures["greso/visit_probability"] = float(self.visit_probability(self._last_rows).mean())

@@ -1,17 +1,23 @@
 """Knapsack RL: each prompt's rollouts as an item with a value and a cost (arXiv 2509.25849)."""
 
+from typing import Any, Literal, get_args
+
 import numpy as np
+from numpy.typing import ArrayLike
 
-from cero.allocators.base import Allocator
+from cero.allocators.base import Description
+from cero.allocators.upfront import UpfrontAllocator
+from cero.core.arrays import Floats, Ints
 from cero.core.checks import check_choice, check_number
-from cero.core.prompts import as_prompt_ids
+from cero.core.prompts import PromptIds, as_prompt_ids
 
-SOLVERS = ("greedy", "exact")
+Solver = Literal["greedy", "exact"]
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
 LARGEST = 2**33  # sums that the exact solver may form: about a minute
 
 
-def group_value(n, p):
-    """(1 - p^n - (1-p)^n) p (1-p)^2, and 0 for n = 0: the chance of a signal times its worth. Published.
+def group_value(n: ArrayLike, p: ArrayLike) -> Floats:
+    """Return (1 - p^n - (1-p)^n) p (1-p)^2, 0 for n = 0: the chance of a signal times its worth; published.
 
     n : int array >= 0; p : float array in [0, 1], broadcast against each other. Returns floats in [0, 4/27).
     """
@@ -19,12 +25,14 @@ def group_value(n, p):
     return np.where(n > 0, (1.0 - p**n - (1.0 - p) ** n) * p * (1.0 - p) ** 2, 0.0)
 
 
-def marginal_values(p, n_min, n_max):
-    """What rollout n_min + 1, ..., n_max of each prompt adds: shape (prompts, n_max - n_min), no row increases.
+def marginal_values(p: ArrayLike, n_min: int, n_max: int) -> Floats:
+    """Return what rollout n_min + 1, ..., n_max of each prompt adds, shape (prompts, n_max - n_min).
+
+    No row increases.
 
     From n to n+1 the value grows by p (1-p)^2 (p^n (1-p) + (1-p)^n p): a sum of falling powers, so it is
-    concave in n for n >= 1, whatever p. Only the first two rollouts, of which the first is worth nothing
-    without the second, are not (n_min = 0): each counts half of the pair here.
+    concave in n for n >= 1, whatever p. It is not for the first two rollouts (n_min = 0), of which the first
+    is worth nothing without the second: each counts half of the pair here.
     """
     p = np.asarray(p, np.float64)[:, None]
     n = np.arange(n_min, n_max)
@@ -34,8 +42,8 @@ def marginal_values(p, n_min, n_max):
     return gains
 
 
-def greedy(p, budget, n_min, n_max):
-    """The allocation of the greatest marginal values: float array, shape (n,), summing to `budget`.
+def greedy(p: Floats, budget: int, n_min: int, n_max: int) -> Floats:
+    """Return the allocation of the greatest marginal values: shape (n,), summing to `budget`.
 
     Optimal for n_min >= 1, where values are concave; with n_min = 0 a pair of rollouts may be torn at the
     margin. Equal values at the margin share what is left. budget : int within prompts x [n_min, n_max].
@@ -50,17 +58,21 @@ def greedy(p, budget, n_min, n_max):
     return n_min + sure + tied * (extra - sure.sum()) / max(tied.sum(), 1)
 
 
-def exact(p, budget, n_min, n_max):
-    """The allocation of greatest value by dynamic programming over prompts: int64 array, shape (n,), sum `budget`.
+def exact(p: Floats, budget: int, n_min: int, n_max: int) -> Ints:
+    """Return the allocation of greatest value, by dynamic programming over prompts: shape (n,), sum `budget`.
 
-    O(prompts x budget x (n_max - n_min)), all budgets and counts at once for each prompt. Raises ValueError
-    above LARGEST.
+    Takes O(prompts x budget x (n_max - n_min)), all budgets and counts at once for each prompt.
+
+    Raises
+    ------
+    ValueError
+        If that is more than LARGEST.
     """
     extra, most = int(budget) - p.size * n_min, n_max - n_min
     if p.size * (extra + 1) * (most + 1) > LARGEST:
         raise ValueError(
-            f"solver=exact would take {p.size} prompts x {extra + 1} budgets x {most + 1} counts; set solver=greedy, "
-            "which is as good for n_min >= 1"
+            f"solver=exact would take {p.size} prompts x {extra + 1} budgets x {most + 1} counts; set "
+            "solver=greedy, which is as good for n_min >= 1"
         )
     values = group_value(np.arange(n_min, n_max + 1), p[:, None])[:, ::-1]
     best = np.full(most + extra + 1, -np.inf)  # the first `most` entries stand for negative budgets
@@ -79,12 +91,13 @@ def exact(p, budget, n_min, n_max):
     return counts
 
 
-class Knapsack(Allocator):
+class Knapsack(UpfrontAllocator):
     """Maximises sum_i (1 - p_i^n - (1-p_i)^n) p_i (1-p_i)^2 over the step's prompts; published.
 
     p is the share of successes at the prompt's last visit or, where that had fewer than `window` rollouts, of
     its latest `window` rewards. Of a visit only the number of successes is kept, so what is needed of earlier
-    visits enters in proportion (ours); successes are rounded to whole ones before p is called 0 or 1.
+    visits enters in proportion (this project's); successes are rounded to whole ones before p is called 0 or
+    1.
 
     p = 0 or 1: n_min. Never seen: rollouts_per_prompt. The rest of the budget is divided by value; what is
     beyond n_max for all these goes to p = 0, equally, and at last to everyone. All published but the last.
@@ -99,18 +112,20 @@ class Knapsack(Allocator):
         Published: 16.
     n_min, n_max : int
         Published: 2, 128.
-    **common : see `Allocator`
+    **common : see `UpfrontAllocator`
     """
 
     name = "knapsack"
     columns = {"recent_successes": (np.float64, 0.0), "recent_trials": (np.float64, 0.0)}
 
-    def __init__(self, *, solver="greedy", window=16, n_max=128, **common):
+    def __init__(
+        self, *, solver: Solver = "greedy", window: int = 16, n_max: int = 128, **common: Any
+    ) -> None:
         super().__init__(n_max=n_max, **common)
         self.solver = check_choice("solver", solver, SOLVERS)
         self.window = check_number("window", window, 1, 2**20, integer=True)
 
-    def _targets(self, rows, budget):
+    def _targets(self, rows: Ints, budget: int) -> Floats:
         trials, successes = self.table["recent_trials"][rows], self.table["recent_successes"][rows]
         whole = np.rint(successes)
         unseen = trials <= 0
@@ -128,7 +143,7 @@ class Knapsack(Allocator):
             targets[wrong] = min(self.n_min + (left - share) / wrong.sum(), self.n_max)
         return targets
 
-    def success_mean(self, prompt_ids):
+    def success_mean(self, prompt_ids: PromptIds) -> Floats:
         rows = self.table.rows(as_prompt_ids(prompt_ids))
         means = np.full(rows.size, 0.5)
         known = rows >= 0
@@ -136,7 +151,12 @@ class Knapsack(Allocator):
         means[known] = (successes + 1.0) / (trials + 2.0)
         return means
 
-    def _observed(self, rows, successes, trials):
+    def describe(self) -> Description:
+        description = super().describe()
+        description.columns["posterior_mean"] = self.success_mean(self.table["id"])
+        return description
+
+    def _observed(self, rows: Ints, successes: Floats, trials: Ints) -> None:
         old = self.table["recent_trials"][rows]
         wanted = np.clip(self.window - trials, 0, old)
         kept = wanted / np.maximum(old, 1.0)

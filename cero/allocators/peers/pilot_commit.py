@@ -1,13 +1,16 @@
 """Pilot-Commit: a pilot for all, the rest of the budget for the prompts in between (arXiv 2605.26606)."""
 
+from typing import Any
+
 import numpy as np
 
-from cero.allocators.rounds import Rounds
+from cero.allocators.rounds import Rounds, Step
 from cero.allocators.sequential import SequentialAllocator
+from cero.core.arrays import Bools, Floats, Ids, Ints
 from cero.core.checks import check_number
 
 
-def _within(rates, low, high):
+def _within(rates: Floats, low: float, high: float) -> Bools:
     return (rates >= low - 1e-9) & (rates <= high + 1e-9)
 
 
@@ -17,14 +20,16 @@ class PilotThenCommit(Rounds):
     lots : distinct floats, shape (n,): where the rest does not divide, those drawn lowest get one more.
     """
 
-    def __init__(self, ids, cap, n_max, first, low, high, lots):
+    def __init__(
+        self, ids: Ids, cap: int, n_max: int, first: int, low: float, high: float, lots: Floats
+    ) -> None:
         super().__init__(ids, cap, n_max, rounds=1, quorum=1.0)
         self.first, self.low, self.high, self.lots = first, low, high, lots
 
-    def _first(self):
+    def _first(self) -> Ints:
         return np.full(self.ids.size, min(self.first, max(self.cap // max(self.ids.size, 1), 1)))
 
-    def _spend(self, idle, budget):
+    def _spend(self, idle: Ints, budget: int) -> Ints:
         rates = self.successes[idle] / np.maximum(self.trials[idle], 1)
         kept = np.flatnonzero(_within(rates, self.low, self.high))
         counts = np.zeros(idle.size, np.int64)
@@ -35,30 +40,30 @@ class PilotThenCommit(Rounds):
 
 
 class PilotCommit(SequentialAllocator):
-    """Two phases: a pilot estimates each prompt's success rate, then the rest goes to those worth committing to.
+    """Two phases: a pilot estimates each prompt's success rate, then the rest goes to those worth it.
 
-    Published: 16 to 32 pilot rollouts, keep low <= p <= high, commit 48 to 96. Ours: the pilot as a share of
-    the step's budget (both published pairs are 1/4), and that the rest is divided among the step's own
-    prompts up to n_max each (the authors draw further prompts until a batch is full, defer the hard ones to a
-    buffer and evict the solved ones). What nobody can take returns to the run's budget. A pilot that is not
-    followed by a commit is trained on as well; where its rewards are all the same that changes nothing under
-    GRPO's advantage.
+    Published: 16 to 32 pilot rollouts, keep low <= p <= high, commit 48 to 96. This project's: the pilot as a
+    share of the step's budget (both published pairs are 1/4), and that the rest is divided among the step's
+    own prompts up to n_max each (the authors draw further prompts until a batch is full, defer the hard ones
+    to a buffer and evict the solved ones). What nobody can take returns to the run's budget. A pilot that is
+    not followed by a commit is trained on as well; where its rewards are all the same, that changes nothing
+    under GRPO's advantage.
 
     Parameters
     ----------
     pilot : float in (0, 1]
-        Rollouts of the pilot over rollouts_per_prompt; at least two rollouts: one knows only the rates 0 and
-        1.
+        Rollouts of the pilot over rollouts_per_prompt. A pilot has two rollouts or more, because one can only
+        tell the rates 0 and 1.
     low, high : float in [0, 1]
-        Published: 0.125, 0.75. A pilot of fewer than 8 rollouts knows only coarser rates: two, only 0, 1/2
-        and 1.
-    **options : see `PosteriorAllocator` and `Allocator`; n_min and value are not used
+        Published: 0.125, 0.75. A pilot of fewer than 8 rollouts tells only coarser rates: one of two rollouts
+        tells 0, 1/2 and 1.
+    **common : see `SequentialAllocator`
     """
 
     name = "pilot_commit"
 
-    def __init__(self, *, pilot=0.25, low=0.125, high=0.75, **options):
-        super().__init__(**options)
+    def __init__(self, *, pilot: float = 0.25, low: float = 0.125, high: float = 0.75, **common: Any) -> None:
+        super().__init__(**common)
         self.pilot = check_number("pilot", pilot, 0, 1, open_low=True)
         self.low = check_number("low", low, 0, 1)
         self.high = check_number("high", high, 0, 1)
@@ -71,10 +76,11 @@ class PilotCommit(SequentialAllocator):
         # A pilot that is all of the budget leaves nothing to commit, to whomever.
         if self._pilot < self.rollouts_per_prompt and not _within(rates, self.low, self.high).any():
             raise ValueError(
-                f"a pilot of {self._pilot} (pilot={self.pilot}, rollouts_per_prompt={self.rollouts_per_prompt}) knows "
-                f"only the rates {', '.join(f'{rate:.3g}' for rate in rates)}, none within low={self.low} ... "
+                f"a pilot of {self._pilot} (pilot={self.pilot}, "
+                f"rollouts_per_prompt={self.rollouts_per_prompt}) knows only the rates "
+                f"{', '.join(f'{rate:.3g}' for rate in rates)}, none within low={self.low} ... "
                 f"high={self.high}, so no prompt could be kept; raise pilot or rollouts_per_prompt"
             )
 
-    def _step(self, rows, ids, cap):
+    def _step(self, rows: Ints, ids: Ids, cap: int) -> Step:
         return PilotThenCommit(ids, cap, self.n_max, self._pilot, self.low, self.high, self._lots(ids))

@@ -2,19 +2,22 @@
 
 from cero.allocators.proportional import ProportionalAllocator
 from cero.core import beta
+from cero.core.arrays import Floats, Ints
 
 
 class ReinforceAdaEst(ProportionalAllocator):
     """n_i proportional to 1 / sqrt(p_i), within bounds. The rule is published; its advantage is `ada_est`.
 
-    p_i is the mean of our Beta posterior: with forgetting it is the published moving average of Beta counts
-    but for its constants, which we do not know; `forgetting`, the prior and the bounds are ours. That the
-    shares meet the step's budget by a common factor is ours too (`proportional.scaled_to_sum`).
+    p_i is the posterior mean. With forgetting it is the published moving average of Beta counts, but for its
+    constants, which are not known here: `forgetting`, the prior and the bounds are this project's. So is that
+    the shares meet the step's budget by a common factor (`proportional.scaled_to_sum`).
 
-    **options : see `PosteriorAllocator` and `Allocator`; value is only reported
+    Parameters
+    ----------
+    **options : see `WithBeliefs` and `UpfrontAllocator`
     """
 
     name = "reinforce_ada_est"
 
-    def _weights(self, rows):
-        return beta.inverse_sqrt_value(*self.posterior_parameters(rows), self.rollouts_per_prompt)
+    def _weights(self, rows: Ints) -> Floats:
+        return beta.inverse_sqrt_value(*self.beliefs.parameters(rows), self.rollouts_per_prompt)

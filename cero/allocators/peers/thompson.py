@@ -1,17 +1,21 @@
 """Thompson sampling toward a success rate of one half (MoPPS, arXiv 2507.04632; BOTS, arXiv 2510.26374)."""
 
+from typing import Any
+
 import numpy as np
 
-from cero.allocators.beliefs import PosteriorAllocator
+from cero.allocators.options import WithBeliefs
+from cero.allocators.upfront import UpfrontAllocator
+from cero.core.arrays import Floats, Ints
 from cero.core.checks import check_number
 
 
-class Thompson(PosteriorAllocator):
-    """Draw p~_i from each prompt's posterior; the share of prompts nearest to `target` get the rollouts, equally.
+class Thompson(WithBeliefs, UpfrontAllocator):
+    """Draw p~_i from each posterior; the share of prompts nearest to `target` get the rollouts, equally.
 
     Published (MoPPS): Beta posteriors that decay, a draw from each, the batch made of the candidates nearest
-    to 1/2. That is a choice of prompts from a larger pool; here the pool is the step's own batch, its budget
-    stays, and those not chosen get n_min: ours. So are `share` and the decay's size (`forgetting`).
+    to 1/2. That is a choice of prompts from a larger pool. This project's: the pool is the step's own batch,
+    its budget stays, and those not chosen get n_min; so are `share` and the decay's size (`forgetting`).
 
     Parameters
     ----------
@@ -20,22 +24,22 @@ class Thompson(PosteriorAllocator):
         goes to the others equally.
     target : float in [0, 1]
         Published: 0.5.
-    **options : see `PosteriorAllocator` and `Allocator`; value is only reported
+    **options : see `WithBeliefs` and `UpfrontAllocator`
     """
 
     name = "thompson"
 
-    def __init__(self, *, share=0.5, target=0.5, n_min=0, **options):
+    def __init__(self, *, share: float = 0.5, target: float = 0.5, n_min: int = 0, **options: Any) -> None:
         super().__init__(n_min=n_min, **options)
         self.share = check_number("share", share, 0, 1, open_low=True)
         self.target = check_number("target", target, 0, 1)
 
-    def _targets(self, rows, budget):
-        drawn = self._rng.beta(*self.posterior_parameters(rows))
+    def _targets(self, rows: Ints, budget: int) -> Floats:
+        drawn = self._rng.beta(*self.beliefs.parameters(rows))
         chosen = min(rows.size, max(1, round(self.share * rows.size)))
         nearest = np.argsort(np.abs(drawn - self.target), kind="stable")[:chosen]
         targets = np.full(rows.size, float(self.n_min))
         targets[nearest] = (budget - (rows.size - chosen) * self.n_min) / max(chosen, 1)
-        # Above n_max the common shift that follows would take from nobody and give to the rest: equally, as
-        # said.
+        # What is above n_max then goes to the others in equal parts, by the common shift that meets the
+        # budget.
         return np.minimum(targets, self.n_max)

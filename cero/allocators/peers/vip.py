@@ -1,33 +1,43 @@
-"""VIP: the allocation that minimises the gradient's variance under predicted success rates (arXiv 2602.01601)."""
+"""VIP: the allocation of least gradient variance under predicted success rates (arXiv 2602.01601)."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from cero.allocators.beliefs import PosteriorAllocator
+from cero.allocators.options import WithBeliefs
+from cero.allocators.upfront import UpfrontAllocator
+from cero.core.arrays import Floats, Ints
 from cero.core.checks import check_choice, check_number
-from cero.core.prompts import as_prompt_ids
+from cero.core.prompts import PromptIds, as_prompt_ids
 
-OBJECTIVES = ("dr_grpo", "rloo")
+Objective = Literal["dr_grpo", "rloo"]
+Predictor = Literal["posterior", "gp"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 GAMMAS = {"dr_grpo": 4e-4, "rloo": 7e-4}
 LEAST = {"dr_grpo": 3, "rloo": 2}  # from here on the objective is convex, rollout by rollout
 BISECTIONS = 100
 GP_MEAN, GP_LENGTH = -1.0, 0.4
 
 
-def variance_factor(n, objective):
-    """f(n), such that p (1-p) f(n) is a prompt's gradient variance: (n-1)/n^2 (dr_grpo) or 1/(n-1) (rloo). Published.
+def variance_factor(n: ArrayLike, objective: Objective) -> Floats:
+    """Return f(n), such that p (1-p) f(n) is a prompt's gradient variance; published.
 
-    n : array, >= 1 (dr_grpo) or >= 2 (rloo).
+    f(n) = (n-1)/n^2 for dr_grpo, 1/(n-1) for rloo. n : array, >= 1 (dr_grpo) or >= 2 (rloo).
     """
     n = np.asarray(n, np.float64)
     return (n - 1.0) / n**2 if objective == "dr_grpo" else 1.0 / (n - 1.0)
 
 
-def least_variance(p, budget, n_min, n_max, objective, gamma):
-    """Rollouts n that minimise sum_i p_i (1-p_i) f(n_i) + gamma n_i ln p_i with sum n = budget, n_min <= n <= n_max.
+def least_variance(
+    p: Floats, budget: int, n_min: int, n_max: int, objective: Objective, gamma: float
+) -> Floats:
+    """Return n within bounds, of sum `budget`, that minimises sum_i p_i (1-p_i) f(n_i) + gamma n_i ln p_i.
 
-    The objective is published. It is separable and convex, so one price decides (bisection; ours): each
-    prompt buys the rollouts whose gain p (1-p) (f(n) - f(n+1)) - gamma ln p is above it. Exact over the
-    integers, but for gains that tie at the price, which share what is left.
+    The objective is published. It is separable and convex, so one price decides: each prompt buys the
+    rollouts whose gain p (1-p) (f(n) - f(n+1)) - gamma ln p is above it (found by bisection; this project's).
+    Exact over the integers, but for gains that tie at the price, which share what is left.
 
     Parameters
     ----------
@@ -39,12 +49,11 @@ def least_variance(p, budget, n_min, n_max, objective, gamma):
     -------
     float array, shape (n,), summing to `budget`; whole numbers apart from ties.
     """
-    drops = -np.diff(
-        variance_factor(np.arange(n_min, n_max + 1), objective)
-    )  # f(n) - f(n+1): positive, falling
+    # f(n) - f(n+1): positive, falling.
+    drops = -np.diff(variance_factor(np.arange(n_min, n_max + 1), objective))
     spread, bonus = p * (1.0 - p), -gamma * np.log(p)
 
-    def bought(price):
+    def bought(price: float) -> Ints:
         return np.searchsorted(-drops, -(price - bonus) / spread, side="right")
 
     extra = budget - p.size * n_min
@@ -63,12 +72,12 @@ def least_variance(p, budget, n_min, n_max, objective, gamma):
     return n_min + sure + tied * (extra - sure.sum()) / max(tied.sum(), 1.0)
 
 
-class Vip(PosteriorAllocator):
-    """Minimises the summed gradient variance, less a bonus for hard prompts, under predicted success rates.
+class Vip(WithBeliefs, UpfrontAllocator):
+    """Minimise the summed gradient variance, less a bonus for hard prompts, under predicted success rates.
 
-    Objective, constraints, bounds and the Gaussian process are published; ours: the posterior mean as the
-    default predictor, the exact solution in place of greedy rounding, and how noisy a prompt's observed rate
-    is.
+    Objective, constraints, bounds and the Gaussian process are published. This project's: the posterior mean
+    as the default predictor, the exact solution in place of greedy rounding, and how noisy a prompt's
+    observed rate is taken to be.
 
     Parameters
     ----------
@@ -79,37 +88,43 @@ class Vip(PosteriorAllocator):
         Weight of sum n ln p, which is lower the more rollouts hard prompts get. None: as published, 4e-4 for
         dr_grpo, 7e-4 for rloo.
     predictor : "posterior" or "gp"
-        Of p: the mean of our Beta posterior, or a Gaussian process on logit(p) over embeddings of the prompts
-        (prior mean -1, RBF kernel of length 0.4), fitted on the last batch. "gp" needs scikit-learn and
-        `set_embeddings`.
+        Of p: the posterior mean, or a Gaussian process on logit(p) over embeddings of the prompts (prior mean
+        -1, RBF kernel of length 0.4), fitted on the last batch. "gp" needs scikit-learn and `set_embeddings`;
+        the beliefs then serve `success_mean` and the metrics only.
     n_min, n_max : int
         Published: 4, 32. n_min is at least 3 (dr_grpo) or 2 (rloo), below which the objective is not convex.
-    **options : see `PosteriorAllocator` and `Allocator`; value is only reported
+    **options : see `WithBeliefs` and `UpfrontAllocator`
     """
 
     name = "vip"
+    examples = ({"objective": "rloo"},)  # what n_min=2 allows
 
-    def __init__(self, *, objective="dr_grpo", gamma=None, predictor="posterior", n_min=4, **options):
-        self.predictor = check_choice("predictor", predictor, ("posterior", "gp"))
-        if predictor == "gp":
-            self.columns = type(self).columns | {
-                "batch_successes": (np.float64, 0.0),
-                "batch_trials": (np.int32, 0),
-            }
+    def __init__(
+        self,
+        *,
+        objective: Objective = "dr_grpo",
+        gamma: float | None = None,
+        predictor: Predictor = "posterior",
+        n_min: int = 4,
+        **options: Any,
+    ) -> None:
         super().__init__(n_min=n_min, **options)
+        self.predictor = check_choice("predictor", predictor, get_args(Predictor))
+        if predictor == "gp":
+            self.table.add_columns({"batch_successes": (np.float64, 0.0), "batch_trials": (np.int32, 0)})
         self.objective = check_choice("objective", objective, OBJECTIVES)
         self.gamma = None if gamma is None else check_number("gamma", gamma, 0, 1e6)
         if self.n_min < LEAST[objective]:
             raise ValueError(
-                f"n_min={self.n_min} must be at least {LEAST[objective]} with objective={objective}: below, the "
-                "variance is not convex in the rollouts; raise n_min (published: 4)"
+                f"n_min={self.n_min} must be at least {LEAST[objective]} with objective={objective}: below, "
+                "the variance is not convex in the rollouts; raise n_min (published: 4)"
             )
         self._embedded = np.zeros(0, np.uint64)
         self._embeddings = np.zeros((0, 0))
         if predictor == "gp":
             _gaussian_process()  # fail now, not after the first step
 
-    def set_embeddings(self, prompt_ids, embeddings):
+    def set_embeddings(self, prompt_ids: PromptIds, embeddings: ArrayLike) -> None:
         """Give embeddings to prompts, for predictor=gp; a prompt given again takes the new one.
 
         Not part of the state: set them again after a resume.
@@ -117,9 +132,8 @@ class Vip(PosteriorAllocator):
         Parameters
         ----------
         prompt_ids : as for `allocate`, shape (n,)
-        embeddings : float array, shape (n, d), finite, the same d at every call. The kernel's length is that
-        of the
-            paper's: sensible for embeddings of length 1.
+        embeddings : float array, shape (n, d), finite, the same d at every call
+            The kernel's length is the paper's: sensible for embeddings of length 1.
 
         Raises
         ------
@@ -127,13 +141,9 @@ class Vip(PosteriorAllocator):
             Naming what does not fit.
         """
         ids, embeddings = as_prompt_ids(prompt_ids), np.asarray(embeddings, np.float64)
-        width = (
-            self._embeddings.shape[1]
-            if self._embedded.size
-            else embeddings.shape[-1]
-            if embeddings.ndim
-            else 0
-        )
+        width = self._embeddings.shape[1]
+        if not self._embedded.size:
+            width = embeddings.shape[-1] if embeddings.ndim else 0
         if embeddings.ndim != 2 or embeddings.shape != (ids.size, width):
             raise ValueError(
                 f"embeddings has shape {embeddings.shape}; give ({ids.size}, {width}), one row a prompt"
@@ -147,21 +157,21 @@ class Vip(PosteriorAllocator):
         self._embedded, first = np.unique(every, return_index=True)
         self._embeddings = np.concatenate([self._embeddings, embeddings])[::-1][first]
 
-    def allocate(self, prompt_ids, budget=None):
+    def allocate(self, prompt_ids: PromptIds, budget: int | None = None) -> Ints:
         ids = as_prompt_ids(prompt_ids)
         if self.predictor == "gp":
             missing = ~np.isin(ids, self._embedded)
             if missing.any():
                 raise ValueError(
-                    f"predictor=gp has no embeddings for {missing.sum()} of {ids.size} prompts; give them with "
-                    "set_embeddings(prompt_ids, embeddings), or set predictor=posterior"
+                    f"predictor=gp has no embeddings for {missing.sum()} of {ids.size} prompts; give them "
+                    "with set_embeddings(prompt_ids, embeddings), or set predictor=posterior"
                 )
         return super().allocate(ids, budget)
 
-    def predicted(self, rows):
-        """Predicted success rates of `rows`, in (0, 1), by the predictor that is set."""
+    def predicted(self, rows: Ints) -> Floats:
+        """Return the predicted success rates of `rows`, in (0, 1), by the predictor that is set."""
         if self.predictor == "posterior":
-            a, b = self.posterior_parameters(rows)
+            a, b = self.beliefs.parameters(rows)
             return a / (a + b)
         seen = np.flatnonzero(self.table["batch_trials"])
         logits = np.full(rows.shape, GP_MEAN)
@@ -176,16 +186,15 @@ class Vip(PosteriorAllocator):
             logits = GP_MEAN + process.predict(self._embedding(rows))
         return 1.0 / (1.0 + np.exp(-np.clip(logits, -12.0, 12.0)))
 
-    def _embedding(self, rows):
+    def _embedding(self, rows: Ints) -> Floats:
         return self._embeddings[np.searchsorted(self._embedded, self.table["id"][rows])]
 
-    def _targets(self, rows, budget):
+    def _targets(self, rows: Ints, budget: int) -> Floats:
         gamma = GAMMAS[self.objective] if self.gamma is None else self.gamma
         p = np.clip(self.predicted(rows), 1e-6, 1.0 - 1e-6)
         return least_variance(p, budget, self.n_min, self.n_max, self.objective, gamma)
 
-    def _observed(self, rows, successes, trials):
-        super()._observed(rows, successes, trials)
+    def _observed(self, rows: Ints, successes: Floats, trials: Ints) -> None:
         if self.predictor == "gp" and rows.size:
             last = np.flatnonzero(self.table["batch_trials"])
             self.table["batch_trials"][last] = 0
@@ -194,8 +203,8 @@ class Vip(PosteriorAllocator):
             self.table["batch_successes"][rows] = successes
 
 
-def _gaussian_process():
-    """A function from noise variances, shape (n,), to an unfitted regressor with the published kernel."""
+def _gaussian_process() -> Callable[[Floats], Any]:
+    """Return a function from noise variances, shape (n,), to a regressor with the published kernel."""
     try:
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF

@@ -1,1 +1,1 @@
-"""Policies that learn, without a network: allocators compared in seconds. A laboratory, not evidence."""
+"""Policies that learn without a network: allocators are compared in seconds. A guide, not evidence."""

@@ -1,10 +1,10 @@
-"""Which worlds behave as the small lab did under uniform GRPO, and do all of them order the rules alike?
+"""Which worlds behave as the small experiment did under uniform GRPO? Do all of them order the rules alike?
 
     python -m cero.research.simulation.calibrate
 
-searches the worlds of preset `lab`'s shape for those whose uniform curve fits the four figures of MEASURED,
-and prints them with the rank correlation that each one's order of rules has with the lab's. Nothing but
-uniform's curve decides what fits. Minutes.
+searches the worlds of preset `lab`'s shape for those whose uniform curve fits the four figures of MEASURED.
+It prints them with the rank correlation between each one's order of rules and the measured one (see
+`order_check`). Nothing but uniform's curve decides what fits. It takes minutes.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -12,15 +12,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from cero.research.simulation.contenders import parse
-from cero.research.simulation.lab import ROWS, check
+from cero.research.simulation.methods import parse_method
+from cero.research.simulation.order_check import MEASURED_RULES, check_order
 from cero.research.simulation.presets import PRESETS
-from cero.research.simulation.run import area, run
+from cero.research.simulation.training import area, simulate
 
-# Uniform GRPO in the lab: accuracy before and after, area under the curve, share of groups with signal; and
-# how near is near enough (the worlds' own standard error over the seeds used is about half of it).
+# Uniform GRPO in the experiment: (figure, how near is near enough). The standard error of the worlds' own
+# figures over the seeds used is about half of the latter.
 MEASURED = {"start": (0.44, 0.01), "final": (0.93, 0.01), "area": (0.787, 0.008), "signal": (0.33, 0.015)}
-# What is searched: lowest and highest (rates on a logarithmic scale, the rest evenly).
+# What is searched: (lowest, highest); rates on a logarithmic scale, the rest evenly.
 SEARCHED = {
     "bend": (1.1, 1.5),
     "within": (0.5, 2.5),
@@ -33,15 +33,15 @@ RATES = ("rate_own", "rate_skill", "forgetting")
 
 
 def world(point):
-    """The world of preset `lab` at a point of SEARCHED."""
+    """Return the world of preset `lab` at a point of SEARCHED."""
     of = dict(zip(SEARCHED, map(float, point), strict=True))
     lab = PRESETS["lab"].world
     return replace(lab, ladder=(*lab.ladder[:2], of.pop("bend"), of.pop("within")), **of)
 
 
 def figures(of, seeds):
-    """The figures of MEASURED that uniform GRPO has in the world `of`, means over `seeds` seeds."""
-    curves = [run(parse("uniform"), "lab", seed, world=of) for seed in range(seeds)]
+    """Return the figures of MEASURED that uniform GRPO has in the world `of`, means over `seeds` seeds."""
+    curves = [simulate(parse_method("uniform"), "lab", seed, world=of) for seed in range(seeds)]
     return {
         "start": float(np.mean([curve.accuracy[0] for curve in curves])),
         "final": float(np.mean([curve.accuracy[-1] for curve in curves])),
@@ -51,7 +51,7 @@ def figures(of, seeds):
 
 
 def misfit(found):
-    """Largest distance of `found` to MEASURED, in units of what is near enough: at most 1 fits."""
+    """Return the largest distance of `found` to MEASURED in units of what is near enough; at most 1 fits."""
     return max(abs(found[key] - at) / near for key, (at, near) in MEASURED.items())
 
 
@@ -61,7 +61,10 @@ def _misfit(arguments):
 
 
 def search(pool, size=150, rounds=5, seeds=12):
-    """Points and their misfits, best first: random ones, then `rounds` of differential steps between the best 30."""
+    """Return points and their misfits, best first.
+
+    The first are random; then come `rounds` of differential steps between the best 30.
+    """
     rng = np.random.default_rng(0)
     low, high = np.array(list(SEARCHED.values())).T
     logs = np.isin(list(SEARCHED), RATES)
@@ -89,11 +92,11 @@ def main(worlds=20, seeds=12):
     fits = points[misfits <= 1]
     print(f"{len(fits)} of {len(points)} worlds fit; columns: {', '.join(SEARCHED)},")
     print("Kendall's tau of the rules under GRPO, and with weights and estimators")
-    # Rounds within a step take ten times as long. The worlds are spread over all that fit: they are equally
-    # good.
-    rows = [row for row in ROWS if row.group != "sequential"]
+    # Rounds within a step take ten times as long. The worlds shown are spread over all that fit, which are
+    # equally good.
+    rows = [row for row in MEASURED_RULES if row.group != "sequential"]
     for point in fits[np.linspace(0, len(fits) - 1, min(worlds, len(fits))).astype(int)]:
-        ranks = list(check(seeds, rows, world=world(point))["ranks"].values())[:2]
+        ranks = list(check_order(seeds, rows, world=world(point))["ranks"].values())[:2]
         print(*(f"{x:.4g}" for x in point), *(f"{rank['tau']:.2f}" for rank in ranks), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What does a step's sample teach? The gradient of each group's logit, under training's advantages and selections."""
+"""What does a step's sample teach? The gradient of each group's logit, under training's own advantages."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,11 @@ from cero.estimators.keep import kept
 
 
 class Rollouts(NamedTuple):
-    """The rollouts of a step.
+    """Holds the rollouts of a step, arrays of shape (r,).
 
-    group : place of each one's prompt in the step, int array, shape (r,); reward : 0.0 or 1.0, as the
-    verifier says;
-    right : whether it truly is, bool; round : in which of its prompt's rounds it was drawn; size : prompts in
-    the step
+    group : place of each one's prompt in the step, int; reward : 0.0 or 1.0, as the verifier says
+    right : whether it truly is right, bool; round : in which of its prompt's rounds it was drawn, from 0
+    size : prompts in the step, int
     """
 
     group: np.ndarray
@@ -25,7 +24,7 @@ class Rollouts(NamedTuple):
 
     @classmethod
     def of_counts(cls, counts, size):
-        """From (prompt, round, rollouts, right, missed, faked) of each draw, six int arrays of one shape.
+        """Return the rollouts of draws: (prompt, round, rollouts, right, missed, faked), int arrays.
 
         missed : right rollouts that the verifier failed; faked : wrong ones that it passed.
         """
@@ -37,54 +36,57 @@ class Rollouts(NamedTuple):
 
     @property
     def n(self):
-        """Rollouts of each prompt, shape (size,)."""
+        """Return the rollouts of each prompt, int, shape (size,)."""
         return np.bincount(self.group, minlength=self.size)
 
     @property
     def rewarded(self):
-        """Rollouts of each prompt with reward 1: all that a trainer can see of those that are right."""
+        """Return each prompt's rollouts with reward 1, all that a trainer can see of the right ones."""
         return np.bincount(self.group, self.reward, self.size)
 
     @property
     def signal(self):
-        """Whether both rewards occur in the group; bool, shape (size,)."""
+        """Return whether both rewards occur in the group; bool, shape (size,)."""
         return (self.rewarded > 0) & (self.rewarded < self.n)
 
 
-def group_gradient(rollouts, p, history_mean, contender, rollouts_per_prompt, rng):
-    """sum_j A_ij (c_ij - p_i) of each group over the rollouts that are kept, divided by their number.
+def group_gradient(rollouts, p, history_mean, method, rollouts_per_prompt, rng):
+    """Return sum_j A_ij (c_ij - p_i) of each group over the rollouts kept, divided by their number.
 
-    rollouts : `Rollouts`; p : success probabilities under which they were sampled, history_mean : the
-    posterior's mean before the step, in (0, 1), both of shape (size,); contender : has `estimator`, `weight`,
-    `history` (of `cero.estimators.advantage`), `keep`, `ratio`, `count` (of `cero.estimators.keep`); rng :
-    for rules that draw what they keep.
+    rollouts : `Rollouts`
+    p : success probabilities under which they were sampled, shape (size,)
+    history_mean : the posterior's mean before the step, in (0, 1), shape (size,)
+    method : `methods.Method`, for its estimator and its rule of selection
+    rng : NumPy generator, for rules that draw what they keep
 
-    Returns (float array of shape (size,), number of rollouts with an advantage other than 0).
+    Returns
+    -------
+    (float array of shape (size,), number of rollouts with an advantage other than 0).
     """
-    rounds = rollouts.round if contender.estimator == "posterior" else None
+    rounds = rollouts.round if method.estimator == "posterior" else None
     trials, successes = known_so_far(rollouts.reward, rollouts.group, rounds)
     stays = slice(None)
-    if contender.keep != "all":
+    if method.keep != "all":
         lengths = np.ones(rollouts.group.size)  # a rollout is a rollout here
         stays = kept(
-            contender.keep,
+            method.keep,
             rollouts.reward,
             rollouts.group,
             lengths,
             rng,
-            ratio=contender.ratio,
-            count=contender.count,
+            ratio=method.ratio,
+            count=method.count,
         )
     group = rollouts.group[stays]
     if not group.size:
         return np.zeros(rollouts.size), 0
     advantage = advantages(
-        contender.estimator,
+        method.estimator,
         Groups(rollouts.reward[stays], group, rollouts.size, trials[stays], successes[stays]),
         history_mean,
-        prompt_weight=contender.weight,
+        prompt_weight=method.weight,
         rollouts_per_prompt=rollouts_per_prompt,
-        history=contender.history,
+        history=method.history,
     )
     score = rollouts.right[stays] - p[group]
     return np.bincount(group, advantage * score, rollouts.size) / group.size, int((advantage != 0).sum())

@@ -1,12 +1,11 @@
 """How does a policy's chance of success at each prompt move with the rollouts it is trained on?
 
-A model of ours, with few parts, each of which can be switched off (docs/simulator.md has the equations).
+A model of this project with few parts, each of which can be switched off (docs has a page on the simulator).
 Prompt i of family f succeeds with probability p_i = sigmoid(base_i + skill_f + own_i). A step sees rollouts
 of some prompts and their advantages A_ij, and moves logits along the policy gradient that a network would
 follow, projected on its two kinds of parameter:
 
-    g_i   = sum_j A_ij (c_ij - p_i) / rollouts      score function of a Bernoulli logit; c_ij = 1 if truly
-    right
+    g_i   = sum_j A_ij (c_ij - p_i) / rollouts      score function of a Bernoulli logit; c_ij = 1 if right
     own   : moves by rate_own  x g_i                what is learned of this very prompt
     skill : moves by rate_skill x sum_{i in f} g_i  what carries over to the family (generalisation)
     skill : moves by interference x (random zero-mean mix of the families' moves)
@@ -23,12 +22,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class World:
-    """What the prompts are like and how the policy learns.
+    """Describes what the prompts are like and how the policy learns.
 
-    spread : tuple of (weight, a, b): the mixture of Betas that prompts' first success probabilities are drawn
-    from
+    spread : tuple of (weight, a, b), the mixture of Betas from which first success probabilities are drawn
     ladder : None, or (low, high, bend, within) in place of `spread`: families start at success probabilities
-        low + (high - low) u^bend, u in even steps from 0 to 1; their prompts scatter by `within` logits (std)
+    low + (high - low) u^bend with u in even steps from 0 to 1; their prompts scatter by `within` logits (std)
     families : number of families; a family's prompts share `skill`, and lie at similar difficulty when
     `correlated`
     rate_own, rate_skill : logits per unit of normalised gradient, >= 0
@@ -51,7 +49,7 @@ class World:
 
 
 class Policy:
-    """A policy of `prompts` prompts in a `World`; seeded.
+    """Simulates a policy of `prompts` prompts in a `World`, seeded.
 
     p : current success probabilities, shape (prompts,)
     family : the family of each prompt, shape (prompts,), in [0, families)
@@ -90,7 +88,7 @@ class Policy:
         return 1.0 / (1.0 + np.exp(-(self._base + self._skill[self.family] + self._own)))
 
     def sample(self, rows, rollouts):
-        """Sample `rollouts[k]` rollouts of prompt `rows[k]`; gives `(right, missed, faked)`, int arrays of that shape.
+        """Sample `rollouts[k]` rollouts of prompt `rows[k]`; return (right, missed, faked), int arrays.
 
         right : rollouts that are truly right; missed : of these, how many the verifier fails; faked : wrong
         ones that it passes. What is rewarded is right - missed + faked.
@@ -105,7 +103,7 @@ class Policy:
         )
 
     def learn(self, rows, gradient):
-        """One update. `gradient` : g_i of each prompt of `rows` (distinct), of that shape, any scale."""
+        """Make one update. gradient : g_i of each prompt of `rows` (distinct), of that shape, any scale."""
         world = self.world
         self._steps += 1
         self._square = 0.9 * self._square + 0.1 * float((gradient**2).sum())

@@ -1,4 +1,4 @@
-"""Which worlds are there to try? Shapes met in practice, and the one the laboratory is checked against."""
+"""Which worlds are there to try? Shapes met in practice, and the one that was measured with a network."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from cero.research.simulation.policy import World
 
 @dataclass(frozen=True)
 class Preset:
-    """A world, `about` (what it stands for), and the size it is meant for: prompts, epochs, batch (prompts a step)."""
+    """Holds a world, what it stands for (`about`), and its size: prompts, epochs, batch (prompts a step)."""
 
     about: str
     world: World
@@ -18,8 +18,8 @@ class Preset:
 
 _BASE = World()
 
-# Rates are set so that uniform GRPO is neither done by half time nor stuck (tests/test_simulation.py): they
-# are part of the preset, not a finding.
+# Rates are set so that uniform GRPO is neither done by half time nor stuck (a test checks it): they are part
+# of the preset, not a finding.
 PRESETS = {
     "latent": Preset(
         "capability is there, unevenly: some families seldom succeed, some nearly always", _BASE
@@ -48,10 +48,9 @@ PRESETS = {
         "few families, in which nearly all that is learned is shared: whom to sample matters less",
         replace(_BASE, families=12, rate_own=0.1, rate_skill=0.014),
     ),
-    # Calibrated to uniform GRPO's curve alone (cero.research.simulation.calibrate); sizes and starts are the
-    # task's.
+    # Calibrated to uniform GRPO's curve alone (`calibrate`); sizes and starts are the task's.
     "lab": Preset(
-        "the task of the small lab outside verl that later figures are compared with (`cero simulate --check`)",
+        "the task of a small network trained outside verl, for `cero simulate --check`",
         World(
             ladder=(0.015, 0.95, 1.33, 2.0),
             families=24,

@@ -1,43 +1,46 @@
-"""How are many curves shown? Tables for the terminal, a picture."""
+"""How do many simulated curves read? As tables for the terminal and as a picture."""
 
 import numpy as np
 
-from cero.research.simulation.study import cells, interval, summarise
+from cero.research.simulation.experiments import curves_by_setting, summarise_methods, t_interval
 
 COLUMNS = 3  # panels beside each other
-LINES = 8  # contenders that a panel of lines can show; more are shown as dots
+LINES = 8  # methods that a panel of lines can show; more are shown as dots
 
 
 def spread(figure, sign=""):
-    """`(mean, low, high)` as "mean ±half"; an interval that is not there is left out."""
+    """Return (mean, low, high) as "mean ±half"; an interval that is nan is left out."""
     mean, low, high = figure
     half = "" if np.isnan(high - low) else f" ±{(high - low) / 2:.4f}"
     return f"{mean:{sign}.4f}{half}"
 
 
 def reached(row):
-    """Rollouts to the target, and their ratio to the baseline's; or how many seeds got there."""
+    """Return the rollouts to the target and their ratio to the first method's, in words.
+
+    Where not all seeds got there, return how many did.
+    """
     if row["reached"] < 1:
         return f"by {round(row['reached'] * row['seeds'])} of {row['seeds']} seeds"
     ratio = row["ratio"][0]
     return f"{row['reach'][0] / 1000:.0f}k" + ("" if np.isnan(ratio) else f" ({ratio:.2f}x)")
 
 
-def table(summary, title, target=None):
-    """The summary of one cell as a rich table."""
+def summary_table(summary, title, target=None):
+    """Return the summary of one setting as a rich table."""
     from rich.table import Table
 
     out = Table(title=title, title_justify="left")
     goal = "its final accuracy" if target is None else f"{target:g}"
     for name in (
-        "contender",
+        "method",
         "area under curve",
         "gain over the first",
         "final",
         f"rollouts to {goal}",
         "signal",
     ):
-        left = name == "contender"
+        left = name == "method"
         out.add_column(name, justify="left" if left else "right", overflow="fold" if left else "ellipsis")
     for place, (label, row) in enumerate(summary.items()):
         out.add_row(
@@ -51,10 +54,12 @@ def table(summary, title, target=None):
     return out
 
 
-def matrix(summaries, title):
-    """Many cells as one rich table: for the first contender its area, for others the gain and the rollouts' ratio.
+def settings_table(summaries, title):
+    """Return many settings as one rich table.
 
-    summaries : {(preset, budget): summary}
+    It has the area of the first method, and the gain and the rollouts' ratio of the others.
+
+    summaries : dict of (preset, budget) -> summary
     """
     from rich.table import Table
 
@@ -67,7 +72,7 @@ def matrix(summaries, title):
     corner, heads, sides = "preset, rollouts a prompt", labels, names
     if len(labels) > len(names):  # a table is better long than wide
         corner, heads, sides, lines = (
-            "contender",
+            "method",
             names,
             labels,
             [list(column) for column in zip(*lines, strict=True)],
@@ -81,21 +86,22 @@ def matrix(summaries, title):
     return out
 
 
-def plot(curves, path, title):
-    """Write the picture, PNG: of one cell accuracy, gain and signal over rollouts; of many, a panel of gains for each.
+def plot_curves(curves, path, title):
+    """Write the picture (PNG) to `path` and return `path`.
 
-    Lines are means over seeds, shades their 95 % intervals; gains are paired by seed with the first
-    contender's. Of more than LINES contenders only the gains in area are shown, as dots.
+    Of one setting it shows accuracy, gain and signal over rollouts; of many, a panel of gains for each. Lines
+    are means over seeds, shades their 95 % intervals; gains are paired by seed with the first method's. Of
+    more than LINES methods only the gains in area are shown, as dots.
     """
     from cero.analysis.figures import figure
 
-    of_cells = cells(curves)
+    of_cells = curves_by_setting(curves)
     if len({curve.label for curve in curves}) > LINES:
         return _dots(of_cells, path, title)
     panels = 3 if len(of_cells) == 1 else len(of_cells)
     columns = min(COLUMNS, panels)
     rows = -(-panels // columns)
-    with figure(path, rows, columns, size=(4.6 * columns, 3.6 * rows + 0.9)) as (fig, axes):
+    with figure(path, rows, columns, size=(4.0 * columns, 3.0 * rows + 0.7)) as (fig, axes):
         axes = np.atleast_1d(axes).ravel()
         for axis, (cell, mine) in zip(axes, of_cells.items(), strict=False):
             if len(of_cells) == 1:
@@ -103,14 +109,15 @@ def plot(curves, path, title):
                 _lines(axes[1], mine, "gain", f"The same, minus that of {mine[0].label}")
                 _lines(axes[2], mine, "signal", "Share of groups with both rewards")
             else:
-                row = summarise(mine)[mine[0].label]
+                row = summarise_methods(mine)[mine[0].label]
                 start = np.mean([curve.accuracy[0] for curve in mine])
                 _lines(axis, mine, "gain", f"{cell[0]}, {cell[1]} a prompt")
                 axis.set_ylabel(f"gain ({mine[0].label}: {start:.2f} to {row['final'][0]:.2f})", fontsize=9)
         for axis in axes[panels:]:
             axis.axis("off")
         handles, labels = axes[0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), fontsize=9)
+        columns = max(1, min(len(labels), 5, 150 // (max(map(len, labels)) + 6)))
+        fig.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         fig.suptitle(title)
     return path
 
@@ -127,7 +134,7 @@ def _dots(of_cells, path, title):
     ):
         axes = np.atleast_1d(axes).ravel()
         for place, (axis, (cell, mine)) in enumerate(zip(axes, of_cells.items(), strict=False)):
-            summary = summarise(mine)
+            summary = summarise_methods(mine)
             for y, label in enumerate(labels[1:]):
                 mean, low, high = summary[label]["gain"]
                 color = "tab:green" if low > 0 else "tab:red" if high < 0 else "tab:gray"
@@ -137,6 +144,8 @@ def _dots(of_cells, path, title):
             axis.set_yticks(range(len(labels) - 1), labels[1:] if place % columns == 0 else [], fontsize=8)
             axis.set_title(f"{cell[0]}, {cell[1]} a prompt", fontsize=10)
             axis.set_xlabel(f"gain in area over {labels[0]}", fontsize=8)
+            axis.locator_params(axis="x", nbins=5)
+            axis.tick_params(axis="x", labelsize=8)
             axis.grid(alpha=0.3)
         for axis in axes[len(of_cells) :]:
             axis.axis("off")
@@ -161,7 +170,7 @@ def _lines(axis, curves, what, title, intervals=True):
                 ]
         (line,) = axis.plot(x, values.mean(axis=0), label=label, linewidth=1.6)
         if intervals and len(mine) > 1:
-            _, low, high = np.array([interval(column) for column in values.T]).T
+            _, low, high = np.array([t_interval(column) for column in values.T]).T
             axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axis.set_title(title, fontsize=11)
     axis.set_xlabel("rollouts spent (thousands)")

@@ -1,1 +1,1 @@
-"""What a step costs."""
+"""What does the scheduler cost a training step?"""

@@ -1,8 +1,8 @@
-"""Steps of verl's own trainer and of this plugin's in turn, in one run: what a step costs, whatever the machine's load.
+"""What does a step of this plugin's trainer cost beside one of verl's own, whatever the machine's load?
 
-trainer.v1.trainer_mode=turns in processes that import this module; `scripts/step_cost.py` has verl do so, by
-VERL_USE_EXTERNAL_MODULES. That is before verl has loaded its plugins, so nothing of verl can be imported here
-yet.
+Both trainers take turns, step by step, in one run, with trainer.v1.trainer_mode=turns. `scripts/step_cost.py`
+has verl import this module in each process, by VERL_USE_EXTERNAL_MODULES. verl does so before it loads its
+plugins, so nothing of verl can be imported here at once.
 """
 
 from dataclasses import replace
@@ -15,9 +15,10 @@ ARMS = ("verl", "uniform", "cero")
 
 
 def arm_of(step):
-    """Return whose turn it is in training step `step` (1, 2, ...): each has one in three, in an order drawn anew.
+    """Return whose turn it is in training step `step` (1, 2, ...): one of ARMS.
 
-    In one order, whatever the machine does every few seconds would fall on one of them.
+    Each arm has one step in three, in an order that is drawn anew for every three. In a fixed order, what the
+    machine does every few seconds might always fall on the same arm.
     """
     turn, place = divmod(step - 1, len(ARMS))
     return ARMS[np.random.default_rng(turn).permutation(len(ARMS))[place]]
@@ -25,7 +26,7 @@ def arm_of(step):
 
 @when_imported("verl.trainer.ppo.v1")
 def register(v1):
-    """Register the trainer with verl; `v1`: the module that has just been imported. Returns the class."""
+    """Register the trainer with verl and return its class; `v1` is verl's module, just imported."""
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
     from cero.verl.identity import CollateWithIds
@@ -34,7 +35,7 @@ def register(v1):
     from cero.verl.trainer import CeroTrainer
 
     class Turns:
-        """Before each step the trainer becomes whose turn it is: an object of verl's class, or of this plugin's."""
+        """Before each step, become an object of the class whose turn it is: verl's, or this plugin's."""
 
         def on_step_begin(self):
             arm = arm_of(self.global_steps)
@@ -46,14 +47,14 @@ def register(v1):
             super().on_step_begin()
 
     class Plain(Turns, PPOTrainerSync):
-        """PPOTrainerSync, with not a line of this plugin within the step."""
+        """Train a step as PPOTrainerSync, without a line of this plugin."""
 
     @v1.register_trainer(TRAINER_MODE)
     class Scheduled(Turns, CeroTrainer):
-        """CeroTrainer, with one scheduler or the other."""
+        """Train a step as CeroTrainer, with the scheduler whose turn it is."""
 
         def __init__(self, config):
-            config.trainer.v1.trainer_mode = CERO_MODE  # which it insists on
+            config.trainer.v1.trainer_mode = CERO_MODE  # CeroTrainer refuses any other
             super().__init__(config)
 
         def _init_dataloader(self):
@@ -70,7 +71,7 @@ def register(v1):
             self.train_dataloader.collate_fn = Collate(self.train_dataloader.collate_fn.collate)
 
     class Collate(CollateWithIds):
-        """Ids for this plugin's steps only."""
+        """Make ids in this plugin's steps only."""
 
         def __call__(self, rows):
             return super().__call__(rows) if self.on else self.collate(rows)

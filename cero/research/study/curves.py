@@ -1,31 +1,28 @@
 """How well did one run train? Its learning curve over a grid of rollouts that all runs of a task share.
 
-A validation is sampled and therefore noisy. What is read off a single place of a curve (the end, where it
-reaches a target) is read off the mean of that place and the one an interval before, for all contenders alike.
+A validation is sampled and therefore noisy. What is read off a single place of a curve (its end; where it
+reaches a target) is read off the mean of that place and the one before it, for all contenders alike.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.integrate import trapezoid
 
-from cero.research.study.plan import BASELINE
-from cero.research.study.tables import read_table
+from cero.research.study.archive import read_runs
+from cero.research.study.plan import REFERENCE
 
 GROUPS = ("main", "peer", "ablation")
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One run, up to the budget.
+class LearningCurve:
+    """Holds one run, up to the budget.
 
     task, contender, group, split : str; seed : int
     budget, interval : rollouts; the places of the grid are 0, interval, ... budget
-    accuracy : held-out accuracy at the grid's places, shape (k,), linear between validations. A run that ends
-    before
-        the budget stays at its last one.
+    accuracy : held-out accuracy at the grid's places, shape (k,), linear between validations; a run that ends
+    before the budget stays at its last one
     tokens, seconds : generated and passed until there, shape (k,)
     rollouts, tokens_trained : in all; step_seconds : median of its steps
     warm_start : digest of the model it began with; "" where that was not recorded
@@ -48,31 +45,32 @@ class Curve:
 
     @property
     def match(self):
-        """Runs are compared one by one where this is the same."""
+        """Return what two runs must share to be compared: task, split, seed and warm start."""
         return self.task, self.split, self.seed, self.warm_start
 
     @property
     def grid(self):
+        """Return the places of the grid in rollouts, shape (k,)."""
         return self.interval * np.arange(self.accuracy.size)
 
     @property
     def smooth(self):
-        """Mean of each place and the one before it; the first as it is."""
+        """Return the mean of each place and the one before it, the first as it is; shape (k,)."""
         before = np.concatenate([self.accuracy[:1], self.accuracy[:-1]])
         return (self.accuracy + before) / 2
 
     @property
     def final(self):
-        """Accuracy at the end: the mean of the grid's last two places."""
+        """Return the accuracy at the end: the mean of the grid's last two places."""
         return float(self.smooth[-1])
 
     @property
     def area(self):
-        """Mean accuracy over the budget: the area under the curve by trapezoids, over the budget."""
+        """Return the mean accuracy over the budget: the area under the curve (trapezoids) over the budget."""
         return float(trapezoid(self.accuracy, self.grid) / self.budget)
 
     def reach(self, target):
-        """Rollouts at which the smooth curve first reaches `target`, linear in between; nan if it never does."""
+        """Return the rollouts at which the smooth curve first reaches `target`, linear between, or nan."""
         above = np.flatnonzero(self.smooth >= target)
         if not above.size:
             return float("nan")
@@ -84,7 +82,9 @@ class Curve:
 
 
 def make_curve(table, about):
-    """A curve from a table's columns (see `tables.read_table`) and the dict of its .json.
+    """Return the `LearningCurve` of a run.
+
+    table : columns as of `tables.read_table`; about : the dict of its record
 
     Raises ValueError if it was validated less than twice.
     """
@@ -99,7 +99,7 @@ def make_curve(table, about):
         total = np.concatenate([[0.0], np.nancumsum(table[column][table["step"] > 0])])
         return np.interp(grid, np.concatenate([[0.0], spent[table["step"] > 0]]), total)
 
-    return Curve(
+    return LearningCurve(
         task=about["task"],
         contender=about["contender"],
         group=about["group"],
@@ -118,26 +118,22 @@ def make_curve(table, about):
 
 
 def read_curves(folder):
-    """All curves under `folder`, which holds <task>/<contender>/<seed>.csv.
+    """Return the curves of all runs under `folder`, single or packed (see `archive`).
 
-    By task; in each the baseline, main contenders, peers, ablations; by seed.
+    By task; in each the reference, main contenders, peers, ablations; by seed.
 
-    Raises FileNotFoundError if there is none, ValueError naming the file that can't be read.
+    Raises FileNotFoundError if there is none, ValueError naming the run that can't be read.
     """
-    paths = sorted(Path(folder).glob("*/*/*.csv"))
-    if not paths:
-        raise FileNotFoundError(f"no tables of runs under {folder}; `cero benchmark` makes them")
     curves = []
-    for path in paths:
+    for where, table, record in read_runs(folder):
         try:
-            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            curves.append(make_curve(read_table(path), about))
-        except (OSError, KeyError, ValueError) as error:
-            raise ValueError(f"{path}: {error!r}") from error
+            curves.append(make_curve(table, record))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{where}: {error!r}") from error
 
     def order(curve):
         kind = curve.group.partition(":")[0]
         rank = GROUPS.index(kind) if kind in GROUPS else len(GROUPS)
-        return curve.task, curve.contender != BASELINE, rank, curve.group, curve.contender, curve.seed
+        return curve.task, curve.contender != REFERENCE, rank, curve.group, curve.contender, curve.seed
 
     return sorted(curves, key=order)

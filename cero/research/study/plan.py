@@ -1,24 +1,24 @@
-"""Which runs are there? Tasks x contenders x seeds, read from two yaml files.
+"""Which runs are planned? Tasks x contenders x seeds, read from two yaml files.
 
-Nothing of a task or contender is known here: both are lists of Hydra overrides. `{data}` stands for the
-task's prepared folder, `{seed}` for the run's seed.
+Tasks and contenders are lists of Hydra overrides; this module knows none of them by name but the two below.
+`{data}` stands for the task's prepared folder, `{seed}` for the run's seed.
 """
 
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-BASELINE = "grpo"
-SHIPPED = "cero-n1"  # what the others are compared with one by one
+REFERENCE = "grpo"  # what all contenders are measured against
+SHIPPED = "cero-n1"  # CERO as shipped; it is compared with the others one by one
 SPLITS = ("tune", "confirm")
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is trained on.
+    """Describes what is trained on.
 
-    name, about : str; in_study : bool, whether it is among the tasks that run when none is named
-    prepare : tuple of words, the command that makes the folder {data}; run from the checkout's root
+    name, about : str; in_study : whether it is among the tasks that run when none is named
+    prepare : tuple of words, the command that makes the folder {data}; it runs in the checkout's root
     seeds : dict of split ("tune", "confirm") -> tuple of int
     overrides : tuple of str
     """
@@ -31,7 +31,7 @@ class Task:
     in_study: bool = True
 
     def number(self, key):
-        """The whole number that the task's overrides give `key`. Raises ValueError if there is none."""
+        """Return the whole number that the overrides give `key`. Raises ValueError if there is none."""
         text = lookup(self.overrides, key)
         if text is None or not text.isdecimal() or int(text) < 1:
             raise ValueError(f"task {self.name!r}: {key}={text} must be given as a whole number, 1 or more")
@@ -39,32 +39,33 @@ class Task:
 
     @property
     def step_rollouts(self):
+        """Return the rollouts of a step under uniform spending."""
         return self.number("data.train_batch_size") * self.number("actor_rollout_ref.rollout.n")
 
     @property
     def steps(self):
+        """Return the training steps under uniform spending."""
         return self.number("trainer.total_training_steps")
 
     @property
     def budget(self):
-        """Rollouts that each run may sample."""
+        """Return the rollouts that each run may sample."""
         return self.steps * self.step_rollouts
 
     @property
     def interval(self):
-        """Rollouts between two validations of uniform spending."""
+        """Return the rollouts between two validations under uniform spending."""
         return self.number("trainer.test_freq") * self.step_rollouts
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Who competes.
+    """Describes what competes: settings of the allocator and of the estimator.
 
     label, about : str; group : "main", "peer" or "ablation:<name>"
-    overrides : tuple of str, of its base (another label) first
-    steps : float >= 1, times the task's steps. A contender that leaves rollouts of a step unspent has a
-    budget for
-        more of them; its run is ended where the task's budget is used up.
+    overrides : tuple of str, those of its base (another label) first
+    steps : float >= 1, a multiple of the task's steps; a contender that leaves rollouts of a step unspent has
+    a budget for more steps, and its run is ended where the task's budget is used up
     """
 
     label: str
@@ -75,13 +76,13 @@ class Contender:
 
     @property
     def allocator(self):
-        """Name of its allocator."""
+        """Return the name of its allocator."""
         return lookup(self.overrides, "allocator") or "cero"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training run: `overrides` are complete but for {data}."""
+class PlannedRun:
+    """Describes one training run; `overrides` are complete but for {data}."""
 
     task: Task
     contender: Contender
@@ -91,11 +92,12 @@ class Run:
 
     @property
     def name(self):
+        """Return its name, <task>/<contender>/<seed>."""
         return f"{self.task.name}/{self.contender.label}/{self.seed}"
 
 
 def lookup(overrides, key):
-    """The value (str) that a list of Hydra overrides gives `key`, the last if several, or None."""
+    """Return the value (str) that a list of Hydra overrides gives `key`, the last if several, or None."""
     values = [value for name, _, value in (override.partition("=") for override in overrides) if name == key]
     return values[-1] if values else None
 
@@ -103,6 +105,8 @@ def lookup(overrides, key):
 def _read(path):
     import yaml
 
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -120,7 +124,10 @@ def _only(where, entry, *keys):
 
 
 def read_tasks(path):
-    """Tasks by name. Raises ValueError naming what is wrong, FileNotFoundError without the file."""
+    """Return the tasks of a yaml file by name: dict of str -> Task.
+
+    Raises ValueError naming what is wrong, FileNotFoundError without the file.
+    """
     content = _read(path)
     _only(path, content, "common", "tasks")
     tasks = {}
@@ -138,17 +145,17 @@ def read_tasks(path):
         )
         if task.budget % task.interval:
             raise ValueError(
-                f"{where}: trainer.total_training_steps={task.steps} is no multiple of trainer.test_freq, so the last "
-                "interval between validations would be shorter than the others"
+                f"{where}: trainer.total_training_steps={task.steps} is no multiple of trainer.test_freq, so "
+                "the last interval between validations would be shorter than the others"
             )
         seeds = [seed for split in task.seeds.values() for seed in split]
         if len(set(seeds)) < len(seeds):
-            raise ValueError(f"{where}: a seed is both for tuning and for confirming, or there twice")
+            raise ValueError(f"{where}: a seed is both for tuning and for confirming, or is given twice")
     return tasks
 
 
 def read_contenders(path):
-    """(contenders by label, dict of group -> splits in which it runs). Raises as `read_tasks`."""
+    """Return (contenders by label, dict of group -> splits in which it runs). Raises as `read_tasks`."""
     content = _read(path)
     _only(path, content, "groups", "shapes", "contenders", "ablate", "ablations")
     contenders, shapes = {}, content.get("shapes", {})
@@ -186,23 +193,28 @@ def read_contenders(path):
     for name, levels in content.get("ablations", {}).items():
         for level, entry in levels.items():
             add(f"{name}-{level}", entry, f"ablation:{name}", base=content.get("ablate", "cero"))
-    if BASELINE not in contenders:
+    if REFERENCE not in contenders:
         raise ValueError(
-            f"{path}: there must be a contender {BASELINE!r}, which the others are measured against"
+            f"{path}: there must be a contender {REFERENCE!r}, which the others are measured against"
         )
     return contenders, {group: tuple(splits) for group, splits in content["groups"].items()}
 
 
 def make_run(task, contender, seed, split):
-    """The run, its overrides complete but for {data}."""
+    """Return the `PlannedRun`, its overrides complete but for {data}."""
     overrides = task.overrides + contender.overrides
     if contender.steps != 1:
         overrides += (f"trainer.total_training_steps={round(task.steps * contender.steps)}",)
-    return Run(task, contender, seed, split, tuple(each.replace("{seed}", str(seed)) for each in overrides))
+    return PlannedRun(
+        task, contender, seed, split, tuple(each.replace("{seed}", str(seed)) for each in overrides)
+    )
 
 
 def chosen(names, known, what):
-    """Those of the dict `known` that are named, in the order of the file; all for None. Raises ValueError."""
+    """Return those of the dict `known` that are named, in the order of the file; all for None.
+
+    Raises ValueError for a name that is not known; `what` says what it should be.
+    """
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise ValueError(f"{what} {unknown[0]!r} is not known; there are {', '.join(known)}")
@@ -210,7 +222,7 @@ def chosen(names, known, what):
 
 
 def make_runs(tasks, contenders, groups, seeds=None, splits=SPLITS):
-    """All runs, seed by seed, so that contenders can be compared wherever the list is cut.
+    """Return all runs, seed by seed, so that contenders can be compared wherever the list is cut.
 
     tasks, contenders : lists; groups : dict of group -> splits; seeds : those to keep, None for all.
     """

@@ -1,8 +1,8 @@
 """How does a run end with everything that it started?
 
 Ray starts processes in sessions of their own and vLLM more of them, so a process group is not enough. On
-Linux orphans are adopted by the process that asks for it: whatever a run leaves behind is then found among
-our descendants.
+Linux a process can ask to adopt orphans: whatever a run leaves behind is then found among the descendants of
+this process.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import time
 import psutil
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
-# The run dies with us, even if we are killed outright; Ray's processes die with theirs.
+# The run ends with this process, even if it is killed outright; Ray's processes end with the run.
 LAUNCH = (
     "import ctypes, os, sys\n"
     f"if sys.platform == 'linux': ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, 9)\n"
@@ -27,7 +27,7 @@ def _descendants():
 
 
 class Tree:
-    """A command and all processes that descend from it; stdout and stderr go to the file `log`.
+    """Runs a command and knows all processes that descend from it; its output goes to the file `log`.
 
     command : list of str; cwd : folder; env : dict
     """
@@ -35,7 +35,7 @@ class Tree:
     def __init__(self, command, cwd, env, log):
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-        self._others = _descendants()  # not ours to end
+        self._others = _descendants()  # none of the tree's
         with open(log, "wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", LAUNCH, *command],
@@ -44,19 +44,19 @@ class Tree:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the run in order
             )
 
     def poll(self):
-        """Exit status of the command, None while it runs."""
+        """Return the exit status of the command, None while it runs."""
         return self.process.poll()
 
     def left(self):
-        """Processes of the tree that still run."""
+        """Return the processes of the tree that still run."""
         return _descendants() - self._others
 
     def end(self, grace=15.0):
-        """End what is left: asked first, so that shared memory is given back, killed after `grace` seconds."""
+        """End what is left: ask, so that shared memory is given back, and kill after `grace` seconds."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -79,12 +79,12 @@ class Tree:
             self._reap()
 
     def _reap(self):
-        """Collect the orphans that we were given and that have ended."""
+        """Collect the adopted orphans that have ended."""
         orphans = [process for process in self.left() if process.pid != self.process.pid]
         psutil.wait_procs(orphans, timeout=0.2)
 
 
 def environment(scratch):
-    """os.environ for a run whose Ray keeps its files under `scratch` and joins nobody else's cluster."""
+    """Return os.environ for a run whose Ray keeps its files under `scratch` and joins no other cluster."""
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return env | {"RAY_TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}

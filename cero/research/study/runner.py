@@ -1,4 +1,4 @@
-"""How are many runs executed? One process tree at a time, each leaving its table, or a note of what went wrong."""
+"""How are many runs executed? One at a time; each leaves its table, or a note of what went wrong."""
 
 import fcntl
 import hashlib
@@ -12,31 +12,34 @@ import tempfile
 import time
 from contextlib import contextmanager
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from cero.analysis.runlog import FILE_NAME, read_log
 from cero.research.study import tables
+from cero.research.study.archive import TABLES, packed_records
 from cero.research.study.processes import Tree, environment
 
 MAIN = (sys.executable, "-m", "verl.trainer.main_ppo")
 PACKAGES = ("cero-verl", "verl", "vllm", "torch", "transformers", "ray", "numpy")
 SOURCES = ("cero", "recipe", "examples", "scripts")  # what a result depends on
+CHECKOUT = "`cero benchmark` needs a checkout of the repository and runs in its root"
 ERROR = re.compile(r"^(cero: |[A-Za-z_.]*(Error|Exception|Exit)\b)")
 
 
 class RunFailed(Exception):
-    """A run that left no table; the message says why, its log's last lines included."""
+    """Raised for a run that left no table; the message says why, with the last lines of its log."""
 
 
 class Runner:
-    """Executes runs.
+    """Executes planned runs.
 
     Parameters
     ----------
-    out : folder of the tables, <task>/<contender>/<seed>.csv with a .json beside it
+    out : folder of runs, see `archive`; a run that is executed gets files of its own there
     work : folder for everything else (prepared tasks, logs); may be deleted between calls
     command : list of str, what starts verl (default: MAIN); overrides are appended
-    root : folder in which commands run
+    root : folder in which commands run, a checkout of the repository
     stall : seconds without a word from a run after which it is taken to hang
     poll : seconds between looks at a run
     grace : seconds that a run has to end when asked to
@@ -46,36 +49,60 @@ class Runner:
         self.out, self.work, self.root = Path(out), Path(work), Path(root)
         self.command = list(command or MAIN)
         self.stall, self.poll, self.grace = stall, poll, grace
-        self._prepared = {}
+        self._prepared, self._packed = {}, packed_records(out)
 
     # ---- what there is ---------------------------------------------------------------------------
 
+    def missing(self, runs):
+        """Return what these runs need and is not here, as one sentence, or None."""
+        for script in dict.fromkeys(
+            run.task.prepare[1] for run in runs if run.task.prepare[:1] == ("python",)
+        ):
+            if script.endswith(".py") and not (self.root / script).is_file():
+                return f"{script} is not here; {CHECKOUT}"
+        if self.command[1:2] == ["-m"] and find_spec(self.command[2].partition(".")[0]) is None:
+            return "verl is not installed; scripts/install.sh installs what `cero benchmark` trains with"
+        return None
+
     def table(self, run):
-        """Where the table of a run belongs."""
+        """Return where the table of a run is written."""
         return self.out / run.task.name / run.contender.label / f"{run.seed}.csv"
 
-    def state(self, run):
-        """ "finished"; "other" (there is a table, made with other settings); "failed" at the last attempt; or "new"."""
+    def record(self, run):
+        """Return the record of a finished run, a dict; None if there is no table of it.
+
+        It is empty where it can't be read.
+        """
         table = self.table(run)
-        if table.exists():
-            try:
-                about = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                return "other"
+        if not table.exists():
+            return self._packed.get((run.task.name, run.contender.label, run.seed))
+        try:
+            return json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def place(self, run):
+        """Return where a finished run was found, in words."""
+        return self.table(run) if self.table(run).exists() else f"{self.out / TABLES}, {run.name},"
+
+    def state(self, run):
+        """Return "finished", "other" (made with other settings), "failed" (at the last attempt) or "new"."""
+        about = self.record(run)
+        if about is not None:
             same = about.get("overrides") == list(run.overrides) and about.get("budget") == run.task.budget
             return "finished" if same else "other"
         return "failed" if (self.folder(run) / "failure.json").exists() else "new"
 
     def folder(self, run):
-        """Where a run's own files go."""
+        """Return where a run's own files go."""
         return self.work / "runs" / run.name
 
     def data(self, task):
-        """The task's prepared folder."""
+        """Return the task's prepared folder."""
         return self.work / "data" / task.name
 
     def words(self, run):
-        """The whole command of a run, list of str."""
+        """Return the whole command of a run, list of str."""
         folder = self.folder(run)
         return [
             *self.command,
@@ -85,7 +112,7 @@ class Runner:
         ]
 
     def preparation(self, task):
-        """The command that makes the task's folder, list of str; `python` is this one."""
+        """Return the command that makes the task's folder, list of str; `python` is this one."""
         words = [word.replace("{data}", str(self.data(task))) for word in task.prepare]
         return [sys.executable, *words[1:]] if words[:1] == ["python"] else words
 
@@ -93,7 +120,10 @@ class Runner:
 
     @contextmanager
     def alone(self):
-        """Hold the work folder: two runs at a time would share cores and verl's sockets. Raises ValueError if held."""
+        """Hold the work folder, since two runs at a time would share cores and verl's sockets.
+
+        Raises ValueError if it is held.
+        """
         self.work.mkdir(parents=True, exist_ok=True)
         with (self.work / "lock").open("w") as lock:
             try:
@@ -118,10 +148,9 @@ class Runner:
             raise RunFailed(f"task {task.name}: {self._prepared[task.name]}")
 
     def execute(self, run, progress=lambda records: None):
-        """Train, and write the table; returns what is in its .json. `progress` gets the run's records now and then.
+        """Train and write the table; return its record. `progress` gets the log's records now and then.
 
-        Raises RunFailed, having written failure.json into the run's folder; whatever the end, no process is
-        left.
+        Raises RunFailed after writing failure.json into the run's folder. No process is left in any case.
         """
         folder = self.folder(run)
         shutil.rmtree(folder, ignore_errors=True)  # an unfinished run starts anew
@@ -144,7 +173,7 @@ class Runner:
                 ended = self._follow(run, folder, tree, log, progress)
             finally:
                 tree.end(self.grace)
-        records = _records(folder)
+        records = _log_records(folder)
         try:
             rows = tables.make_table(records)
         except ValueError as error:
@@ -174,11 +203,14 @@ class Runner:
         return about
 
     def _follow(self, run, folder, tree, log, progress):
-        """Wait for the end: "complete", or "budget" where the run would have gone on beyond it. Raises RunFailed."""
+        """Wait for the end: return "complete", or "budget" where the run would have gone on beyond it.
+
+        Raises RunFailed.
+        """
         heard = time.monotonic(), None
         while True:
             status = tree.poll()
-            records = _records(folder)
+            records = _log_records(folder)
             progress(records)
             if status is not None:
                 if status != 0:
@@ -198,13 +230,13 @@ class Runner:
             time.sleep(self.poll)
 
 
-def _records(folder):
+def _log_records(folder):
     log = folder / "cero" / FILE_NAME
     return read_log(log) if log.exists() else []
 
 
 def tail(log):
-    """The last lines of a log that name an error, or just the last ones; one str."""
+    """Return the last lines of a log that name an error, or just the last ones; one str."""
     lines = [line.strip() for line in Path(log).read_text(encoding="utf-8", errors="replace").splitlines()]
     lines = [line for line in lines if line]
     return (
@@ -214,7 +246,7 @@ def tail(log):
 
 
 def versions():
-    """Versions of what a result depends on: dict of package -> str."""
+    """Return the versions of what a result depends on: dict of package -> str."""
     found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
@@ -225,12 +257,12 @@ def versions():
 
 
 def digest(file):
-    """The first 16 digits of a file's SHA-256, or None where there is none: which warm start was it?"""
+    """Return the first 16 digits of a file's SHA-256, which tell warm starts apart; None without the file."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if Path(file).is_file() else None
 
 
 def commit(root):
-    """{"commit": hash, "modified": whether the sources differ from it}, or nothing outside a git checkout."""
+    """Return {"commit": hash, "modified": whether the sources differ from it}; {} outside a git checkout."""
     try:
         asked = [["rev-parse", "HEAD"], ["status", "--porcelain", "--", *SOURCES]]
         head, changes = (

@@ -1,7 +1,7 @@
-"""What did a run do? One row a step, small enough to keep in git, made from its allocation log.
+"""What did a run do in each step? A table with one row a step, made from its allocation log.
 
 A row holds what its step did; `rollouts_spent` alone is a running total. Row 0 is the validation before
-training. Empty cells are unknown, or not validated. docs/study/README.md explains each column.
+training. Empty cells are unknown, or not validated. The page on the study in docs explains each column.
 """
 
 import csv
@@ -30,7 +30,9 @@ NAN = float("nan")
 
 
 def make_table(records):
-    """Rows (list of dict, columns as COLUMNS and then seconds_<phase>) of a log's records, see `cero.analysis.runlog`.
+    """Return the rows of a log's records (see `cero.analysis.runlog`): list of dict.
+
+    The columns are COLUMNS and then seconds_<phase>.
 
     Raises ValueError if no step was logged.
     """
@@ -57,8 +59,8 @@ def _row(record, validated, phases):
     rollouts = record.get("sampled", sum(record["rollouts"]))
     trained = record.get("trained", metrics.get("cero/rollouts/observed", rollouts))
     tokens = metrics.get("cero/tokens/sampled", metrics.get("response_length/mean", NAN) * trained)
-    # What verl's filter_groups throws away never comes back to be counted: it is taken to be as long as the
-    # rest.
+    # What verl's filter_groups throws away never comes back to be counted: its responses are taken to be as
+    # long as the others.
     returned = sum(record["trials"])
     if returned and returned < rollouts:
         tokens *= rollouts / returned
@@ -82,13 +84,16 @@ def _row(record, validated, phases):
 
 
 def _phases(metrics):
-    """verl's phases, without the whole and without what is finer."""
+    """Return verl's phases, without the whole step and without their parts."""
     keys = (key.removeprefix("timing_s/") for key in metrics if key.startswith("timing_s/"))
     return [key for key in keys if key != "step" and "/" not in key]
 
 
 def write_table(path, rows, about):
-    """Write rows to `path` (.csv) and the dict `about` beside it (.json). The table comes last: it means finished."""
+    """Write rows to `path` (.csv) and the dict `about` beside it (.json).
+
+    The table comes last: where there is one, the run is finished.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -107,7 +112,7 @@ def _cell(value):
 
 
 def read_table(path):
-    """Columns of a table as float arrays, nan where empty: dict of name -> shape (rows,).
+    """Return the columns of a table as float arrays of shape (rows,), nan where empty: dict.
 
     Raises ValueError if a column that every table has is missing, or a cell is no number.
     """

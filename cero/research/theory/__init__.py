@@ -1,1 +1,1 @@
-"""The offline optimum, and how far an allocator stays behind it."""
+"""What is the offline optimum, and how far does an allocator stay behind it?"""

@@ -1,9 +1,9 @@
-"""Why is the plain dual iteration rough, and what does each mend of it do? An ablation on fixed utilities.
+"""Why is the plain dual iteration rough, and what does each change to it do? An ablation on fixed utilities.
 
-Rows: the textbook's iteration, with each mend added to it, the mended one, and that with each mend taken
-away. Two modes: "exact" gives every epoch its budget, as verl's steps have it; "own" lets the price decide
-what an epoch spends, under the run's ledger alone: there the iteration has to hold the budget by itself.
-docs/regret.md reads the tables.
+Rows: the textbook's iteration, the same with each change added, the iteration with all changes ("mended"),
+and that with each change taken away. Two modes: "exact" gives every epoch its budget, as verl's steps do;
+"own" lets the price decide what an epoch spends, under the run's ledger alone, so that the iteration has to
+hold the budget by itself. The page on regret in docs reads the tables.
 """
 
 from dataclasses import asdict, dataclass
@@ -52,15 +52,14 @@ TRACED = ("textbook", "textbook, steps / 5", "mended", "- anchor last (default)"
 
 
 @dataclass(frozen=True)
-class Record(regret.Record):
-    """One run, and how rough it was. Rollouts per prompt and epoch throughout.
+class AblationRecord(regret.RegretRecord):
+    """Holds one run and how rough it was; swing, late_swing and jump in rollouts per prompt and epoch.
 
     row, mode : which line of the ablation
     swing : largest |demand - nbar| of an epoch, demand taken before it is made to cost its budget
-    late_swing : the same over the second half of the epochs that took place: what is left when the start is
-    over
+    late_swing : the same over the second half of the epochs that took place, after the start
     jump : mean |x_ik - x_i,k-1|, by how much a prompt's rollouts change from one visit to the next
-    dry : epochs that could not take place, because the ledger no longer paid everyone n_min
+    dry : epochs that could not take place because the ledger could no longer pay n_min to every prompt
     """
 
     row: str
@@ -71,12 +70,15 @@ class Record(regret.Record):
     dry: int
 
 
-def run(row, mode, utility, epochs, seed, prompts=512):
-    """One run of `row` of `ROWS` in `mode` of `MODES`: (`Record`, demand of each epoch in rollouts per prompt)."""
+def run_ablation(row, mode, utility, epochs, seed, prompts=512):
+    """Run `row` of ROWS in `mode` of MODES.
+
+    Returns (`AblationRecord`, demand of each epoch in rollouts per prompt, float array).
+    """
     allocator, values = regret.prepare("cero", utility, epochs, seed, prompts, **ROWS[row])
     demand, rollouts = regret.spend(allocator, epochs, prompts, exact=mode == "exact")
     off = np.abs(demand - allocator.rollouts_per_prompt)
-    record = Record(
+    record = AblationRecord(
         **asdict(regret.measure(allocator, values, utility, epochs, seed, held=demand.size)),
         row=row,
         mode=mode,
@@ -89,11 +91,14 @@ def run(row, mode, utility, epochs, seed, prompts=512):
 
 
 def cliff(utility_name, seed=0, prompts=512, rollouts_per_prompt=8, n_min=2, n_max=32):
-    """How bang-bang demand depends on the price at the offline optimum, the prompts' duals being optimal too.
+    """Return how bang-bang demand depends on the price at the offline optimum, with optimal prompt duals.
 
-    KKT: every prompt strictly between its bounds has mu_i = lam. Returns (tied, above, below): the share of
-    those prompts, and the demand in rollouts per prompt at a price a hair above and a hair below the optimal
-    one. The scale grows with the horizon, so they are the same for every K.
+    By the KKT conditions every prompt strictly between its bounds has mu_i = lam.
+
+    Returns
+    -------
+    (tied, above, below): the share of those prompts, and the demand in rollouts per prompt at a price just
+    above and just below the optimal one. They are the same for every horizon K, with which the scale grows.
     """
     values = regret.draw_values(prompts, seed)
     best, _ = optimum(
@@ -110,17 +115,17 @@ def cliff(utility_name, seed=0, prompts=512, rollouts_per_prompt=8, n_min=2, n_m
 
 
 def mean(records, row, epochs, field):
-    """Mean over seeds of `field` of the records of one row and horizon."""
+    """Return the mean over seeds of `field` of the records of one row and horizon."""
     return float(np.mean([getattr(r, field) for r in records if (r.row, r.epochs) == (row, epochs)]))
 
 
 def as_json(records):
-    """JSON-ready: {"rows": options of each row, "records": [...]}."""
+    """Return the records as JSON-ready {"rows": options of each row, "records": [...]}."""
     return {"rows": ROWS, "records": [asdict(record) for record in records]}
 
 
-def tables(records):
-    """Rich tables, one for each mode and utility: a line for each row, a group of columns for each horizon."""
+def ablation_tables(records):
+    """Yield a rich table for each mode and utility: a line for each row, columns for each horizon."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -158,15 +163,16 @@ def tables(records):
         yield out
 
 
-def plot(records, demands, path):
-    """Write the picture, PNG at `path`: how demand swings (left), and what is missed in either mode.
+def plot_ablation(records, demands, path):
+    """Write the picture (PNG) to `path`: how demand swings (left), and what is missed in either mode.
 
-    demands : {row: demand of each epoch, rollouts per prompt}, in mode "own" for the first record's utility
+    demands : dict of row -> demand of each epoch, rollouts per prompt; in mode "own", of the first record's
+    utility
     """
     from cero.analysis.figures import figure
 
     utility, horizons = records[0].utility, sorted({r.epochs for r in records})
-    with figure(path, 1, 3, size=(15, 6)) as (fig, axes):
+    with figure(path, 1, 3, size=(13, 5.6)) as (fig, axes):
         for row, demand in demands.items():
             axes[0].plot(np.arange(1, len(demand) + 1), demand, label=row, linewidth=1.3)
         axes[0].axhline(8, color="gray", linewidth=0.8, linestyle=":")
@@ -192,4 +198,5 @@ def plot(records, demands, path):
         )
         for axis in axes:
             axis.grid(alpha=0.3)
+            axis.title.set_size(10)
     return path

@@ -2,7 +2,7 @@
 
     max sum_i v_i u(y_i)   s.t.   sum_i y_i <= B,   low <= y_i <= high
 
-It is the benchmark of the regret: it knows every value in advance and is bound by the run's total only.
+The regret is measured against it: it knows every value in advance and is bound by the run's total only.
 """
 
 import heapq
@@ -11,7 +11,9 @@ import numpy as np
 
 
 def optimum(values, budget, low, high, utility, scale):
-    """The continuous optimum, by bisection on the one price of its KKT conditions: y_i = clip(y*(lam/v_i), low, high).
+    """Return the continuous optimum, by bisection on the one price lam of its KKT conditions.
+
+    y_i = clip(y*(lam / v_i), low, high), where y* inverts the utility's slope.
 
     Parameters
     ----------
@@ -51,10 +53,10 @@ def optimum(values, budget, low, high, utility, scale):
 
 
 def integer_optimum(values, budget, low, high, utility, scale):
-    """The optimum in whole rollouts: greedy on marginal gains, exact because the utilities are concave and separate.
+    """Return the optimum in whole rollouts, an int64 array of shape (n,).
 
-    As `optimum`, with integer bounds and budget. Returns an int64 array, shape (n,). O(budget log n): for
-    small cases.
+    Greedy on marginal gains, which is exact because the utilities are concave and separate. The arguments are
+    those of `optimum`, with integer bounds and budget. O(budget log n): for small cases.
     """
     values = np.asarray(values, np.float64)
     counts = np.full(values.size, int(low), np.int64)
@@ -75,5 +77,5 @@ def integer_optimum(values, budget, low, high, utility, scale):
 
 
 def total_utility(values, allocation, utility, scale):
-    """sum_i v_i u(y_i) of cumulative allocations y, shape (n,)."""
+    """Return sum_i v_i u(y_i) of cumulative allocations y, shape (n,)."""
     return float((np.asarray(values) * utility.value(np.asarray(allocation, np.float64), scale)).sum())

@@ -17,8 +17,11 @@ FLOOR = 1e-9  # of the optimum: regrets below are not told from 0
 
 
 @dataclass(frozen=True)
-class Record:
-    """One run: cumulative utility reached (`value`) against the offline `optimum`; `spent` of `budget` rollouts."""
+class RegretRecord:
+    """Holds one run: the cumulative utility reached (`value`) beside the offline `optimum`.
+
+    regret : optimum - value; ratio : value / optimum; spent, budget : rollouts
+    """
 
     allocator: str
     utility: str
@@ -33,7 +36,7 @@ class Record:
 
 
 def fix_values(allocator, ids, values):
-    """Make the variance values of prompts `ids` exactly `values` (shape (n,), in (0, 1/4)), for good.
+    """Make the variance values of prompts `ids` exactly `values` (shape (n,), in (0, 1/4)) for the whole run.
 
     Beta(c, c) has E[p(1-p)] = c / (2 (2c + 1)); without observations a posterior stays where it is.
     """
@@ -44,20 +47,19 @@ def fix_values(allocator, ids, values):
 
 
 def draw_values(prompts, seed):
-    """Fixed values of `prompts` prompts: p (1 - p) with p uniform on (0, 1), many near 1/4 and some near 0."""
+    """Return fixed values p (1 - p) with p uniform on (0.01, 0.99), shape (prompts,)."""
     p = np.random.default_rng(seed).uniform(0.01, 0.99, prompts)
     return np.minimum(p * (1.0 - p), 0.2499)
 
 
 def prepare(name, utility, epochs, seed, prompts=512, rollouts_per_prompt=8, n_min=2, n_max=32, **options):
-    """An allocator whose `prompts` prompts (ids 0, 1, ...) have fixed values, and these; shape (prompts,)."""
+    """Return (allocator, values): prompts 0, 1, ... have these fixed values, shape (prompts,)."""
     # The value that `fix_values` fixes.
     fixed = {"utility": utility, "value": "variance", "prior_a": PRIOR, "prior_b": PRIOR}
     posterior_options = {} if name == "uniform" else fixed
     if name == "cero":
-        options = {
-            "response": 2.0
-        } | options  # what docs/regret.md was made with; the horizon's slope is of this
+        # What the published figures were made with; the slope over the horizon depends on it.
+        options = {"response": 2.0} | options
     allocator = make_allocator(
         name,
         rollouts_per_prompt=rollouts_per_prompt,
@@ -78,8 +80,8 @@ def prepare(name, utility, epochs, seed, prompts=512, rollouts_per_prompt=8, n_m
 def spend(allocator, epochs, prompts, exact=True):
     """Allocate to all prompts in each epoch.
 
-    exact: every epoch costs N x nbar. Otherwise the allocator decides, until the ledger can't pay everyone
-    n_min.
+    exact : whether every epoch costs N x nbar; otherwise the allocator decides, until the ledger can't pay
+    n_min to every prompt
 
     Returns
     -------
@@ -98,9 +100,10 @@ def spend(allocator, epochs, prompts, exact=True):
 
 
 def measure(allocator, values, utility_name, epochs, seed, held=None):
-    """The `Record` of an allocator after its horizon; `values` as `prepare` gave them.
+    """Return the `RegretRecord` of an allocator after its horizon.
 
-    held: how many epochs took place, if not all `epochs`; the optimum is bound by n_min in these only.
+    values : as `prepare` returned them
+    held : how many epochs took place, if not all `epochs`; the optimum is bound by n_min in these only
     """
     budget, utility = allocator.ledger.total, UTILITIES[utility_name]
     scale = epochs * allocator.rollouts_per_prompt * getattr(allocator, "saturation", 1.0)
@@ -109,7 +112,7 @@ def measure(allocator, values, utility_name, epochs, seed, held=None):
     rows = allocator.table.rows(np.arange(values.size, dtype=np.uint64))
     reached = total_utility(values, allocator.table["allocated"][rows], utility, scale)
     top = total_utility(values, best, utility, scale)
-    return Record(
+    return RegretRecord(
         allocator=allocator.name,
         utility=utility_name,
         epochs=epochs,
@@ -123,23 +126,23 @@ def measure(allocator, values, utility_name, epochs, seed, held=None):
     )
 
 
-def run(allocator_name, utility_name, epochs, seed, prompts=512, **options):
-    """Run one allocator over one horizon, every epoch at its exact budget; returns a `Record`."""
+def run_regret(allocator_name, utility_name, epochs, seed, prompts=512, **options):
+    """Run one allocator over one horizon, every epoch at its exact budget; return a `RegretRecord`."""
     allocator, values = prepare(allocator_name, utility_name, epochs, seed, prompts, **options)
     spend(allocator, epochs, prompts)
     return measure(allocator, values, utility_name, epochs, seed)
 
 
 def floored(record):
-    """Whether the regret is below `FLOOR` of the optimum: rounding, of rollouts and of floats, not a measurement."""
+    """Return whether the regret is below `FLOOR` of the optimum: that is rounding, not a measurement."""
     return record.regret < FLOOR * record.optimum
 
 
 def slope(records):
-    """Least-squares slope of log(regret) over log(epochs): dict with slope, low, high (95 % interval) and floor.
+    """Return the least-squares slope of log(regret) over log(epochs): dict of slope, low, high and floor.
 
-    Floored records (`floor` counts them) are left out; without three horizons above the floor there is no
-    slope (None).
+    low, high : 95 % interval; floor : number of floored records, which are left out. Without three horizons
+    above the floor slope, low and high are None.
     """
     from scipy import stats
 
@@ -158,7 +161,7 @@ def slope(records):
 
 
 def slopes(records):
-    """`slope` for each (allocator, utility), keyed "allocator/utility"."""
+    """Return `slope` of each allocator and utility: dict of "allocator/utility" -> dict."""
     keys = sorted({(r.allocator, r.utility) for r in records})
     return {
         f"{allocator}/{utility}": slope(
@@ -169,12 +172,12 @@ def slopes(records):
 
 
 def as_json(records):
-    """JSON-ready: {"records": [...], "slopes": {...}}."""
+    """Return the records and slopes as JSON-ready {"records": [...], "slopes": {...}}."""
     return {"records": [asdict(record) for record in records], "slopes": slopes(records)}
 
 
-def table(records):
-    """A rich table: a row for each allocator, utility and horizon (means over seeds)."""
+def regret_table(records):
+    """Return a rich table with a row for each allocator, utility and horizon (means over seeds)."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -208,8 +211,8 @@ def table(records):
     return out
 
 
-def plot(records, path):
-    """Write the picture: regret over epochs, log-log, with sqrt(K) to compare. PNG at `path`.
+def plot_regret(records, path):
+    """Write the picture (PNG) to `path`: regret over epochs, log-log, with sqrt(K) to compare.
 
     Points below the floor are drawn on it, hollow.
     """
@@ -217,7 +220,7 @@ def plot(records, path):
 
     from cero.analysis.figures import figure
 
-    with figure(path, 1, 2, size=(12, 5.2)) as (fig, axes):
+    with figure(path, 1, 2, size=(11, 5)) as (fig, axes):
         for key, fit in slopes(records).items():
             allocator, utility = key.split("/")
             mine = [r for r in records if (r.allocator, r.utility) == (allocator, utility)]

@@ -1,1 +1,1 @@
-"""What verl's own stack needs on a machine without an accelerator."""
+"""What does verl's own stack need on a machine without an accelerator?"""

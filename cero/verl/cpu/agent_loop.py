@@ -1,9 +1,10 @@
-"""verl's agent-loop worker with fewer, larger calls, for models so small that the calls are what sampling costs.
+"""How does verl's agent-loop worker get along with fewer, larger calls?
 
 verl launches each rollout by itself: an agent loop that Hydra builds, three calls of Ray for the tokens, one
-for the reward, three messages to TransferQueue. On a GPU that hides behind the model. Here it was 12 ms of a
-core a rollout, beside 2 for the model. The flow stays verl's. What changes is underneath: calls that are made
-at the same time travel together (`Together`), and what is the same for every rollout is made once.
+for the reward, and three messages to TransferQueue. On a GPU, the model takes so long that this does not
+matter. With a small model on a CPU, it took 12 ms of a core for each rollout, and the model took 2 ms. Here
+the flow stays verl's, but calls that are made at the same time travel together (`Together`), and what is the
+same for every rollout is made once.
 """
 
 import asyncio
@@ -23,21 +24,19 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.llm_server import LLMServerClient
 
 Worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_actor_class__  # see cero.verl.agent_loop
-REQUESTS = (
-    64  # at most so many travel together, so that rewards of some are computed while others are sampled
-)
+# At most so many requests travel together, so that rewards of some are computed while others are sampled.
+REQUESTS = 64
 
 
 class Together:
-    """Joins calls that are made at the same time.
+    """Join calls that are made at the same time.
 
     Parameters
     ----------
-    call : async function of a list of items, gives a list of results
-    size : items of one call at most
-    patience : seconds without a further item after which a call is made; 0 is at once. With patience a call
-    also
-        waits for the end of the one before.
+    call : async function of a list of items, returns a list of results
+    size : int, the most items of one call; None for no limit
+    patience : float, seconds without a further item after which a call is made; 0 for at once. With patience,
+        a call also waits for the end of the one before.
     """
 
     def __init__(self, call, size=None, patience=0.0):
@@ -46,7 +45,7 @@ class Together:
         self._waiting, self._tasks = [], set()
 
     async def __call__(self, item):
-        """The result for `item`."""
+        """Return the result for `item`, or raise the error of the call that it travelled with."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._waiting) == 1:
@@ -60,7 +59,7 @@ class Together:
             seen = 0
             while seen < len(self._waiting):
                 seen = len(self._waiting) if self._patience else math.inf
-                await asyncio.sleep(self._patience)  # whoever is about to call does so now
+                await asyncio.sleep(self._patience)  # others that are ready to call do so meanwhile
             waiting, self._waiting = self._waiting, []
             size = self._size or len(waiting)
             await asyncio.gather(
@@ -81,7 +80,7 @@ class Together:
 
 
 class Client(LLMServerClient):
-    """verl's client of the vLLM servers; needs `CpuHttpServer.generate_many`."""
+    """Ask verl's vLLM servers for many generations in one call; needs `CpuHttpServer.generate_many`."""
 
     def __init__(self, client):
         super().__init__(client.config, client._load_balancer)
@@ -104,7 +103,10 @@ class Client(LLMServerClient):
 
 
 class Queue:
-    """The part of `transfer_queue` that verl's worker writes with; rows are still lists of dicts."""
+    """Stand in for the part of `transfer_queue` that verl's worker writes with.
+
+    Rows arrive as lists of dicts, because `list_of_dict_to_tensordict` is replaced in verl's module, too.
+    """
 
     def __init__(self):
         self._put = Together(self._put_many, patience=0.005)
@@ -128,27 +130,26 @@ class Queue:
 
 
 class Inline:
-    """In place of an event loop: what would be done in a thread is done at once, as it takes less than the thread."""
+    """Stand in for an event loop, and call at once what would go to a thread, which would take longer."""
 
     async def run_in_executor(self, executor, function):
         return function()
 
 
 class CpuWorker(Worker):
-    """verl's worker; see above."""
+    """Run verl's worker with fewer, larger calls, as this module describes."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if (
-            type(self.llm_client) is LLMServerClient
-        ):  # not the asynchronous trainers', which resumes what it aborted
+        # The asynchronous trainers have a client of another class, which resumes what it aborted. It stays.
+        if type(self.llm_client) is LLMServerClient:
             self.llm_client = Client(self.llm_client)
         self._single_turn = None
         self._rewards_here = (
             self.reward_loop_worker_handles is not None and not self.config.reward.reward_model.enable
         )
         self._reward_worker = None
-        # The two names of verl's module through which its worker writes, in this process alone.
+        # verl's worker writes through these two names of its module. They are changed in this process only.
         agent_loop_tq.tq, agent_loop_tq.list_of_dict_to_tensordict = Queue(), list
 
     async def _run_agent_loop(self, sampling_params, trajectory, *, agent_name, trace=True, **kwargs):
@@ -162,7 +163,7 @@ class CpuWorker(Worker):
         return await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
 
     def _make_single_turn(self):
-        """verl's agent loop of one turn, which keeps nothing from one rollout to the next."""
+        """Return verl's agent loop of one turn, which keeps nothing from one rollout to the next."""
         loop = SingleTurnAgentLoop(
             trainer_config=SimpleNamespace(config=self.config),
             server_manager=self.llm_client,
@@ -175,8 +176,8 @@ class CpuWorker(Worker):
         loop.loop = Inline()
         return loop
 
-    # What writes has to be named here. Were it only inherited, Ray would send it by value, with a copy of the
-    # module's names from before __init__ rebinds them; by way of this class it is the module's own.
+    # Both methods write to the queue, so both must be defined here. Ray would send inherited ones by value,
+    # with a copy of the module's names from before __init__ changes them.
     async def _run_prompt(self, *args, **kwargs):
         await super()._run_prompt(*args, **kwargs)
 
@@ -184,14 +185,13 @@ class CpuWorker(Worker):
         await super()._agent_loop_postprocess(*args, **kwargs)
 
     async def _compute_score(self, outputs, kwargs):
-        if (
-            self._rewards_here and self._reward_worker is None
-        ):  # not in __init__: it takes the running event loop
+        # Made here and not in __init__, because it takes the running event loop.
+        if self._rewards_here and self._reward_worker is None:
             self._reward_worker = RewardLoopWorker(self.config)
             compute_score = SimpleNamespace(remote=self._reward_worker.compute_score)
             self.reward_loop_worker_handles = [SimpleNamespace(compute_score=compute_score)]
         await super()._compute_score(outputs, kwargs)
 
 
-# verl's manager and cero.verl.agent_loop take the worker by this name.
+# verl's manager and cero.verl.agent_loop look the worker up by this name.
 agent_loop_tq.AgentLoopWorkerTQ = ray.remote(CpuWorker)

@@ -1,6 +1,7 @@
-"""What verl asks of `torch.cuda`, answered for the host: the platform's `device_module`.
+"""What answers on the CPU when verl calls `torch.cuda`? This module, the platform's `device_module`.
 
-`torch.cpu` answers only part of it. The rest is either a fact about the host's memory or nothing to do.
+`torch.cpu` has only some of the functions. Each of the others either reports the host's memory or has nothing
+to do.
 """
 
 import platform
@@ -22,11 +23,12 @@ from torch.cpu import (  # noqa: F401
 
 
 def get_device_name(device=None):
+    """Return the name of the host's processor."""
     return platform.processor() or platform.machine()
 
 
 def memory_allocated(device=None):
-    """Resident memory of this process; the CPU allocator keeps no statistics of its own."""
+    """Return this process's resident memory in bytes; PyTorch's CPU allocator keeps no statistics."""
     return psutil.Process().memory_info().rss
 
 
@@ -34,17 +36,18 @@ memory_reserved = max_memory_allocated = max_memory_reserved = memory_allocated
 
 
 def mem_get_info(device=None):
-    """(available, total) bytes of the host, as `torch.cuda.mem_get_info` gives for a card."""
+    """Return (available, total) bytes of the host, as `torch.cuda.mem_get_info` does for a GPU."""
     memory = psutil.virtual_memory()
     return memory.available, memory.total
 
 
 def manual_seed(seed):
+    """Seed PyTorch's generator."""
     torch.manual_seed(seed)
 
 
 def _nothing(*args, **kwargs):
-    """There is no caching allocator, no IPC pool and no memory cap to act on."""
+    """Do nothing: a CPU has no caching allocator, no IPC pool and no memory cap."""
 
 
 manual_seed_all = manual_seed

@@ -1,7 +1,8 @@
-"""Turns verl's platform to the CPU in the process that the user starts.
+"""How does the process that the user starts learn that it is to use the CPU?
 
-The recipe's `hydra.job.env_set` reaches every process that Ray starts, but the first one has already
-looked for an accelerator, while importing `verl.trainer.main_ppo`, before Hydra read the recipe.
+The recipe's `hydra.job.env_set` reaches every process that Ray starts. It comes too late for the first
+process, which has looked for an accelerator while importing `verl.trainer.main_ppo`, before Hydra read the
+recipe. So a Hydra callback sets the platform.
 """
 
 from hydra.experimental.callback import Callback
@@ -11,8 +12,9 @@ from cero.verl.cpu.platform import CpuPlatform
 
 
 class UseCpu(Callback):
-    """Hydra callback of recipe/cpu.yaml."""
+    """Set verl's platform to the CPU; the Hydra callback of recipe/cpu.yaml."""
 
     def on_job_start(self, config, **kwargs):
+        """Set the platform before the job's function is called."""
         if get_platform().device_name != "cpu":
             set_platform(CpuPlatform())

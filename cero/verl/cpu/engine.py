@@ -1,7 +1,7 @@
-"""verl's FSDP engines, registered for the device "cpu" as well.
+"""Which of verl's engines train on a CPU? Its FSDP2 engines, which are registered here for the device "cpu".
 
-They run there as they are, with FSDP2 on gloo. FSDP1 does not: verl builds it with
-`sync_module_states=True`, which PyTorch refuses for CPU modules.
+They run as they are, on gloo. FSDP1 does not run: verl builds it with `sync_module_states=True`, which
+PyTorch refuses for CPU modules.
 """
 
 from verl.workers.engine.base import EngineRegistry
@@ -10,9 +10,9 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDP
 
 @EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")
 class CpuFSDPEngineWithLMHead(FSDPEngineWithLMHead):
-    """The policy, and the reference policy."""
+    """Train the policy, or evaluate the reference policy."""
 
 
 @EngineRegistry.register(model_type="value_model", backend="fsdp2", device="cpu")
 class CpuFSDPEngineWithValueHead(FSDPEngineWithValueHead):
-    """The critic, for estimators that need one."""
+    """Train the critic, for estimators that need one."""

@@ -1,6 +1,7 @@
-"""verl's platform for a machine without an accelerator. It serves only who asks: `VERL_PLATFORM=cpu`.
+"""What is verl's platform on a machine without an accelerator?
 
-verl's auto-detection must never come to it by itself: the head node of a GPU cluster often has no GPU.
+It is used only where `VERL_PLATFORM=cpu` asks for it. verl's auto-detection must never choose it by itself,
+since the head node of a GPU cluster often has no GPU.
 """
 
 import os
@@ -14,13 +15,13 @@ from wrapt import when_imported
 
 
 def cpu_is_asked_for():
-    """Whether this process was told, by `VERL_PLATFORM`, to train on the CPU."""
+    """Return whether the variable `VERL_PLATFORM` tells this process to train on the CPU."""
     return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
 
 @PlatformRegistry.register(platform="cpu")
 class CpuPlatform(PlatformBase):
-    """The host's cores as one device, with gloo and shared memory for communication."""
+    """Present the host's cores as one device, with gloo and shared memory for communication."""
 
     device_name = "cpu"
     vendor_name = "cpu"
@@ -83,7 +84,7 @@ class CpuPlatform(PlatformBase):
         pass
 
     def ray_resource_name(self):
-        # verl counts "GPU" or "NPU" only, so recipe/cpu.yaml gives Ray one logical GPU per worker.
+        # verl counts only "GPU" and "NPU", so recipe/cpu.yaml gives Ray one logical GPU for each worker.
         return "GPU"
 
     def ray_noset_envvars(self):
@@ -96,8 +97,8 @@ class CpuPlatform(PlatformBase):
         return None
 
 
-# The worker that samples, which would be slow here; only once verl's own is there. It takes the place of
-# names in verl's module, there being no setting for it, and only in the version it was written for.
+# verl's own worker that samples would be slow on a CPU, and no setting names another one. So names in verl's
+# module are replaced, once it is imported, and only in the version of verl for which this was written.
 PATCHED = "0.9.1"
 if cpu_is_asked_for() and metadata.version("verl") == PATCHED:
     when_imported("verl.trainer.ppo.v1.agent_loop_tq")(

@@ -1,4 +1,7 @@
-"""verl's vLLM replica and server, with another extension that receives new weights, and many requests in one call."""
+"""What differs between verl's vLLM server on a GPU and on a CPU?
+
+Another extension receives new weights, and many requests come in one call.
+"""
 
 import asyncio
 
@@ -8,22 +11,25 @@ from vllm.sampling_params import RequestOutputKind
 
 
 class CpuHttpServer(vLLMHttpServer):
+    """Serve vLLM's CPU engine."""
+
     def _get_worker_extension_cls(self):
         return "cero.verl.cpu.weight_sync.CpuWorkerExtension"
 
     async def generate_many(self, requests):
-        """`generate` for a list of keyword arguments."""
+        """Return what `generate` returns for each of `requests`, a list of its keyword arguments."""
         return await asyncio.gather(*(self._generate_ids(**request) for request in requests))
 
     def _generate_ids(self, sampling_params, **request):
-        # verl takes token ids, all at once: vLLM need not report each token, nor turn them into text. A new
-        # dict, since `generate` changes it, and what was one object for many requests still is after the
-        # call.
+        # verl takes token ids, all at once, so vLLM need not report each token, nor turn tokens into text.
+        # The dict is a new one, because `generate` changes it and many requests share the one that came.
         whole = {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
         return self.generate(sampling_params=sampling_params | whole, **request)
 
 
 class CpuReplica(vLLMReplica):
+    """Start `CpuHttpServer`s."""
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.server_class = ray.remote(CpuHttpServer)

@@ -1,6 +1,7 @@
-"""Chooses, when verl asks for the "vllm" rollout, vLLM's CPU engine with a weight sync that is right there.
+"""Which rollout does verl's name "vllm" mean on a CPU? vLLM's CPU engine, with a weight sync made for it.
 
-Only the choice is here, since every process that generates imports this; the engine is in `replica.py`.
+Only the choice is made here, since every process that generates imports this module. The engine is in
+`cero.verl.cpu.replica`.
 """
 
 from verl.workers.rollout.replica import RolloutReplicaRegistry
@@ -9,12 +10,12 @@ from cero.verl.cpu.platform import cpu_is_asked_for
 
 
 def load_replica():
-    """Return the replica class; called by verl in the processes that start servers."""
+    """Return the replica class; verl calls this in the processes that start servers."""
     from cero.verl.cpu.replica import CpuReplica
 
     return CpuReplica
 
 
-# Elsewhere verl's own "vllm" entry stays as it is.
+# On other platforms verl's own entry stays.
 if cpu_is_asked_for():
     RolloutReplicaRegistry.register("vllm", load_replica)

@@ -1,9 +1,9 @@
-"""Gives vLLM's CPU model the trainer's new weights.
+"""How does vLLM's CPU model get the trainer's new weights?
 
-On CPU vLLM packs each linear layer's weight for its matrix kernels and throws the weight itself away, so
-`model.load_weights`, which verl calls on GPUs, has nothing left to load into. vLLM's layerwise reload
-brings the weights back, loads and packs again. It leaves out one case: a layer that shares the weight
-of another (tied embeddings), whose weight is new afterwards and whose packed copy is still the old one.
+On a CPU, vLLM packs each linear layer's weight for its matrix kernels and discards the weight itself. So
+`model.load_weights`, which verl calls on GPUs, has nothing left to load into. vLLM's layerwise reload brings
+the weights back, loads them and packs them again. It leaves out one case: a layer that shares the weight of
+another one (tied embeddings). Its weight is new afterwards, but its packed copy is still the old one.
 """
 
 import logging
@@ -17,16 +17,17 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 
 class CpuWorkerExtension(vLLMColocateWorkerExtension):
-    """Runs inside vLLM's worker; verl calls it by method name."""
+    """Load new weights inside vLLM's worker; verl calls the method by its name."""
 
     def update_weights_from_ipc(self, peft_config=None, base_sync_done=False, use_shm=True):
+        """Receive the trainer's weights and load them. Raises RuntimeError for LoRA weights."""
         if peft_config:
             raise RuntimeError("LoRA is not supported on CPU: train the full model")
         weights = []
         receiver = BucketedWeightReceiver(
             zmq_handle=self._get_zmq_handle(), device=self.device, use_shm=use_shm
         )
-        # Cloned: what the receiver hands out are views of a shared buffer that it is about to close.
+        # Cloned, because the receiver hands out views of a shared buffer that it closes at the end.
         receiver.receive_weights(
             lambda bucket, is_last: weights.extend((name, t.clone()) for name, t in bucket)
         )
@@ -34,7 +35,10 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
 
 
 def reload_weights(model, model_config, weights):
-    """Load `weights`, all of the model's by Hugging Face name, and pack every layer anew."""
+    """Load `weights`, all weights of the model by their Hugging Face names, and pack every layer again.
+
+    weights : list of (str, tensor). Raises RuntimeError if a weight is missing.
+    """
     expected = {name for name, _ in model.named_parameters()}
     parameters, buffers, _ = split_buffer_updates(model, weights)
     with _layerwise_warnings_off():
@@ -52,7 +56,7 @@ def reload_weights(model, model_config, weights):
 
 
 def layers_sharing_a_weight(model):
-    """Return the layers whose parameter `weight` is another layer's too."""
+    """Return the layers whose parameter `weight` is another layer's as well: list of modules."""
     layers = [
         m for m in model.modules() if getattr(m, "weight", None) is not None and hasattr(m, "quant_method")
     ]
@@ -62,7 +66,7 @@ def layers_sharing_a_weight(model):
 
 @contextmanager
 def _layerwise_warnings_off():
-    """vLLM would warn at each sync that a tied layer got no weights; `reload_weights` checks that itself."""
+    """Silence vLLM's warning at each sync that a tied layer got no weights; `reload_weights` checks that."""
     logger = logging.getLogger("vllm.model_executor.model_loader.reload.layerwise")
     level = logger.level
     logger.setLevel(logging.ERROR)

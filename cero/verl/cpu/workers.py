@@ -1,7 +1,7 @@
-"""verl's training workers with a gloo process group.
+"""How do verl's training workers get a process group on a CPU?
 
-verl would ask torch for "cpu:gloo,cpu:gloo", one backend for the host and one for the device, which is
-an error when the two are the same. A group made before the parent's `__init__` is kept.
+verl would ask torch for "cpu:gloo,cpu:gloo", one backend for the host and one for the device. That is an
+error where both are the same. So the group is made before the parent's `__init__`, which then keeps it.
 """
 
 import ray
@@ -11,7 +11,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 
 class CpuTrainingWorker(TrainingWorker):
-    """Critic, or the actor or reference inside `CpuActorRolloutRefWorker`."""
+    """Train the critic, or the actor or reference inside `CpuActorRolloutRefWorker`."""
 
     def __init__(self, config):
         initialize_global_process_group_ray(backend="gloo")
@@ -19,14 +19,14 @@ class CpuTrainingWorker(TrainingWorker):
 
 
 class CpuActorRolloutRefWorker(ActorRolloutRefWorker):
-    """The hybrid worker, built of `CpuTrainingWorker`."""
+    """Train and sample in one worker, built of `CpuTrainingWorker`s."""
 
     actor_worker_cls = CpuTrainingWorker
     ref_worker_cls = CpuTrainingWorker
 
 
 def use_cpu_workers(trainer):
-    """Put the workers above in the place of verl's. To be called at the end of `_init_resource_pool_mgr`."""
+    """Replace verl's workers by those above; to be called at the end of `_init_resource_pool_mgr`."""
     mapping = trainer.role_worker_mapping
     for role in mapping:
         mapping[role] = ray.remote(CpuTrainingWorker if role == Role.Critic else CpuActorRolloutRefWorker)

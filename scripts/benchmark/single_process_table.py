@@ -1,0 +1,52 @@
+"""What do the single-process runs say? Their JSON lines as a Markdown table, compared seed by seed with one.
+
+    python scripts/benchmark/single_process_table.py docs/results/study/single_process.jsonl \\
+        --task letters --like @n=2,batch=32 --against cero:signal_hard@n=2,batch=32
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cero.research.study.curves import LearningCurve
+from cero.research.study.gains import summarise_contenders
+from cero.research.study.study_report import DUEL_COLUMNS, duel_row, markdown_table
+
+
+def read(path, task, like, against):
+    """Return the curves of the task's runs of `against` and of contenders with `like` in their names.
+
+    Of runs made twice the last one counts.
+    """
+    found = {}
+    for record in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines()):
+        label, accuracy = record["contender"], np.array(record["accuracy"])
+        if record["task"] == task and (like in label or label == against):
+            # Validations come with the first step at or beyond each tenth of the budget, so they are off the
+            # grid by less than a step.
+            budget = record["spent"][-1]
+            unknown = np.full(accuracy.size, np.nan)
+            found[label, record["seed"]] = LearningCurve(
+                task, label, "main", "tune", record["seed"], budget, budget / (accuracy.size - 1), accuracy,
+                unknown, unknown, budget, np.nan, np.nan,
+            )  # fmt: skip
+    return list(found.values())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("lines", type=Path, help="JSON lines of single_process.py")
+    parser.add_argument("--task", default="letters")
+    parser.add_argument("--like", default="", help="only contenders with this in their names")
+    parser.add_argument("--against", default="uniform", help="the contender that they are compared with")
+    arguments = parser.parse_args()
+    curves = read(arguments.lines, arguments.task, arguments.like, arguments.against)
+    summaries = sorted(summarise_contenders(curves, arguments.against), key=lambda s: -s.area_gain.mean)
+    rows = (duel_row(f"`{summary.contender}`", summary) for summary in summaries if summary.paired)
+    print(markdown_table(("contender", *DUEL_COLUMNS[1:]), rows), end="")
+
+
+if __name__ == "__main__":
+    main()

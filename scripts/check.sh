@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Checks the code without running it: lint, format, types, and whether the documentation builds.
+#
+#   bash scripts/check.sh            makes .venv-tools if it is missing
+#   bash scripts/check.sh --fix      lets Ruff mend what it can first
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib/venv.sh
+source scripts/lib/venv.sh
+
+venv=.venv-tools
+stamp=$venv/.cero-install
+wanted=$(fingerprint scripts/check.sh)
+if [ ! -f $stamp ] || [ "$(cat $stamp)" != "$wanted" ]; then
+  say "tools, in $venv"
+  rm -f $stamp
+  make_venv $venv
+  pip install --quiet -e ".[lint,docs]"
+  echo "$wanted" >$stamp
+fi
+
+if [ "${1:-}" = --fix ]; then
+  say "mend"
+  $venv/bin/ruff check --fix-only .
+  $venv/bin/ruff format .
+fi
+
+failed=()
+check() { # NAME COMMAND...: goes on after a failure, so that one run shows all of them
+  say "$1"
+  "${@:2}" || failed+=("$1")
+}
+
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+check lint $venv/bin/ruff check .
+check format $venv/bin/ruff format --check .
+check types $venv/bin/mypy
+export NO_MKDOCS_2_WARNING=1 # a notice of Material's that says nothing about these pages
+check documentation $venv/bin/mkdocs build --strict --site-dir "$site"
+
+[ ${#failed[@]} = 0 ] || die "failed: ${failed[*]}"
+say "all checks passed"
