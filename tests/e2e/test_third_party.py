@@ -46,7 +46,9 @@ class Lopsided(UpfrontAllocator):
     def _targets(self, rows, budget):
         return 1.0 + (self.weight - 1.0) * (self.table["id"][rows] % 2 == 0)
 '''
-RECIPE = "name: lopsided\nadv_estimator: grpo\nweight: 7.0\nn_min: 2\nn_max: 32\nseed: 0\nrounding: systematic\n"
+RECIPE = (
+    "name: lopsided\nadv_estimator: grpo\nweight: 7.0\nn_min: 2\nn_max: 32\nseed: 0\nrounding: systematic\n"
+)
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return (extra_info["index"] * 37 % 11) / 10
@@ -76,6 +78,8 @@ def test_an_installed_package_trains_a_step(tmp_path):
 
     (step,) = read_log(folder / "checkpoints" / "cero" / "allocations.jsonl")
     even = [int(prompt, 16) % 2 == 0 for prompt in step["prompts"]]
-    given = [{n for n, mine in zip(step["rollouts"], even, strict=True) if mine is kind} for kind in (False, True)]
-    assert step["spent"] == sum(step["rollouts"]) == 64 and any(even) and not all(even)
-    assert max(given[0]) < min(given[1])
+    given = {True: set(), False: set()}
+    for n, kind in zip(step["rollouts"], even, strict=True):
+        given[kind].add(n)
+    assert step["spent"] == sum(step["rollouts"]) == 64 and given[True] and given[False]
+    assert max(given[False]) < min(given[True])
