@@ -26,6 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -349,8 +350,9 @@ def page(figures):
             versions = f"Python {m['python']}, verl {m['verl']}, PyTorch {m['torch']}, NumPy {m['numpy']}"
             if "gpu" in m:
                 versions += f", vLLM {m['vllm']}, one {m['gpu']}"
-            text += f"\n{m['cores']} cores, {m['memory_gib']} GiB, {versions}; "
-            text += f"load average {load[0]} before, {load[1]} after.\n\n"
+            measured = f"{m['cores']} cores, {m['memory_gib']} GiB, {versions}; "
+            measured += f"load average {load[0]} before, {load[1]} after."
+            text += f"\n{textwrap.fill(measured, 110)}\n\n"
             text += make(part)
     return text
 

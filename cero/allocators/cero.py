@@ -24,13 +24,14 @@ class Cero(WithValue, UpfrontAllocator):
 
     The posterior variance as value, the concave saturating utility, the prompt duals, the budget dual and
     their projected online gradient descent are the abstract's. Its body is not public: the utilities' forms,
-    the proximal response, the warm start and the step sizes below are this project's (docs/method.md).
+    the proximal response, the warm start and the step sizes below are this project's
+    (docs/method/allocation.md).
 
     Parameters
     ----------
     n_min, n_max, value, forgetting : see `UpfrontAllocator`, `WithValue` and `Beliefs`
-        The defaults are this project's, from docs/study: any prompt may be left out or get many, what counts
-        is whether a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell a
+        The defaults are this project's (docs/results/study.md): any prompt may be left out or get many, what
+        counts is whether a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell a
         solved prompt by single rollouts. The abstract's value is "variance".
     utility : "exp", "rational" or "log"
         Of a prompt's cumulative rollouts, see `cero.core.utility`; the first two saturate.
@@ -63,7 +64,7 @@ class Cero(WithValue, UpfrontAllocator):
         its dual and of the price. Costs 8 bytes for each prompt.
     **options : see `WithBeliefs` and `UpfrontAllocator`
 
-    The last four are switches on how plain the iteration is; docs/regret.md measures each.
+    The last four are switches on how plain the iteration is; docs/results/regret.md measures each.
 
     The state is a slope per prompt (column "slope"), warm-started at the optimum under the prior, and
     `price`, the budget's. With a budget given for each step (the default under verl) the budget binds by

