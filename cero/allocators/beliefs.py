@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from cero.core import beta
 from cero.core.arrays import Floats, Ids, Ints
-from cero.core.checks import check_choice, check_number
+from cero.core.checks import at_ends, check_choice, check_number
 from cero.core.prompts import PromptTable
 
 ForgettingUnit = Literal["visit", "step"]
@@ -131,7 +131,7 @@ class Beliefs:
 
     def set_pass_rates(self, ids: Ids, pass_rates: ArrayLike, strength: float) -> None:
         """Start prompts at pass rates measured before the run; see `Allocator.set_pass_rates`."""
-        rates = np.asarray(pass_rates, np.float64)
+        rates = at_ends(pass_rates, 0.0, 1.0)
         strength = float(check_number("strength", strength, 0, 1e6, open_low=True))
         if rates.shape != ids.shape:
             raise ValueError(

@@ -5,8 +5,10 @@ from collections.abc import Collection
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 T = TypeVar("T")
+FLOAT32_ROUNDING = 2.0**-23  # of 1: trainers keep rewards in single precision
 
 
 @overload
@@ -52,6 +54,22 @@ def check_number(
     if not fits or value < low or value > high or (open_low and value == low):
         raise ValueError(f"{key}={value!r} must be {kind} in {interval}")
     return int(value) if integer else float(value)
+
+
+def at_ends(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
+    """Return `values` as float64, those within single precision's rounding of an end being that end.
+
+    A trainer that keeps rewards in single precision hands back 1.1 as 1.100000023841858 and 0.7 as
+    0.699999988079071. The rounding is that of the greater end in size, 2**-23 of it.
+
+    >>> at_ends([np.float32(1.1), 0.5, 1.2], 0.0, 1.1)
+    array([1.1, 0.5, 1.2])
+    """
+    result = np.array(values, np.float64)
+    rounding = FLOAT32_ROUNDING * max(abs(low), abs(high))
+    for end in (low, high):
+        result[np.abs(result - end) <= rounding] = end
+    return result
 
 
 def check_choice(key: str, value: T, choices: Collection[Any]) -> T:

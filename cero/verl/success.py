@@ -1,6 +1,11 @@
 """How much of a success, from 0 to 1, is a rollout? One mapping, for the sampler and for the trainer."""
 
+import math
 from dataclasses import dataclass
+
+from omegaconf import OmegaConf
+
+from cero.core.checks import at_ends
 
 
 @dataclass(frozen=True)
@@ -19,19 +24,26 @@ class Success:
     def from_config(cls, config):
         """Return the `Success` of the section `cero.success` (DictConfig).
 
-        Raises ValueError if `range` is not two numbers in ascending order.
+        Raises ValueError if `range` is not two finite numbers in ascending order.
         """
-        value = config.range
-        low, high = value if value is not None and len(value) == 2 else (None, None)
-        if low is None or high is None or not float(low) < float(high):
+        ends = config.range
+        if OmegaConf.is_list(ends):
+            ends = OmegaConf.to_container(ends, resolve=True)
+        good = isinstance(ends, list) and len(ends) == 2
+        good = good and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+        if not good or not all(map(math.isfinite, ends)) or not ends[0] < ends[1]:
             raise ValueError(
-                f"cero.success.range={value} must be two numbers, [worst, best] reward, in ascending order"
+                f"cero.success.range={ends} must be two finite numbers, [worst, best] reward, in ascending "
+                "order, e.g. [0.0, 1.0]"
             )
-        return cls(config.key, float(low), float(high))
+        return cls(config.key, float(ends[0]), float(ends[1]))
 
     def of_reward(self, reward):
-        """Return rewards (number or array) mapped linearly, without a check."""
-        return (reward - self.low) / (self.high - self.low)
+        """Return rewards (number or array) mapped linearly, without a check; float array, or a 0-d one.
+
+        A reward within single precision's rounding of an end is that end.
+        """
+        return (at_ends(reward, self.low, self.high) - self.low) / (self.high - self.low)
 
     def of_rewards(self, rewards):
         """Return the success of each of `rewards` (float array), where `key` is None. Raises as `of` does."""
@@ -69,7 +81,7 @@ class Success:
                 f"cero.success.key={self.key} is not among what the reward function returned "
                 f"({', '.join(info) or 'only a number'}); name one of these, or null for the reward itself"
             )
-        value = float(info[self.key])
+        value = float(at_ends(info[self.key], 0.0, 1.0))
         if not 0 <= value <= 1:
             raise ValueError(
                 f"cero.success.key={self.key} was {value}, which is not in [0, 1]; name one that is"

@@ -156,7 +156,7 @@ class Jobs(Callback):
 
     def _write_down(self, config):
         """Write the job's overrides beside its log. Raises ValueError if another job trained there."""
-        if not config.cero.log_allocations:
+        if not read_settings(config).log_allocations:
             return
         path = Path(config.trainer.default_local_dir) / "cero" / JOB_FILE
         overrides = _overrides(config)

@@ -68,7 +68,9 @@ class ScheduledTrainer:
                 f"data.train_files={self.config.data.train_files}; "
                 f"there are {', '.join(self.train_dataset[0])}"
             )
-        steps, batch = self.total_training_steps, self.config.data.train_batch_size
+        batch = self.config.data.train_batch_size
+        # verl ends at whichever comes first.
+        steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
         allocator = self.settings.make_allocator(
             epochs=max(1, math.ceil(steps / max(self.steps_per_epoch, 1))),
             total_budget=steps * batch * self.settings.rollouts_per_prompt,

@@ -400,3 +400,23 @@ def test_pass_rates_of_the_data_set_start_the_posteriors(step):
     trainer, *_ = step("allocator=cero", "cero.pass_rates.column=rate", columns={"rate": rates})
     before = trainer.record.dispatches[0].history_mean
     np.testing.assert_allclose(before[:5], [1 / 6, 0.5, 5 / 6, 0.5, 2 / 6])
+
+
+@pytest.mark.parametrize(
+    "planned, epochs, per_epoch, steps, visits",
+    [(100, 1, 4, 4, 1), (100, 1000, 4, 100, 25), (6, 3, 4, 6, 2), (12, 3, 4, 12, 3)],
+)
+def test_the_horizon_is_verls_own(composed, monkeypatch, tmp_path, planned, epochs, per_epoch, steps, visits):
+    """verl ends at total_epochs or at total_training_steps, whichever comes first."""
+
+    def data(self):
+        self.train_dataset, self.train_dataloader = [{}] * 64, SimpleNamespace(collate_fn=None)
+        self.steps_per_epoch, self.total_training_steps = per_epoch, planned
+
+    monkeypatch.setattr(PPOTrainerSync, "_init_dataloader", data)
+    words = (f"trainer.total_epochs={epochs}", f"trainer.default_local_dir={tmp_path}")
+    sizes = ("data.train_batch_size=16", "actor_rollout_ref.rollout.n=4")
+    trainer = CeroTrainer(composed("+recipe=cero_cpu", *words, *sizes))
+    trainer._init_dataloader()
+    allocator = trainer.scheduler.allocator
+    assert (allocator.ledger.total, allocator.epochs) == (steps * 64, visits)

@@ -1,0 +1,75 @@
+"""Rewards in single precision, as verl keeps them, and ranges that are none."""
+
+import numpy as np
+import pytest
+
+from cero import make_allocator
+from cero.verl.reading import read_settings
+from cero.verl.success import Success
+
+RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8"]
+
+
+@pytest.mark.parametrize(
+    "low, high", [(0.0, 1.1), (-0.1, 0.7), (0.3, 0.9), (-1.7, -0.1), (0.0, 1.0), (-5.0, 1e4)]
+)
+def test_an_end_in_single_precision_is_that_end(low, high):
+    mapping = Success(None, low, high)
+    ends = np.array([low, high], np.float32).astype(np.float64)
+    assert mapping.of_rewards(ends).tolist() == [0.0, 1.0]
+    assert [mapping.of(float(end), None) for end in ends] == [0.0, 1.0]
+    assert mapping.of_reward(ends).tolist() == [0.0, 1.0]
+    inside = low + (high - low) * np.array([0.1, 0.5, 0.999])
+    np.testing.assert_array_equal(mapping.of_rewards(inside), (inside - low) / (high - low))
+
+
+@pytest.mark.parametrize("beyond", [1.1001, -1e-3, np.inf, np.nan])
+def test_what_is_beyond_an_end_is_refused(beyond):
+    with pytest.raises(ValueError, match=r"lies outside cero.success.range=\[0.0, 1.1\]"):
+        Success(None, 0.0, 1.1).of_rewards(np.array([0.5, beyond]))
+
+
+def test_a_key_and_a_pass_rate_in_single_precision():
+    info = {"reward_extra_info": {"acc": float(np.float32(1) + np.finfo(np.float32).eps)}}
+    assert Success("acc", 0.0, 1.0).of(0.0, info) == 1.0
+    allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=2)
+    allocator.set_pass_rates(["a", "b"], [1 + 2.0**-23, -(2.0**-24)])
+    np.testing.assert_allclose(allocator.success_mean(["a", "b"]), [5 / 6, 1 / 6])
+    with pytest.raises(ValueError, match="pass_rates=.*1.01"):
+        allocator.set_pass_rates(["c"], [1.01])
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "1",
+        "[1]",
+        "[0,1,2]",
+        "[a,b]",
+        "[0,.inf]",
+        "[.nan,1]",
+        "[1,0]",
+        "[1,1]",
+        "null",
+        "[true,2]",
+        "[null,1]",
+    ],
+)
+def test_ends_that_are_none(composed, ends):
+    with pytest.raises(
+        ValueError, match=r"cero.success.range=.* must be two finite numbers, \[worst, best\]"
+    ):
+        read_settings(composed(*RUN, f"cero.success.range={ends}"))
+
+
+def test_whether_to_log_is_a_yes_or_no(composed):
+    with pytest.raises(ValueError, match="cero.log_allocations='maybe'"):
+        read_settings(composed(*RUN, "cero.log_allocations=maybe"))
+
+
+def test_a_run_that_only_validates_writes_no_log(composed):
+    def logs(*overrides):
+        return read_settings(composed(*RUN, *overrides)).log_allocations
+
+    assert logs() and not logs("trainer.val_only=True")
+    assert logs("trainer.val_only=True", "trainer.val_before_train=False")  # verl trains then
