@@ -6,44 +6,67 @@ question with another answer is another prompt. True duplicates are one prompt: 
 price, and each gets its own rollouts. A column `prompt_id` in the data set overrides the hash.
 """
 
+import datetime
+import decimal
+import fractions
+import logging
+import math
+import numbers
 import time
+import uuid
 
 import numpy as np
 import torch
 
-from cero.core.prompts import as_prompt_ids, prompt_id
+from cero.core.prompts import prompt_id
+
+logger = logging.getLogger(__name__)
 
 ID_COLUMN = "prompt_id"
 IDS = "__cero_ids__"  # column of a dispatch batch, taken out before the batch reaches a worker
+AUDITED = 100_000  # rows of a data set that `audit` reads at the start of a run, at most
 
-
-_BYTES, _PLAIN, _SEQUENCES = (bytes, bytearray), (type(None), bool, int, float, np.generic), (list, tuple)
+_BYTES = (bytes, bytearray, memoryview)
+# What `repr` tells apart, whatever process it is asked in.
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    decimal.Decimal,
+    fractions.Fraction,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    uuid.UUID,
+)
 
 
 def _canonical(value):
     """Return bytes that are equal exactly when two messages (or answers) are equal, in type and structure.
 
-    Raises ValueError for a value without stable content.
+    Lists, tuples and arrays with equal items are equal: which of them a data set gives depends on its file
+    format. Raises ValueError for a value without stable content.
     """
     if isinstance(value, str):
         return b"s" + value.encode("utf-8", "surrogatepass")
     if isinstance(value, _BYTES):
         return b"b" + bytes(value)
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return _canonical(value.tolist())  # an array of objects holds addresses; its items have content
     if isinstance(value, _PLAIN):
-        return b"v" + repr(value.item() if isinstance(value, np.generic) else value).encode()
+        return b"v" + repr(value).encode()
     if isinstance(value, dict):
         # Left out, since parquet fills a key that only other rows have with None.
-        parts = [
-            p for k in sorted(value) if value[k] is not None for p in (_canonical(k), _canonical(value[k]))
-        ]
-        return b"d" + _joined(parts)
-    if isinstance(value, _SEQUENCES):
+        kept = {_canonical(key): _canonical(item) for key, item in value.items() if item is not None}
+        return b"d" + _joined([part for key in sorted(kept) for part in (key, kept[key])])
+    if isinstance(value, list | tuple):
         return b"l" + _joined([_canonical(item) for item in value])
-    if hasattr(value, "tobytes") and hasattr(value, "size"):  # PIL images and arrays
-        kind = getattr(value, "mode", None) or str(getattr(value, "dtype", ""))
-        return b"a" + _joined(
-            [kind.encode(), repr(getattr(value, "shape", value.size)).encode(), value.tobytes()]
-        )
+    if isinstance(value, set | frozenset):
+        return b"e" + _joined(sorted(_canonical(item) for item in value))
+    if hasattr(value, "tobytes") and hasattr(value, "mode") and hasattr(value, "size"):  # images of PIL
+        return b"a" + _joined([value.mode.encode(), repr(value.size).encode(), value.tobytes()])
     raise ValueError(
         f"a prompt holds a {type(value).__name__}, which has no stable content; "
         f"add a column {ID_COLUMN!r} to the data set"
@@ -60,16 +83,103 @@ def row_prompt_id(data_source, messages, answer):
     return prompt_id(_canonical(data_source), _canonical(messages), _canonical(answer))
 
 
+def given_id(value):
+    """Return the id that a row's own value of the column `prompt_id` stands for, or None where it has none.
+
+    Text is hashed. A whole number in [0, 2**64) is the id itself; so is a float that is whole, as a column of
+    numbers with gaps has, up to 2**53. None, nan and empty text are no id.
+
+    Raises
+    ------
+    ValueError
+        For anything else, naming the column and the value.
+    """
+    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0:
+        value = value.tolist()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        return prompt_id(value)
+    whole = isinstance(value, numbers.Integral | decimal.Decimal | float) and not isinstance(value, bool)
+    whole = whole and math.isfinite(value) and value == int(value)
+    if whole and 0 <= int(value) < (2**53 if isinstance(value, float) else 2**64):
+        return int(value)
+    raise ValueError(
+        f"the data set's column {ID_COLUMN!r} holds {value!r} ({type(value).__name__}); give text or whole "
+        "numbers in [0, 2**64), or leave a row without one, which is then known by its content"
+    )
+
+
 def batch_prompt_ids(batch):
-    """Return the ids of verl's dispatch batch (TensorDict with `raw_prompt`, ...): uint64, shape (n,)."""
-    if ID_COLUMN in batch.keys():
-        return as_prompt_ids([value if isinstance(value, str) else int(value) for value in batch[ID_COLUMN]])
-    size = len(batch)
-    sources = list(batch["data_source"]) if "data_source" in batch.keys() else [None] * size
-    rewards = list(batch["reward_model"]) if "reward_model" in batch.keys() else [None] * size
-    answers = [reward.get("ground_truth") if isinstance(reward, dict) else None for reward in rewards]
-    rows = zip(sources, list(batch["raw_prompt"]), answers, strict=True)
-    return np.array([row_prompt_id(*row) for row in rows], dtype=np.uint64)
+    """Return the ids of verl's dispatch batch (TensorDict with `raw_prompt`, ...): uint64, shape (n,).
+
+    Raises ValueError for a value of the column `prompt_id` that is no id, or for content that has none.
+    """
+    size = len(batch["raw_prompt"]) if "raw_prompt" in batch.keys() else len(batch[ID_COLUMN])
+    given = [given_id(value) for value in batch[ID_COLUMN]] if ID_COLUMN in batch.keys() else [None] * size
+    if None in given:
+        sources = list(batch["data_source"]) if "data_source" in batch.keys() else [None] * size
+        rewards = list(batch["reward_model"]) if "reward_model" in batch.keys() else [None] * size
+        answers = [reward.get("ground_truth") if isinstance(reward, dict) else None for reward in rewards]
+        rows = zip(given, sources, list(batch["raw_prompt"]), answers, strict=True)
+        given = [row_prompt_id(*row) if mine is None else mine for mine, *row in rows]
+    return np.array(given, dtype=np.uint64)
+
+
+def audit(dataset, prompt_key="prompt"):
+    """Warn of prompts of a data set that would be taken for one another, or could not be told apart.
+
+    dataset : verl's, or any with rows in `dataframe`; others are not looked at. At most AUDITED rows, evenly
+    spaced, are read. prompt_key : column of the messages (verl's data.prompt_key)
+
+    Returns
+    -------
+    list of str, the warnings, which are logged as well
+    """
+    rows = getattr(dataset, "dataframe", None)
+    columns = getattr(rows, "column_names", ())
+    if prompt_key not in columns or not len(rows):
+        return []
+    wanted = [prompt_key, "data_source", "reward_model", ID_COLUMN, "extra_info", "tools_kwargs"]
+    step = -(-len(rows) // AUDITED)
+    rows = rows.select_columns([name for name in wanted if name in columns]).select(range(0, len(rows), step))
+    content_of, rest_of, without, clash, hidden = {}, {}, 0, [], 0
+    for row in rows:
+        reward = row.get("reward_model")
+        answer = reward.get("ground_truth") if isinstance(reward, dict) else None
+        content = row_prompt_id(row.get("data_source"), row[prompt_key], answer)
+        given = given_id(row.get(ID_COLUMN))
+        without += given is None
+        if given is not None:
+            if content_of.setdefault(given, content) != content:
+                clash.append(row[ID_COLUMN])
+            continue
+        # The place of a row in its file is no part of its task.
+        extra = {k: v for k, v in (row.get("extra_info") or {}).items() if k not in ("index", "split")}
+        rest = _canonical([extra, row.get("tools_kwargs")])
+        hidden += rest_of.setdefault(content, rest) != rest
+    warnings = []
+    if clash:
+        warnings.append(
+            f"{len(clash)} rows have a {ID_COLUMN} that another question has too, e.g. {clash[0]!r}: they "
+            "count as one prompt; make the ids distinct across files, e.g. with the file's name before them"
+        )
+    if ID_COLUMN in columns and without:
+        warnings.append(
+            f"{without} of {len(rows)} rows have no {ID_COLUMN}: they are known by their content (source, "
+            "messages, answer)"
+        )
+    if hidden:
+        warnings.append(
+            f"{hidden} rows have the source, messages and answer of another row and differ from it in "
+            "extra_info or tools_kwargs only: they count as one prompt; if these are tasks of their own, add "
+            f"a column {ID_COLUMN!r} to the data set"
+        )
+    for warning in warnings:
+        logger.warning("cero: %s", warning)
+    return warnings
 
 
 class CollateWithIds:

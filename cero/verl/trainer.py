@@ -21,7 +21,7 @@ from cero.analysis.runlog import FILE_NAME, RunLog
 from cero.verl import queue, selection
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
-from cero.verl.identity import IDS, CollateWithIds
+from cero.verl.identity import IDS, CollateWithIds, audit
 from cero.verl.reading import read_settings
 from cero.verl.resume import resume_state
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
@@ -84,6 +84,7 @@ class ScheduledTrainer:
             RunLog(log if self.settings.log_allocations else None),
         )
         self.train_dataloader.collate_fn = CollateWithIds(self.train_dataloader.collate_fn)
+        audit(self.train_dataset, self.config.data.get("prompt_key", "prompt"))
 
     def _init_resource_pool_mgr(self):
         super()._init_resource_pool_mgr()

@@ -1,12 +1,20 @@
 """Is a prompt's id that of its content, and of nothing else?"""
 
+import datetime
+import subprocess
+import sys
+from decimal import Decimal
+from types import SimpleNamespace
+
+import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from verl.utils import tensordict_utils as tu
 
 from cero.core.prompts import prompt_id
-from cero.verl.identity import batch_prompt_ids, row_prompt_id
+from cero.verl.identity import audit, batch_prompt_ids, given_id, row_prompt_id
 
 
 def message(text, **more):
@@ -77,3 +85,120 @@ def test_a_column_overrides():
 def test_unhashable_content_is_an_error():
     with pytest.raises(ValueError, match="prompt_id"):
         row_prompt_id("s", [{"role": "user", "content": object()}], "2")
+
+
+def objects(*values):
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+SAME = [
+    (["Paris", "Rome"], ("Paris", "Rome"), objects("Paris", "Rome"), np.array(["Paris", "Rome"])),
+    (
+        [1, 2],
+        (1, 2),
+        np.array([1, 2]),
+        np.array([1, 2], np.int32),
+        objects(1, np.int64(2)),
+        torch.tensor([1, 2]),
+    ),
+    ([[1.5], [2.0]], np.array([[1.5], [2.0]]), objects(np.array([1.5]), [2.0])),
+    (True, np.bool_(True), np.array(True)),
+    ("Rome", np.str_("Rome"), np.array("Rome"), np.array("Rome", dtype=object)),
+    ({"a": ["x"], "b": None}, {"a": objects("x")}),
+]
+
+
+@pytest.mark.parametrize("values", SAME, ids=range(len(SAME)))
+def test_the_same_content_in_whatever_container(values):
+    assert len({row_prompt_id("nq", "q", value) for value in values}) == 1
+
+
+def test_other_content_is_another_prompt():
+    values = [1, 1.0, True, "1", b"1", [1], [[1]], {"1": 1}, {1: 1}, None, Decimal("1"), 1 + 0j]
+    values += [datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1), datetime.timedelta(1)]
+    assert len({row_prompt_id("nq", "q", value) for value in values}) == len(values)
+
+
+def test_objects_are_the_same_in_another_process():
+    code = (
+        "import numpy as np; from cero.verl.identity import row_prompt_id; "
+        "print(row_prompt_id('nq', 'q', [np.array(['Paris', 'Rome'], dtype=object), {'b', 'a', 'c'}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) == row_prompt_id(
+        "nq", "q", [objects("Paris", "Rome"), {"c", "a", "b"}]
+    )
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        (7, 7), (np.uint64(2**64 - 1), 2**64 - 1), (np.int32(3), 3), (3.0, 3), (np.float32(3), 3),
+        (np.array(5), 5), (Decimal(9), 9), ("12", prompt_id("12")), (np.str_("12"), prompt_id("12")),
+        (None, None), (float("nan"), None), (np.float64("nan"), None), ("", None),
+    ],
+)  # fmt: skip
+def test_what_is_plainly_an_id(value, expected):
+    assert given_id(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.1,
+        1.5,
+        np.float32(1.7),
+        True,
+        np.bool_(False),
+        b"12",
+        -1,
+        2**64,
+        1e300,
+        float("inf"),
+        2.0**60,
+        [1],
+        {"a": 1},
+    ]
+    + [datetime.timedelta(1), 1j, Decimal("1.5")],
+)
+def test_what_is_no_id_is_refused(value):
+    with pytest.raises(ValueError, match="column 'prompt_id' holds .*whole numbers"):
+        given_id(value)
+
+
+def test_rows_without_an_id_are_known_by_their_content():
+    texts, answers = ["1+1", "2+2", "3+3"], ["2", "4", "6"]
+    ids = batch_prompt_ids(batch(texts, answers, prompt_id=["first", None, float("nan")]))
+    assert ids.tolist() == [prompt_id("first"), *batch_prompt_ids(batch(texts, answers)).tolist()[1:]]
+
+
+def rows(count, **columns):
+    data = {
+        "prompt": [message("solve the task")] * count,
+        "data_source": ["s"] * count,
+        "reward_model": [{"style": "rule", "ground_truth": ""}] * count,
+    }
+    return SimpleNamespace(dataframe=datasets.Dataset.from_dict(data | columns))
+
+
+def test_tasks_that_are_told_apart_by_nothing_of_the_prompt():
+    tasks = rows(64, extra_info=[{"index": i, "task": f"task {i}"} for i in range(64)])
+    (warning,) = audit(tasks)
+    assert "63 rows" in warning and "extra_info or tools_kwargs" in warning and "'prompt_id'" in warning
+    assert audit(rows(64, prompt_id=[f"{i}" for i in range(64)])) == []
+    assert audit(rows(64, extra_info=[{"index": i} for i in range(64)])) == []
+
+
+def test_two_files_with_the_same_ids():
+    texts = [message(f"{file}: {i}") for file in "ab" for i in range(32)]
+    (warning,) = audit(rows(64, prompt=texts, prompt_id=[i for _ in "ab" for i in range(32)]))
+    assert "32 rows have a prompt_id that another question has too, e.g. 0" in warning
+    assert audit(rows(64, prompt=texts, prompt_id=list(range(64)))) == []
+    (warning,) = audit(rows(64, prompt=texts, prompt_id=[None, *range(63)]))
+    assert "1 of 64 rows have no prompt_id" in warning
+
+
+def test_a_data_set_of_another_kind_is_left_alone():
+    assert audit([{"prompt": 1}]) == [] and audit(SimpleNamespace(dataframe=None)) == []
