@@ -32,7 +32,7 @@ class Cero(WithValue, UpfrontAllocator):
     n_min, n_max, value, forgetting : see `UpfrontAllocator`, `WithValue` and `Beliefs`
         The defaults are this project's (docs/results/study.md): any prompt may be left out or get many, what
         counts is whether a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell
-        a         solved prompt by single rollouts. The abstract's value is "variance".
+        a solved prompt by single rollouts. The abstract's value is "variance".
     utility : "exp", "rational" or "log"
         Of a prompt's cumulative rollouts, see `cero.core.utility`; the first two saturate.
     saturation : float > 0

@@ -36,6 +36,20 @@ questions, tiny_model, latent, reward, prepare = (
 folder = prepare.folder
 
 
+def make(out, *more):
+    """Run prepare.py in this process, which has loaded torch already."""
+    names = [path.stem for path in FOLDER.glob("*.py")]  # other examples have modules of the same names
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.path.insert(0, str(FOLDER))
+    try:
+        folder.prepare(prepare.TASK, prepare.parse_arguments(["--out", str(out), *TINY, *map(str, more)]))
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A folder made with tiny settings."""
@@ -183,9 +197,7 @@ def test_parquet_layout(made):
 
 
 def test_same_seed_same_files(made, tmp_path):
-    subprocess.run(
-        [sys.executable, PREPARE, "--out", tmp_path / "again", *TINY], check=True, capture_output=True
-    )
+    make(tmp_path / "again")
     for name in (
         "train.parquet",
         "test.parquet",
@@ -196,14 +208,15 @@ def test_same_seed_same_files(made, tmp_path):
         assert (made / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
-def test_weights_take_the_place_of_the_training(made, tmp_path):
-    command = [sys.executable, PREPARE, "--out", tmp_path / "out", *TINY, "--weights"]
+def test_weights_take_the_place_of_the_training(made, tmp_path, capsys):
     weights = tmp_path / "kept.safetensors"
-    done = subprocess.run([*command, weights], capture_output=True, text=True)
-    assert done.returncode != 0 and "there is no such file" in done.stderr and not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit, match="there is no such file"):
+        make(tmp_path / "out", "--weights", weights)
+    assert not (tmp_path / "out").exists()
     weights.write_bytes((made / "model" / "model.safetensors").read_bytes())
-    done = subprocess.run([*command, weights], check=True, capture_output=True, text=True)
-    assert "parameters of" in done.stdout and "steps of" not in done.stdout
+    make(tmp_path / "out", "--weights", weights)
+    shown = capsys.readouterr().out
+    assert "parameters of" in shown and "steps of" not in shown
     for name in ("train.parquet", "model/model.safetensors", "latent.json"):
         assert (made / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
     # Where they lie does not matter, what they are does.
