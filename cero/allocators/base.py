@@ -15,11 +15,12 @@ from cero.allocators.rounds import Step
 from cero.core import beta
 from cero.core.arrays import Floats, Ids, Ints
 from cero.core.budget import Ledger
-from cero.core.checks import check_number
+from cero.core.checks import as_numbers, check_number
 from cero.core.prompts import Columns, PromptIds, PromptTable, as_prompt_ids, merge_repeats, sort_ids
 
 STATE_FORMAT = "cero-allocator"
 STATE_VERSION = 2
+MOST_ROLLOUTS = 2**31 - 1  # of one prompt, over the whole run
 
 
 @dataclass
@@ -398,22 +399,30 @@ class Allocator(ABC):
         self._last_distinct: tuple[Ids, Ints] = np.zeros(0, np.uint64), np.zeros(0, np.int64)
 
     @staticmethod
+    def _check_unsettled(step: Step) -> None:
+        if step.settled:
+            raise ValueError("this step was settled before; settle each step once")
+
+    @staticmethod
     def _checked_outcomes(
         prompt_ids: PromptIds, successes: ArrayLike, trials: ArrayLike
     ) -> tuple[Ids, Floats, Ints]:
         ids = as_prompt_ids(prompt_ids)
-        successes = np.asarray(successes, np.float64)
-        trials = np.asarray(trials)
+        successes, trials = as_numbers("successes", successes), as_numbers("trials", trials)
         for key, array in (("successes", successes), ("trials", trials)):
             if array.shape != ids.shape:
                 raise ValueError(
                     f"{key} has shape {array.shape}, prompt_ids has {ids.shape}; give one for each prompt"
                 )
-        if trials.dtype.kind not in "iu" and not (trials.astype(np.float64) == np.floor(trials)).all():
+        if not (np.isfinite(trials) & (trials == np.floor(trials))).all():
             raise ValueError(f"trials={trials.tolist()[:5]} must be whole numbers of rollouts")
-        trials = trials.astype(np.int64)
         if (trials < 0).any():
-            raise ValueError(f"trials={trials.min()} is negative; give the number of rollouts observed")
+            raise ValueError(f"trials={trials.min():.0f} is negative; give the number of rollouts observed")
+        if (trials > MOST_ROLLOUTS).any():
+            raise ValueError(
+                f"trials={trials.max():.0f} is more than {MOST_ROLLOUTS}, the most that is counted"
+            )
+        trials = trials.astype(np.int64)
         bad = ~np.isfinite(successes) | (successes < 0) | (successes > trials)
         if bad.any():
             at = int(np.argmax(bad))

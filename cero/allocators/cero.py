@@ -118,6 +118,12 @@ class Cero(WithValue, UpfrontAllocator):
         share = self.epochs * self.rollouts_per_prompt
         self._scale = self.saturation * share
         self._slope_unit = float(self._utility.slope(share, self._scale))
+        if self._slope_unit < duals.SLOPE_FLOOR:
+            raise ValueError(
+                f"saturation={saturation} with utility={utility}: a prompt's equal share would be worth "
+                f"{self._slope_unit:.1e} of its first rollout, less than a price can be told from 0 "
+                f"({duals.SLOPE_FLOOR}); raise saturation, e.g. to 0.1 or more"
+            )
         self._price_unit = self.prior_value() * self._slope_unit
         self._first_slope = self._slope_unit if warm_start else 1.0
         self.price = self._price_unit if warm_start else 0.0

@@ -33,6 +33,7 @@ class Step(ABC):
     """
 
     def __init__(self, ids: Ids, cap: int, n_max: int) -> None:
+        self.settled = False  # set by the allocator
         self.ids = np.asarray(ids, np.uint64)
         self.cap, self.n_max = int(cap), int(n_max)
         n = self.ids.size

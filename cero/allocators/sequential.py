@@ -50,7 +50,8 @@ class SequentialAllocator(Allocator):
         return step
 
     def settle(self, step: Step, successes: ArrayLike, trials: ArrayLike) -> None:
-        # Checked before anything changes.
+        # All is checked before anything changes.
+        self._check_unsettled(step)
         ids, successes, trials = self._checked_outcomes(step.ids, successes, trials)
         if (trials > step.launched).any():
             worst = int(np.argmax(trials - step.launched))
@@ -59,11 +60,14 @@ class SequentialAllocator(Allocator):
                 "rollouts were launched; observe each rollout once"
             )
         rows = self.table.rows(ids)
+        if (rows < 0).any() or not 0 <= step.left <= self.ledger.spent:
+            raise ValueError("this step was not begun by this allocator; settle what its begin() returned")
         np.add.at(self.table["allocated"], rows, step.launched.astype(np.int32))
         np.add.at(self.table["pending"], rows, step.launched.astype(np.int32))
         self.ledger.refund(step.left)
         self._last, self._last_rows = step.launched.copy(), np.sort(rows)
         self._learn(ids, successes, trials)
+        step.settled = True
 
     def _lots(self, ids: Ids) -> Floats:
         """Return seeded draws in [0, 1), shape (n,), to break ties by, whatever the order of `ids`."""

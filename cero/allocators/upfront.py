@@ -122,7 +122,9 @@ class UpfrontAllocator(Allocator):
         return OneRound(ids, self.allocate(ids, budget))
 
     def settle(self, step: Step, successes: ArrayLike, trials: ArrayLike) -> None:
+        self._check_unsettled(step)
         self.observe(step.ids, successes, trials)
+        step.settled = True
 
     def least_rollouts(self) -> int:
         return max(self.n_min, 1)

@@ -156,12 +156,14 @@ class Ledger:
 
     def spend(self, rollouts: int) -> None:
         """Count `rollouts` as spent. Raise ValueError if they would break the global budget."""
+        if rollouts != int(rollouts) or rollouts < 0:
+            raise ValueError(f"can't spend {rollouts} rollouts; give a whole number, 0 or more")
         self.check(rollouts)
         self.spent += int(rollouts)
 
     def refund(self, rollouts: int) -> None:
         """Give back rollouts that were counted and not launched. Raise ValueError if they are too many."""
-        if not 0 <= rollouts <= self.spent:
+        if rollouts != int(rollouts) or not 0 <= rollouts <= self.spent:
             raise ValueError(f"can't refund {rollouts} of {self.spent} rollouts spent")
         self.spent -= int(rollouts)
 

@@ -1,7 +1,9 @@
 """Is an option's value one that can be used? Each check returns the value, or says what would be."""
 
 import math
+import numbers
 from collections.abc import Collection
+from decimal import Decimal
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -54,6 +56,22 @@ def check_number(
     if not fits or value < low or value > high or (open_low and value == low):
         raise ValueError(f"{key}={value!r} must be {kind} in {interval}")
     return int(value) if integer else float(value)
+
+
+def as_numbers(key: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return `values` as a float64 array.
+
+    Raises ValueError, naming `key`, if they are no numbers: words, truth values, dates, or nothing at all.
+    """
+    array = np.asarray(values)
+    if array.dtype == object and array.size:
+        kinds = {type(each) for each in array.ravel().tolist()}
+        good = all(issubclass(kind, numbers.Real | Decimal) and not issubclass(kind, bool) for kind in kinds)
+    else:
+        good = array.dtype.kind in "iuf" or not array.size
+    if not good:
+        raise ValueError(f"{key}={array.ravel().tolist()[:3]} must be numbers")
+    return array.astype(np.float64)
 
 
 def at_ends(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:

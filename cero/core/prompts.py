@@ -6,7 +6,7 @@ few vectorised probes whatever the table's size.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ Columns: TypeAlias = Mapping[str, tuple[DTypeLike, float]]  # name: (dtype, valu
 
 # 2**64 / golden ratio: Fibonacci hashing spreads ids that are not random.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_FOLD = np.uint64(32)  # the upper half of an id is folded onto the lower one
 _MIN_SLOTS_LOG2 = 11
 _CHUNK = 2**18  # rows indexed at a time: the temporaries stay small beside the table
 _GROWTH = 1.25  # columns grow by a quarter: the spare room stays small at ten million prompts
@@ -52,9 +53,11 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
     Raises
     ------
     ValueError
-        If the sequence is not one-dimensional, mixes kinds, or holds anything but str or unsigned integers.
+        If it is a single text, is not one-dimensional, mixes kinds, or holds anything but text or integers.
     """
-    array = prompt_ids if isinstance(prompt_ids, np.ndarray) else np.asarray(list(prompt_ids), dtype=object)
+    if isinstance(prompt_ids, str | bytes):
+        raise ValueError(f"prompt_ids={prompt_ids[:40]!r} is one text; give a sequence of them")
+    array = prompt_ids if isinstance(prompt_ids, np.ndarray) else _objects(prompt_ids)
     if array.ndim != 1:
         raise ValueError(
             f"prompt_ids has shape {array.shape}; give a one-dimensional sequence of str or uint64"
@@ -65,15 +68,28 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
         if array.min() < 0:
             raise ValueError(f"prompt_ids holds {array.min()}; integer ids must lie in [0, 2**64)")
         return array.astype(np.uint64)
-    kinds = {type(value) for value in array.tolist()}
-    if kinds <= {str}:
-        return np.fromiter((prompt_id(value) for value in array.tolist()), dtype=np.uint64, count=array.size)
-    if kinds <= {int, np.uint64, np.int64} and all(0 <= int(value) < 2**64 for value in array):
-        return np.fromiter((int(value) for value in array), dtype=np.uint64, count=array.size)
+    values = array.tolist()
+    kinds = {type(value) for value in values}
+    if all(issubclass(kind, str) for kind in kinds):  # NumPy's own text among them
+        return np.fromiter((prompt_id(value) for value in values), dtype=np.uint64, count=array.size)
+    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+        outside = [value for value in values if not 0 <= value < 2**64]
+        if outside:
+            raise ValueError(f"prompt_ids holds {outside[0]}; integer ids must lie in [0, 2**64)")
+        return np.fromiter(map(int, values), dtype=np.uint64, count=array.size)
     raise ValueError(
         f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; "
         "give only str, or only integers in [0, 2**64)"
     )
+
+
+def _objects(values: Iterable[Any]) -> NDArray[Any]:
+    """Return an object array of shape (n,) with what `values` hold, arrays without dimensions unpacked."""
+    items = [each.item() if isinstance(each, np.ndarray) and each.ndim == 0 else each for each in values]
+    array = np.empty(len(items), dtype=object)
+    for place, item in enumerate(items):  # one by one: NumPy would make sequences into further dimensions
+        array[place] = item
+    return array
 
 
 def sort_ids(ids: Ids) -> tuple[Ints, Ids]:
@@ -235,7 +251,13 @@ class PromptTable:
         self.reserve(self.size)
 
     def _home(self, ids: Ids) -> Ints:
-        return ((ids * _MULTIPLIER) >> self._shift).view(np.int64)  # indexing by uint64 would copy
+        # Mixed before they are placed: ids in arithmetic progression of the multiplier's inverse, or of any
+        # other step, would otherwise share slots.
+        mixed = ids ^ (ids >> _FOLD)
+        mixed *= _MULTIPLIER
+        mixed ^= mixed >> _FOLD
+        mixed *= _MULTIPLIER
+        return (mixed >> self._shift).view(np.int64)  # indexing by uint64 would copy
 
     def _rebuild(self, log2: int) -> None:
         self._log2, self._mask, self._shift = log2, (1 << log2) - 1, np.uint64(64 - log2)

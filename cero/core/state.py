@@ -1,8 +1,9 @@
 """How is an allocator's state kept in a file, so that a torn or foreign one is never taken for it?"""
 
+import glob
 import json
 import os
-import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,61 @@ STATE_FILE = Path("cero") / "allocator.npz"  # under <default_local_dir>/global_
 BASELINE_FILE = STATE_FILE.with_name("baseline.npz")  # beside it, with algorithm.cero.baseline=optimal
 COMMIT_MARKER = "latest_checkpointed_iteration.txt"  # verl's name, under <default_local_dir>
 TABLE_PREFIX = "table."
+TEMPORARY = ".{}."  # and the number of the process that writes it
 
 
 def save_state(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write `state`, the `state_dict` of an allocator or a baseline, to `path` atomically.
 
     The file is an uncompressed .npz: one array for each table column, each with its CRC-32, and the rest as
-    JSON. It is written beside its place, flushed to disk and then renamed. So a crash leaves the old file or
-    the new one.
+    JSON. It is written beside its place, flushed to disk and then renamed, and so is the folder's entry. So a
+    crash leaves the old file or the new one, and what earlier crashes left is removed. Its permissions follow
+    the umask, as those of verl's own files do.
+
+    Raises
+    ------
+    ValueError
+        If the state holds a number that is not finite, which `load_state_dict` would refuse.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     meta = {key: value for key, value in state.items() if key != "table"}
-    arrays: dict[str, Any] = {f"{TABLE_PREFIX}{name}": column for name, column in state["table"].items()}
-    arrays[META] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        text = json.dumps(meta, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: the state holds a number that is not finite ({error})") from error
+    arrays: dict[str, Any] = {f"{TABLE_PREFIX}{name}": column for name, column in state["table"].items()}
+    for name, column in state["table"].items():
+        if column.dtype.kind == "f" and not np.isfinite(column).all():
+            raise ValueError(f"{path}: column {name!r} of the state holds a number that is not finite")
+    arrays[META] = np.frombuffer(text.encode(), dtype=np.uint8)
+    for left in path.parent.glob(f"{TEMPORARY.format(glob.escape(path.name))}*"):
+        left.unlink(missing_ok=True)  # of a save that was killed
+    temporary = path.with_name(f"{TEMPORARY.format(path.name)}{os.getpid()}")
+    try:
+        with temporary.open("xb") as file:
             np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the folder's entries on disk; where the system can't, the rename is as durable as it makes it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -53,6 +85,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no allocator state at {path}")
     try:
+        _check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         state = json.loads(arrays.pop(META).tobytes())
@@ -65,3 +98,17 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError(f"{path} is not an allocator state; resume from an earlier checkpoint")
     return state | {"table": columns}
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError unless the archive's members are those that `save_state` writes, uncompressed.
+
+    So what is read is never larger than the file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name != META and not name.startswith(TABLE_PREFIX):
+                raise ValueError(f"it has a member {member.filename!r}, which no state has")
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size:
+                raise ValueError(f"its member {member.filename!r} is compressed, which no state's is")

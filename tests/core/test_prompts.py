@@ -66,3 +66,55 @@ def test_mixed_integer_types():
     assert as_prompt_ids(np.array(["a", "b"])).tolist() == [prompt_id("a"), prompt_id("b")]
     with pytest.raises(ValueError, match="prompt_ids"):
         as_prompt_ids([2**64])
+
+
+@pytest.mark.parametrize(
+    "ids, expected",
+    [
+        (list(np.array(["a", "b"])), [prompt_id("a"), prompt_id("b")]),
+        (np.array(["a", "b"]), [prompt_id("a"), prompt_id("b")]),
+        ([np.str_("a"), "b"], [prompt_id("a"), prompt_id("b")]),
+        ([np.int32(1), 2, np.uint64(3)], [1, 2, 3]),
+        ([np.array(7), np.array(8)], [7, 8]),
+        (np.array([1, 2], object), [1, 2]),
+        ([2**64 - 1], [2**64 - 1]),
+        ((each for each in "ab"), [prompt_id("a"), prompt_id("b")]),
+    ],
+)
+def test_ids_as_numpy_hands_them_out(ids, expected):
+    assert as_prompt_ids(ids).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        "abc",
+        b"abc",
+        [True],
+        [1.0],
+        [None],
+        ["a", 1],
+        [[1], [2]],
+        [2**64],
+        [-1],
+        [b"a"],
+        [np.datetime64(1, "D")],
+    ],
+)
+def test_what_is_no_sequence_of_ids(ids):
+    with pytest.raises(ValueError, match="prompt_ids"):
+        as_prompt_ids(ids)
+
+
+@pytest.mark.parametrize("step", [1, 2**32, 2**63, 0x9E3779B97F4A7C15, 0xF1DE83E19937733D, 1 << 44], ids=hex)
+def test_ids_in_any_arithmetic_progression_spread(step):
+    """The last but one is the multiplier's inverse: before ids were mixed, these shared one run of slots."""
+    ids = np.arange(1, 20_001, dtype=np.uint64) * np.uint64(step)
+    ids = np.unique(ids)
+    table = PromptTable({})
+    table.add(ids)
+    home = table._home(ids)
+    # Of n balls in m bins the fullest has a handful; clustered ones had thousands next to each other.
+    _, load = np.unique(home, return_counts=True)
+    assert load.max() <= 12
+    assert (table.rows(ids) >= 0).all()

@@ -1,5 +1,8 @@
 """State files: torn, damaged and foreign ones are refused; a failed write leaves the old one."""
 
+import os
+import stat
+
 import numpy as np
 import pytest
 
@@ -69,3 +72,46 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         save_state(some_state(200), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_state(some_state(), tmp_path / "state.npz")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "state.npz").stat().st_mode) == 0o640
+
+
+def test_what_killed_saves_left_is_removed(tmp_path):
+    path = tmp_path / "state[1].npz"
+    for left in (".state[1].npz.123", ".state[1].npz.tmpabc"):
+        (tmp_path / left).write_bytes(b"half of a state")
+    (tmp_path / ".state2.npz.1").write_bytes(b"of another file")
+    save_state(some_state(), path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".state2.npz.1", "state[1].npz"]
+
+
+def test_a_compressed_file_is_not_unpacked(tmp_path):
+    path = tmp_path / "state.npz"
+    np.savez_compressed(path, **{"meta.json": np.zeros(2**24, np.uint8)})
+    assert path.stat().st_size < 2**20
+    with pytest.raises(ValueError, match="compressed, which no state's is"):
+        load_state(path)
+    np.savez(path, **{"meta.json": np.zeros(2, np.uint8), "more": np.zeros(2)})
+    with pytest.raises(ValueError, match="member 'more.npy', which no state has"):
+        load_state(path)
+
+
+@pytest.mark.parametrize("where", ["scalar", "column"])
+def test_what_could_not_be_loaded_is_not_written(tmp_path, where):
+    path, state = tmp_path / "state.npz", some_state()
+    save_state(state, path)
+    before = path.read_bytes()
+    if where == "scalar":
+        state["scalars"]["price"] = float("nan")
+    else:
+        state["table"]["slope"][3] = np.inf
+    with pytest.raises(ValueError, match="not finite"):
+        save_state(state, path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["state.npz"]
