@@ -20,6 +20,7 @@ from cero.core.prompts import Columns, PromptIds, PromptTable, as_prompt_ids, me
 
 STATE_FORMAT = "cero-allocator"
 STATE_VERSION = 2
+COUNTS = ("steps", "clock")  # numbers of a state that are whole
 MOST_ROLLOUTS = 2**31 - 1  # of one prompt, over the whole run
 
 
@@ -92,6 +93,8 @@ class Allocator(ABC):
         What `make_allocator` and `allocator=...` call it; None for a class that is no rule.
     columns : dict of str to (dtype, value for a new prompt)
         What the rule keeps of each prompt, in `table`.
+    ranges : dict of str to (lowest, highest)
+        What the columns, and the numbers that `_scalars` gives, can be; a state with others is refused.
     examples : tuple of dicts of options
         Settings that make sense beside the defaults. The tests take the first that fits where the defaults
         don't fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
@@ -105,6 +108,7 @@ class Allocator(ABC):
     name: ClassVar[str | None] = None
     sequential: ClassVar[bool] = False
     columns: ClassVar[Columns] = {}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     def __init__(
@@ -310,8 +314,6 @@ class Allocator(ABC):
             raise ValueError(f"state lacks {sorted(missing)}; the file is damaged")
         table = self._without_retired(state["table"])
         self.table.check_columns(table)
-        if (table["pending"] < 0).any() or (table["allocated"] < 0).any():
-            raise ValueError("state holds negative rollouts; the file is damaged")
         self.ledger.check_state(state["ledger"])
         scalars = self._all_scalars()
         if set(state["scalars"]) != set(scalars):
@@ -320,6 +322,7 @@ class Allocator(ABC):
             )
         for key, value in state["scalars"].items():
             check_number(f"state scalar {key}", value, -math.inf, math.inf)
+        self._check_ranges({**table, **state["scalars"]})
         rng = np.random.default_rng(0)
         try:
             rng.bit_generator.state = state["rng"]
@@ -391,6 +394,21 @@ class Allocator(ABC):
             {"seen"} - set(self.table.names) if "forgetting_unit" not in option_names(type(self)) else set()
         )
         return {name: column for name, column in table.items() if name not in retired}
+
+    def _check_ranges(self, values: Mapping[str, Any]) -> None:
+        """Raise ValueError if a column or a number of a state lies where no run can have brought it."""
+        known = {"allocated": (0, MOST_ROLLOUTS), "pending": (0, MOST_ROLLOUTS), **self.ranges}
+        if self.beliefs is not None:
+            known |= Beliefs.ranges
+        for name, (low, high) in known.items():
+            found = np.asarray(values.get(name, low))
+            if ((found < low) | (found > high)).any():
+                raise ValueError(
+                    f"state holds {name}={found[(found < low) | (found > high)].ravel()[0]}, outside "
+                    f"[{low}, {high}]; the file is damaged, take an earlier checkpoint"
+                )
+            if name in COUNTS and (found != np.floor(found)).any():
+                raise ValueError(f"state holds {name}={found}, no whole number; the file is damaged")
 
     def _forget_last(self) -> None:
         self._last: Ints = np.zeros(0, np.int64)  # rollouts of the last step

@@ -1,7 +1,8 @@
 """What is known of prompts, from their rewards so far: a Beta posterior for each."""
 
+import math
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,6 +46,12 @@ class Beliefs:
     ValueError
         Naming the option, its value and the remedy.
     """
+
+    # What the columns and numbers of a state can be; see `Allocator.ranges`.
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        name: (0.0, math.inf)
+        for name in ("successes", "failures", "seen", "clock", "first_successes", "first_trials")
+    }
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """CERO: a price for each prompt, a price for the budget, both learned online (arXiv 2606.05606)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -77,6 +78,9 @@ class Cero(WithValue, UpfrontAllocator):
     columns = {
         "slope": (np.float64, 0.0),  # 0: not priced yet
         "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding
+    }
+    ranges = {"slope": (0.0, 1.0)} | {
+        name: (0.0, math.inf) for name in ("last", "visits", "price", "price_average", "steps")
     }
 
     def __init__(

@@ -1,5 +1,6 @@
 """CERO re-solved: at each step, the price that is right for what is left. This project's, not the paper's."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class CeroResolve(WithValue, UpfrontAllocator):
 
     name = "cero_resolve"
     columns = {"visits": (np.int32, 0)}
+    ranges = {"visits": (0.0, math.inf)}
 
     def __init__(
         self,

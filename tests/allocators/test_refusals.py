@@ -110,3 +110,31 @@ def test_extreme_saturations_give_states_that_load(utility, saturation, value, t
     make_allocator("cero", utility=utility, saturation=saturation, **options).load_state_dict(
         load_state(tmp_path / "state.npz")
     )
+
+
+DAMAGE = {
+    "cero": {"slope": 1.5, "successes": -1.0, "failures": -0.5, "pending": -1, "allocated": -3, "last": -1.0}
+    | {"steps": -2, "price": -0.1, "clock": 1.5, "first_trials": -4.0},
+    "cero_resolve": {"visits": -1},
+    "greso": {"p_easy": 1.5, "p_hard": -0.1},
+    "knapsack": {"recent_trials": -1.0},
+    "gdro": {"price": -1.0},
+    "aero": {"successes": -1.0, "pending": -2},
+}
+
+
+@pytest.mark.parametrize("name, key", [(name, key) for name, keys in DAMAGE.items() for key in keys])
+def test_a_state_that_no_run_can_reach(name, key):
+    allocator, other = made(name), made(name)
+    step = played(allocator)
+    allocator.settle(step, step.successes, step.trials)
+    state = allocator.state_dict()
+    if key in state["scalars"]:
+        state["scalars"][key] = DAMAGE[name][key]
+    else:
+        state["table"][key][0] = DAMAGE[name][key]
+    before = snapshot(other)
+    with pytest.raises(ValueError, match=f"{key}=.*damaged"):
+        other.load_state_dict(state)
+    assert snapshot(other) == before
+    other.load_state_dict(allocator.state_dict())

@@ -1,5 +1,6 @@
 """Rollout-GDRO: difficulty groups, a shadow price for rollouts, a square-root rule (arXiv 2601.19280)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,8 @@ class Gdro(WithBeliefs, UpfrontAllocator):
         summed = np.bincount(bins[groups], s * (n - s) / (n * (n - 1)), self.bins)
         fresh = np.where(seen > 0, summed / np.maximum(seen, 1), self._variances)
         self._variances = self._variances + self.smoothing * (fresh - self._variances)
+
+    ranges = {"price": (0.0, math.inf)}
 
     def _scalars(self) -> dict[str, float]:
         variances = {f"variance_{i}": float(v) for i, v in enumerate(self._variances)}

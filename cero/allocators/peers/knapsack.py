@@ -1,5 +1,6 @@
 """Knapsack RL: each prompt's rollouts as an item with a value and a cost (arXiv 2509.25849)."""
 
+import math
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -116,6 +117,7 @@ class Knapsack(UpfrontAllocator):
     """
 
     name = "knapsack"
+    ranges = {"recent_successes": (0.0, math.inf), "recent_trials": (0.0, math.inf)}
     columns = {"recent_successes": (np.float64, 0.0), "recent_trials": (np.float64, 0.0)}
 
     def __init__(
