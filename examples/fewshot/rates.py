@@ -82,7 +82,7 @@ class Model:
                     result.append(float((written + logs[-1, self.ends].logsumexp(-1)).exp()))
         return result
 
-    def sample(self, prompts: list[str], samples: int, most: int, batch: int = 8) -> list[list[str]]:
+    def sample(self, prompts: list[str], samples: int, most: int, batch: int = 4) -> list[list[str]]:
         """Return `samples` continuations of each prompt, of at most `most` tokens, each to its line's end."""
         result = []
         for first in range(0, len(prompts), batch):
@@ -109,16 +109,19 @@ class Model:
             logits = out.logits[:, -1].repeat_interleave(samples, 0)
             place = mask.sum(-1, keepdim=True)
             texts: list[list[int]] = [[] for _ in range(len(mask))]
-            rows = torch.arange(len(mask))  # those that have not ended
+            rows = torch.arange(len(mask))  # places in `texts`
+            going = torch.ones(len(mask), dtype=torch.bool)
             for _ in range(most):
                 drawn = torch.multinomial(logits.softmax(-1), 1)
-                for i, token in zip(rows.tolist(), drawn[:, 0].tolist(), strict=True):
+                for i, token in zip(rows[going].tolist(), drawn[going, 0].tolist(), strict=True):
                     texts[i].append(token)
-                left = (~torch.isin(drawn[:, 0], self.ends)).nonzero()[:, 0]
-                if not len(left):
+                going &= ~torch.isin(drawn[:, 0], self.ends)
+                if not going.any():
                     break
-                cache.batch_select_indices(left)
-                rows, drawn, mask, place = rows[left], drawn[left], mask[left], place[left]
+                if going.float().mean() < 0.75:  # copying the cache has its price
+                    kept = going.nonzero()[:, 0]
+                    cache.batch_select_indices(kept)
+                    rows, going, drawn, mask, place = (t[kept] for t in (rows, going, drawn, mask, place))
                 mask = torch.cat([mask, torch.ones_like(mask[:, :1])], -1)
                 out = self.model(
                     drawn, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
@@ -202,7 +205,8 @@ def draw(path: Path, rows: list[dict], records: dict[str, list[dict]], mixed: li
             right.plot(row["p"], place, "|", color="black", markersize=9, markeredgewidth=2)
         names = [row["family"] for row in sorted(rows, key=lambda row: row["p"])]
         right.set_yticks(range(len(names)), [name + " *" * (name in KEPT) for name in names], fontsize=7.5)
-        right.set(xlabel="success rate p; bar: the family's mean; *: may be kept from training", xlim=(0, 1))
+        right.set(xlabel="success rate p of a prompt", xlim=(0, 1))
+        right.set_title("each family's prompts; bar: their mean\n*: may be kept from training", fontsize=10)
         right.set_ylim(-0.7, len(names) - 0.3)
     shrink(path)
 
@@ -230,8 +234,9 @@ def report(arguments: argparse.Namespace, records: dict[str, list[dict]]) -> Non
     print("| family | a line | lines | mean p | sd | no signal | p in [.2, .8] | tokens |\n|" + "---|" * 8)
     for row, family in [*zip(rows, FAMILIES, strict=True), (total, None)]:
         line = "`{}` {}".format(*family.line(np.random.default_rng(1))) if family else ""
+        lines_of = f"{family.lines:,}" if family else ""
         print(
-            f"| {row['family']}{' *' * (row['family'] in kept)} | {line} | {row['lines']:,} "
+            f"| {row['family']}{' *' * (row['family'] in kept)} | {line} | {lines_of} "
             f"| {row['p']:.2f} | {row['sd']:.2f} | {row['no_signal']:.0%} | {row['middle']:.0%} "
             f"| {row['prompt_tokens']:.0f} + {row['answer_tokens']:.1f} |"
         )

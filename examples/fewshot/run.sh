@@ -26,13 +26,15 @@ overrides=(
   data.train_files="$out/data/train.parquet"
   data.val_files="$out/data/test.parquet"
   data.train_batch_size=8                             # prompts a step: six steps, each prompt met once
-  data.max_prompt_length=160
+  data.max_prompt_length=128                          # up to 112 are used
   data.max_response_length=40                         # most responses end with their line, after 2 to 5 tokens
   actor_rollout_ref.model.path="$out/data/model"
   actor_rollout_ref.rollout.n=4                       # rollouts per prompt
   actor_rollout_ref.actor.ppo_mini_batch_size=8       # one update a step
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048 # tokens of a micro-batch: its logits are 49152 wide
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024 # tokens of a micro-batch: its logits are 49152 wide
   actor_rollout_ref.actor.optim.lr=1e-5
+  # verl multiplies in bfloat16 without it, whatever the weights' type: on a CPU that lacks bfloat16, many times slower
+  +actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32
   actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=256 # the embedding is 113 MB
   actor_rollout_ref.rollout.val_kwargs.do_sample=true # as in training
   actor_rollout_ref.rollout.val_kwargs.temperature=1.0
