@@ -92,6 +92,10 @@ def at_ends(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
 
 def check_choice(key: str, value: T, choices: Collection[Any]) -> T:
     """Return `value` if it is one of `choices`. Raise ValueError, naming them, if it is not."""
-    if value not in choices:
+    try:
+        known = value in choices
+    except TypeError:  # a list, say, has no place in a dict
+        known = False
+    if not known:
         raise ValueError(f"{key}={value!r} is not known; choose one of {', '.join(map(str, choices))}")
     return value

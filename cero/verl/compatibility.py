@@ -55,6 +55,12 @@ class Combination:
         return bool(enabled) if enabled is not None else self.estimator == "gae"
 
     @property
+    def has_lora(self):
+        """Whether an adapter is trained in place of the model."""
+        model = self.config.actor_rollout_ref.model
+        return bool(model.get("lora_rank") or model.get("lora_adapter_path"))
+
+    @property
     def manager(self):
         """The agent loop manager that the user names, or None."""
         return self.config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
@@ -91,6 +97,24 @@ TRAINER = (
             f"trainer.v1.trainer_mode={it.config.trainer.v1.trainer_mode} would train without the allocator; "
             f"leave it at {TRAINER_MODE!r} (the synchronous trainer; verl's asynchronous modes are not "
             "supported)"
+        ),
+    ),
+)
+SIZES = (
+    Rule(
+        lambda it: it.actor.ppo_mini_batch_size > it.config.data.train_batch_size,
+        lambda it: (
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={it.actor.ppo_mini_batch_size} is more than "
+            f"data.train_batch_size={it.config.data.train_batch_size}: verl would fill each step up with "
+            "padding; set it to the batch or to a part of it"
+        ),
+    ),
+    Rule(
+        lambda it: it.config.trainer.device == "cpu" and it.has_lora,
+        lambda it: (
+            f"actor_rollout_ref.model.lora_rank={it.config.actor_rollout_ref.model.lora_rank} with "
+            "trainer.device=cpu: the weights of an adapter can't be handed to vLLM's CPU engine; set it to "
+            "0, and lora_adapter_path to null"
         ),
     ),
 )
@@ -290,6 +314,7 @@ REST = (
 # The first rule that refuses gives the message.
 RULES = (
     *TRAINER,
+    *SIZES,
     *GROUPS_OF_ONE,
     *OWN_ESTIMATOR,
     *DYNAMIC_SAMPLING,

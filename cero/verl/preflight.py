@@ -4,11 +4,14 @@ By a Hydra callback, named in recipe/cero.yaml. Hydra calls it with the composed
 function.
 """
 
+import traceback
+
 from hydra.experimental.callback import Callback
 
 from cero.verl.hooks import check_verl
 from cero.verl.reading import read_settings
 from cero.verl.resume import resume_state
+from cero.verl.surroundings import check_surroundings
 
 
 class Preflight(Callback):
@@ -21,5 +24,12 @@ class Preflight(Callback):
             check_verl()
             settings = read_settings(config)
             resume_state(config, settings, settings.make_allocator(), settings.make_baseline())
-        except ValueError as error:
+            check_surroundings(config)
+        except (ValueError, OSError) as error:
             raise SystemExit(f"cero: {error}") from error
+        except Exception as error:
+            # Nothing foreseen; but to go on would cost minutes of GPUs, and Hydra would only warn.
+            raise SystemExit(
+                f"cero: the settings could not be checked: {type(error).__name__}: {error}\n"
+                f"{traceback.format_exc()}"
+            ) from error

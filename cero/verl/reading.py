@@ -56,8 +56,10 @@ def read_settings(config):
     settings = Settings(
         allocator=name,
         options=allocator,
-        rollouts_per_prompt=config.actor_rollout_ref.rollout.n,
-        epochs=config.trainer.total_epochs,
+        rollouts_per_prompt=check_number(
+            "actor_rollout_ref.rollout.n", config.actor_rollout_ref.rollout.n, 1, 2**20, integer=True
+        ),
+        epochs=check_number("trainer.total_epochs", config.trainer.total_epochs, 1, 2**31 - 1, integer=True),
         budgeted=not OmegaConf.select(config, "algorithm.filter_groups.enable"),
         success=Success.from_config(section.success),
         pass_rates=_pass_rates(section.pass_rates),

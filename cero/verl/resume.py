@@ -14,13 +14,30 @@ def resume_folder(config):
     mode = config.trainer.resume_mode
     if mode == "disable":
         return None
+    if mode not in ("auto", "resume_path"):
+        raise ValueError(f"trainer.resume_mode={mode} is not known; choose one of auto, disable, resume_path")
     if mode == "resume_path":
-        return Path(os.path.abspath(config.trainer.resume_from_path))
+        path = config.trainer.resume_from_path
+        if not isinstance(path, str) or not path.rstrip("/").rpartition("global_step_")[2].isdecimal():
+            raise ValueError(
+                f"trainer.resume_mode=resume_path with trainer.resume_from_path={path}: name the folder of a "
+                "checkpoint, .../global_step_N"
+            )
+        if not os.path.isdir(path):
+            raise ValueError(f"trainer.resume_from_path={path}: there is no such folder")
+        return Path(os.path.abspath(path))
     root = Path(os.path.abspath(config.trainer.default_local_dir))
     marker = root / COMMIT_MARKER
     if not marker.exists():
         return None
-    folder = root / f"global_step_{int(marker.read_text())}"
+    step = marker.read_text(errors="replace").strip()
+    if not step.isdecimal():
+        raise ValueError(
+            f"trainer.default_local_dir={config.trainer.default_local_dir}: its {COMMIT_MARKER} holds "
+            f"{step[:20]!r} instead of a step; write the number of the last complete global_step_N into it, "
+            "or set trainer.resume_mode=disable"
+        )
+    folder = root / f"global_step_{int(step)}"
     return folder if folder.exists() else None
 
 

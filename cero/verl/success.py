@@ -68,6 +68,11 @@ class Success:
         """
         if self.key is None:
             value = float(self.of_reward(reward))
+            if math.isnan(value):
+                raise ValueError(
+                    f"a reward of {reward} lies outside cero.success.range=[{self.low}, {self.high}]: it is "
+                    "no number; mend the reward function (reward.custom_reward_function)"
+                )
             if not 0 <= value <= 1:
                 raise ValueError(
                     f"a reward of {reward} lies outside cero.success.range=[{self.low}, {self.high}]; set "
@@ -81,7 +86,13 @@ class Success:
                 f"cero.success.key={self.key} is not among what the reward function returned "
                 f"({', '.join(info) or 'only a number'}); name one of these, or null for the reward itself"
             )
-        value = float(at_ends(info[self.key], 0.0, 1.0))
+        value = info[self.key]
+        if isinstance(value, str) or value is None:
+            raise ValueError(
+                f"cero.success.key={self.key} was {value!r} for one rollout; have the reward function return "
+                "a number in [0, 1] for every data source, or name another key"
+            )
+        value = float(at_ends(value, 0.0, 1.0))
         if not 0 <= value <= 1:
             raise ValueError(
                 f"cero.success.key={self.key} was {value}, which is not in [0, 1]; name one that is"

@@ -18,6 +18,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from cero.analysis.runlog import FILE_NAME, RunLog
+from cero.core.checks import as_numbers
 from cero.verl import queue, selection
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
@@ -29,9 +30,13 @@ from cero.verl.scheduler import RolloutScheduler
 from cero.verl.settings import AGENT_LOOP_MANAGER, TRAINER_MODE
 
 
-def _numbers(column):
-    """Return a column of a dispatch batch as a float array; nan where it holds None."""
-    return np.array([float("nan") if value is None else float(value) for value in queue.plain(column)])
+def _pass_rates(name, column):
+    """Return a column of a dispatch batch as a float array; nan where it holds None.
+
+    Raises ValueError, naming the column `name`, for what is no number.
+    """
+    values = [float("nan") if value is None else value for value in queue.plain(column)]
+    return as_numbers(f"cero.pass_rates.column={name}: its values", values)
 
 
 class ScheduledTrainer:
@@ -106,7 +111,7 @@ class ScheduledTrainer:
     def _allocate(self, batch):
         ids = batch.pop(IDS).numpy().view(np.uint64)
         column = self.scheduler.settings.pass_rates[0]
-        rates = None if column is None else _numbers(batch[column])
+        rates = None if column is None else _pass_rates(column, batch[column])
         # The column of uids, not a list of them: making the list takes a tenth of this method's time, and
         # nothing needs it before the rollouts are back.
         dispatch = self.scheduler.allocate(batch.get("uid"), ids, rates)

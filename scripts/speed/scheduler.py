@@ -46,7 +46,10 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
     from cero.verl.scheduler import RolloutScheduler
 
     config = compose(
-        "+recipe=cero_cpu", f"data.train_batch_size={prompts}", f"actor_rollout_ref.rollout.n={rollouts}"
+        "+recipe=cero_cpu",
+        f"data.train_batch_size={prompts}",
+        f"actor_rollout_ref.rollout.n={rollouts}",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={prompts}",
     )
     settings, rng = read_settings(config), np.random.default_rng(0)
     allocator = settings.make_allocator(epochs=10)

@@ -73,3 +73,16 @@ def test_a_run_that_only_validates_writes_no_log(composed):
 
     assert logs() and not logs("trainer.val_only=True")
     assert logs("trainer.val_only=True", "trainer.val_before_train=False")  # verl trains then
+
+
+@pytest.mark.parametrize("value", [None, "right"])
+def test_a_key_without_a_number(value):
+    with pytest.raises(
+        ValueError, match=f"cero.success.key=acc was {value!r} for one rollout.*every data source"
+    ):
+        Success("acc", 0.0, 1.0).of(1.0, {"reward_extra_info": {"acc": value}})
+
+
+def test_a_reward_that_is_no_number_is_the_reward_functions_fault():
+    with pytest.raises(ValueError, match="no number; mend the reward function"):
+        Success(None, 0.0, 1.0).of(float("nan"), None)

@@ -61,6 +61,7 @@ print("CLEAN", ray.is_initialized(), flush=True)
 OVERRIDES = [
     "+recipe=cero",
     "actor_rollout_ref.rollout.n=8",
+    "actor_rollout_ref.rollout.name=vllm",
     "trainer.test_freq=1",
     "trainer.n_gpus_per_node=1",
 ]

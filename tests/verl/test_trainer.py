@@ -86,6 +86,7 @@ def step(composed, monkeypatch):
             "+recipe=cero_cpu",
             f"data.train_batch_size={PROMPTS}",
             f"actor_rollout_ref.rollout.n={N}",
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
             *overrides,
         )
         uids = [f"u{i}" for i in range(PROMPTS)]
@@ -416,6 +417,7 @@ def test_the_horizon_is_verls_own(composed, monkeypatch, tmp_path, planned, epoc
     monkeypatch.setattr(PPOTrainerSync, "_init_dataloader", data)
     words = (f"trainer.total_epochs={epochs}", f"trainer.default_local_dir={tmp_path}")
     sizes = ("data.train_batch_size=16", "actor_rollout_ref.rollout.n=4")
+    sizes += ("actor_rollout_ref.actor.ppo_mini_batch_size=16",)
     trainer = CeroTrainer(composed("+recipe=cero_cpu", *words, *sizes))
     trainer._init_dataloader()
     allocator = trainer.scheduler.allocator

@@ -1,0 +1,139 @@
+"""What the machine must have, and what preflight makes of anything that goes wrong."""
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cero.core.state import COMMIT_MARKER
+from cero.verl import preflight, surroundings
+from cero.verl.preflight import Preflight
+from cero.verl.surroundings import check_surroundings
+
+RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8", "actor_rollout_ref.rollout.name=vllm"]
+CPU = ["+recipe=cero_cpu", "actor_rollout_ref.rollout.n=8"]
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray-tmp"))
+
+
+def stops(config, message):
+    with pytest.raises(SystemExit, match=message) as stop:
+        Preflight().on_job_start(config=config)
+    assert str(stop.value).startswith("cero: ") and "Traceback" not in str(stop.value)
+
+
+REFUSED = {
+    "a range that is a number": (
+        ["cero.success.range=1"],
+        r"cero.success.range=1 must be two finite numbers",
+    ),
+    "a value in a list": (
+        ["allocator.value=[signal]"],
+        r"value=\['signal'\] is not known; choose one of variance",
+    ),
+    "epochs": (["trainer.total_epochs=null"], r"trainer.total_epochs=None must be an integer"),
+    "rollouts": (["actor_rollout_ref.rollout.n=0"], r"actor_rollout_ref.rollout.n=0 must be an integer"),
+    "no path to resume": (["trainer.resume_mode=resume_path"], r"resume_from_path=None: name the folder"),
+    "a path that is none": (
+        ["trainer.resume_mode=resume_path", "trainer.resume_from_path=/nowhere/global_step_3"],
+        r"resume_from_path=/nowhere/global_step_3: there is no such folder",
+    ),
+    "another mode": (["trainer.resume_mode=last"], r"trainer.resume_mode=last is not known.*resume_path"),
+    "minibatch above the batch": (
+        ["data.train_batch_size=32", "actor_rollout_ref.actor.ppo_mini_batch_size=64"],
+        r"ppo_mini_batch_size=64 is more than data.train_batch_size=32",
+    ),
+    "an adapter on a CPU": (
+        ["trainer.device=cpu", "actor_rollout_ref.model.lora_rank=8"],
+        r"lora_rank=8 with trainer.device=cpu",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(composed, tmp_path, case):
+    overrides, message = REFUSED[case]
+    stops(composed(*RUN, f"trainer.default_local_dir={tmp_path}", *overrides), message)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "twelve", "-3", "\ufffd"])
+def test_a_marker_that_holds_no_step(composed, tmp_path, text):
+    (tmp_path / COMMIT_MARKER).write_text(text)
+    stops(
+        composed(*RUN, f"trainer.default_local_dir={tmp_path}"),
+        f"its {COMMIT_MARKER} holds .* instead of a step",
+    )
+
+
+def test_a_folder_that_can_not_be_written_to(composed, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        surroundings.os, "access", lambda place, mode: place != tmp_path
+    )  # root may write anywhere
+    config = composed(*RUN, f"trainer.default_local_dir={tmp_path}/run/1")
+    stops(config, rf"trainer.default_local_dir={tmp_path}/run/1: {tmp_path} can't be written to")
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    stops(composed(*RUN, f"trainer.default_local_dir={tmp_path}/file/run"), "file is a file; name a folder")
+    assert sorted(os.listdir(tmp_path)) == ["file"]
+
+
+def test_a_batch_larger_than_the_data(composed, tmp_path):
+    for name, count in (("a", 20), ("b", 11)):
+        pq.write_table(pa.table({"prompt": ["x"] * count}), tmp_path / f"{name}.parquet")
+    words = [f"trainer.default_local_dir={tmp_path}", "data.train_batch_size=32"]
+    words += ["actor_rollout_ref.actor.ppo_mini_batch_size=32"]
+    both = f"data.train_files=[{tmp_path}/a.parquet,{tmp_path}/b.parquet]"
+    message = r"data.train_batch_size=32 is more than the {} rows of data.train_files=.*a.parquet"
+    stops(composed(*RUN, *words, both), message.format(31))
+    stops(composed(*RUN, *words, f"data.train_files={tmp_path}/a.parquet"), message.format(20))
+    check_surroundings(composed(*RUN, *words[:1], "data.train_batch_size=31", both))
+    fewer = composed(*RUN, *words[:1], "data.train_batch_size=31", both, "data.train_max_samples=30")
+    with pytest.raises(ValueError, match="more than the 30 rows"):
+        check_surroundings(fewer)
+
+
+def test_an_engine_that_is_not_installed(composed, tmp_path, monkeypatch):
+    def version(name):
+        raise surroundings.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(surroundings.metadata, "version", version)
+    config = composed(*RUN, f"trainer.default_local_dir={tmp_path}")
+    stops(config, "actor_rollout_ref.rollout.name=vllm, and no package vllm is installed")
+    check_surroundings(
+        composed(*RUN, f"trainer.default_local_dir={tmp_path}", "actor_rollout_ref.rollout.name=sglang")
+    )
+
+
+def test_an_engine_that_is_not_named(composed, tmp_path):
+    with pytest.raises(ValueError, match="actor_rollout_ref.rollout.name is not set; name the engine"):
+        check_surroundings(composed(*RUN[:2], f"trainer.default_local_dir={tmp_path}"))
+
+
+def test_a_ray_that_is_there_already(composed, tmp_path, monkeypatch):
+    folder = f"trainer.default_local_dir={tmp_path}"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    stops(composed(*CPU, folder), r"a Ray is there already \(RAY_ADDRESS: 10.0.0.1:6379\).*ray stop")
+    check_surroundings(composed(*RUN, folder))  # on GPUs a cluster is joined as ever
+    check_surroundings(composed(*CPU, folder, "+ray_kwargs.ray_init.address=local"))
+    monkeypatch.delenv("RAY_ADDRESS")
+    check_surroundings(composed(*CPU, folder))
+    note = tmp_path / "ray-tmp" / "ray" / "ray_current_cluster"
+    note.parent.mkdir(parents=True)
+    note.write_text("127.0.0.1:6379")
+    stops(composed(*CPU, folder), r"ray_current_cluster: 127.0.0.1:6379")
+
+
+def test_whatever_else_goes_wrong_ends_the_run(composed, tmp_path, monkeypatch):
+    def fails(config):
+        raise KeyError("what nobody foresaw")
+
+    monkeypatch.setattr(preflight, "check_surroundings", fails)
+    with pytest.raises(
+        SystemExit, match="the settings could not be checked: KeyError: 'what nobody foresaw'"
+    ):
+        Preflight().on_job_start(config=composed(*RUN, f"trainer.default_local_dir={tmp_path}"))
