@@ -1,10 +1,11 @@
 """What do the single-process runs say? Their JSON lines as a Markdown table, compared seed by seed with one.
 
-    python scripts/benchmark/single_process_table.py docs/results/study/single_process.jsonl \\
+    python scripts/benchmark/single_process_table.py docs/results/study/single_process.jsonl.bz2 \\
         --task letters --like @n=2,batch=32 --against cero:signal_hard@n=2,batch=32
 """
 
 import argparse
+import bz2
 import json
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def read(path, task, like, against):
     Of runs made twice the last one counts.
     """
     found = {}
-    for record in map(json.loads, Path(path).read_text(encoding="utf-8").splitlines()):
+    text = path.read_bytes()
+    text = bz2.decompress(text) if path.suffix == ".bz2" else text
+    for record in map(json.loads, text.decode().splitlines()):
         label, accuracy = record["contender"], np.array(record["accuracy"])
         if record["task"] == task and (like in label or label == against):
             # Validations come with the first step at or beyond each tenth of the budget, so they are off the
@@ -37,7 +40,7 @@ def read(path, task, like, against):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("lines", type=Path, help="JSON lines of single_process.py")
+    parser.add_argument("lines", type=Path, help="JSON lines of single_process.py, or these in .bz2")
     parser.add_argument("--task", default="letters")
     parser.add_argument("--like", default="", help="only contenders with this in their names")
     parser.add_argument("--against", default="uniform", help="the contender that they are compared with")
