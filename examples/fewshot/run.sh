@@ -33,8 +33,6 @@ overrides=(
   actor_rollout_ref.actor.ppo_mini_batch_size=8       # one update a step
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024 # tokens of a micro-batch: its logits are 49152 wide
   actor_rollout_ref.actor.optim.lr=1e-5
-  # verl multiplies in bfloat16 without it, whatever the weights' type: on a CPU that lacks bfloat16, many times slower
-  +actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32
   actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=256 # the embedding is 113 MB
   actor_rollout_ref.rollout.val_kwargs.do_sample=true # as in training
   actor_rollout_ref.rollout.val_kwargs.temperature=1.0
