@@ -170,6 +170,7 @@ def with_verl(tmp_path):
     return install(tmp_path, entry=entries, package="other", files=files)
 
 
+@pytest.mark.e2e
 def test_verl_composes_with_it(with_verl):
     words = ["+recipe=cero_cpu", "allocator=coin", "allocator.heads=0.25", "--cfg", "job", "-p", "allocator"]
     result = subprocess.run(

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from cero.research.speed.turns import arm_of
 
 NAMES = ("VERL_PLATFORM", "VERL_USE_EXTERNAL_PLUGINS", "VERL_USE_EXTERNAL_MODULES")
@@ -63,6 +65,7 @@ main_ppo("+recipe=cero", "actor_rollout_ref.rollout.n=8", "allocator.n_max=4")
 """
 
 
+@pytest.mark.e2e
 def test_a_process_like_any_other():
     """It registers without an environment variable, stays light, and stops bad settings before Ray."""
     result = python(f"{START}\nHEAVY = {HEAVY}\n{PLAIN}")
@@ -118,6 +121,7 @@ say(turns=turns)
 """
 
 
+@pytest.mark.e2e
 def test_a_process_that_is_told_to_use_the_cpu_and_to_take_turns():
     """All of it is the CPU's, the worker that samples in rounds as well.
 
@@ -168,6 +172,7 @@ say(allocator="went on")
 """
 
 
+@pytest.mark.e2e
 def test_a_process_without_the_plugin_or_with_a_broken_one():
     """A run that asked for the plugin never trains without it; other runs go on.
 

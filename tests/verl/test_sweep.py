@@ -92,6 +92,7 @@ def of_jobs(folder):
     return found
 
 
+@pytest.mark.e2e
 def test_a_grid_is_checked_before_its_first_job_and_jobs_are_trained_one_after_the_other(tmp_path):
     """Both in one process, since one takes ten seconds to start; the sweep that is refused leaves nothing."""
     refused = "allocator=cero,gdro allocator.n_min=1,2 trainer.default_local_dir=same"

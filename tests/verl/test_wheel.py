@@ -8,11 +8,14 @@ import zipfile
 from importlib.metadata import distributions
 from pathlib import Path
 
+import pytest
+
 import cero
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.e2e
 def test_wheel_has_the_recipes_and_composes(tmp_path):
     # A copy, since setuptools leaves a build/ behind, whose stale files would enter the next wheel.
     source = tmp_path / "source"
