@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv (made if missing): the fast ones on two cores, then those that train, one by one.
+# Runs all tests in .venv (made if missing): the fast ones and those that start processes of their own on two
+# cores, then those that train, one by one.
 #
 #   bash scripts/test.sh
 #   bash scripts/test.sh -m "not e2e"      with arguments: one pytest with these
@@ -12,4 +13,5 @@ if [ $# -gt 0 ]; then
   exec "${pytest[@]}" "$@"
 fi
 "${pytest[@]}" -m "not e2e" -n 2 --dist worksteal --durations=8
-"${pytest[@]}" -m e2e --durations=0 -v
+"${pytest[@]}" -m "e2e and not alone" -n 2 --dist worksteal --durations=0 -v
+"${pytest[@]}" -m alone --durations=0 -v

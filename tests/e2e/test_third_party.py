@@ -8,7 +8,7 @@ from tiny import command, make_data, make_model, run
 
 from cero.analysis.runlog import read_log
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 PROJECT = """
 [build-system]
