@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv (made if missing): the fast ones and those that start processes of their own on two
-# cores, then those that train, one by one.
+# Runs all tests in .venv (made if missing). Those that train run one by one, and mostly wait for processes
+# that start one after the other. Meanwhile the fast ones run, then those that start processes of their own.
 #
 #   bash scripts/test.sh
 #   bash scripts/test.sh -m "not e2e"      with arguments: one pytest with these
@@ -12,6 +12,14 @@ pytest=(.venv/bin/python -m pytest)
 if [ $# -gt 0 ]; then
   exec "${pytest[@]}" "$@"
 fi
-"${pytest[@]}" -m "not e2e" -n 2 --dist worksteal --durations=8
-"${pytest[@]}" -m "e2e and not alone" -n 2 --dist worksteal --durations=0 -v
-"${pytest[@]}" -m alone --durations=0 -v
+log=$(mktemp)
+"${pytest[@]}" -m alone --durations=0 -v >"$log" 2>&1 &
+alone=$!
+trap 'kill $alone 2>/dev/null || true; rm -f "$log"' EXIT
+status=0
+"${pytest[@]}" -m "not e2e" -n 2 --dist worksteal --durations=8 || status=$?
+"${pytest[@]}" -m "e2e and not alone" -n 2 --dist worksteal --durations=0 -v || status=$?
+printf '\n== the tests that train\n'
+tail -n +1 -f --pid=$alone "$log"
+wait $alone || status=$?
+exit $status

@@ -13,6 +13,7 @@ import os
 import sys
 
 import pytest
+import torch
 from tiny import SHAPE, command, make_data, make_model, run
 
 pytestmark = pytest.mark.e2e
@@ -59,6 +60,7 @@ def train(folder, tied, *overrides):
     return [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
 
 
+@pytest.mark.alone
 def test_rollouts_follow_every_update(tmp_path):
     """With tied embeddings, which are the harder case; untied ones are reloaded below."""
     agreement = [step[METRIC] for step in train(tmp_path, tied=True)]
@@ -156,8 +158,10 @@ def test_a_reload_equals_a_fresh_start(tmp_path, family, tied, dtype):
     said = json.loads(output.split("\nSAID ")[1].splitlines()[0])
     assert said["fresh"] != said["before"]
     assert said["reloaded"] == [said["fresh"]] * 2
-    # A tied head shows why its weight must be packed again; elsewhere nothing is shared.
-    assert (said["unpacked"] == said["fresh"]) is not tied
+    # A tied head shows why its weight must be packed again; elsewhere nothing is shared. A CPU that computes
+    # bfloat16 without instructions for it packs nothing.
+    if dtype == "float32" or torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        assert (said["unpacked"] == said["fresh"]) is not tied
 
 
 if __name__ == "__main__":
