@@ -83,6 +83,11 @@ def row_prompt_id(data_source, messages, answer):
     return prompt_id(_canonical(data_source), _canonical(messages), _canonical(answer))
 
 
+def _answer(reward_model):
+    """Return the expected answer in a row's column `reward_model`, or None."""
+    return reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
+
+
 def given_id(value):
     """Return the id that a row's own value of the column `prompt_id` stands for, or None where it has none.
 
@@ -122,8 +127,7 @@ def batch_prompt_ids(batch):
     if None in given:
         sources = list(batch["data_source"]) if "data_source" in batch.keys() else [None] * size
         rewards = list(batch["reward_model"]) if "reward_model" in batch.keys() else [None] * size
-        answers = [reward.get("ground_truth") if isinstance(reward, dict) else None for reward in rewards]
-        rows = zip(given, sources, list(batch["raw_prompt"]), answers, strict=True)
+        rows = zip(given, sources, list(batch["raw_prompt"]), map(_answer, rewards), strict=True)
         given = [row_prompt_id(*row) if mine is None else mine for mine, *row in rows]
     return np.array(given, dtype=np.uint64)
 
@@ -147,9 +151,7 @@ def audit(dataset, prompt_key="prompt"):
     rows = rows.select_columns([name for name in wanted if name in columns]).select(range(0, len(rows), step))
     content_of, rest_of, without, clash, hidden = {}, {}, 0, [], 0
     for row in rows:
-        reward = row.get("reward_model")
-        answer = reward.get("ground_truth") if isinstance(reward, dict) else None
-        content = row_prompt_id(row.get("data_source"), row[prompt_key], answer)
+        content = row_prompt_id(row.get("data_source"), row[prompt_key], _answer(row.get("reward_model")))
         given = given_id(row.get(ID_COLUMN))
         without += given is None
         if given is not None:

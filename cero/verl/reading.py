@@ -68,7 +68,7 @@ def read_settings(config):
             "cero.drop_zero_advantage", section.drop_zero_advantage, (True, False)
         ),
         on_missing_state=check_choice("cero.on_missing_state", section.on_missing_state, ON_MISSING_STATE),
-        log_allocations=_log_allocations(config),
+        log_allocations=logs_allocations(config),
         poll_interval=_poll_interval(section.poll_interval),
         estimates=config.algorithm.adv_estimator == ESTIMATOR,
         estimator=estimator,
@@ -93,7 +93,7 @@ def _pass_rates(config):
     return config.column, check_number("cero.pass_rates.strength", config.strength, 0, 1e6, open_low=True)
 
 
-def _log_allocations(config):
+def logs_allocations(config):
     """Say whether steps are logged: as asked for, but never by a run that only validates."""
     asked = check_choice("cero.log_allocations", config.cero.log_allocations, (True, False))
     # verl looks at val_only after the validation before training, and trains if there is none.

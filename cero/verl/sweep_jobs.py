@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
 from cero.analysis.comparison import JOB_FILE, as_dict
-from cero.verl.reading import read_settings
+from cero.verl.reading import logs_allocations, read_settings
 
 FOLDER, NAME = "CERO_JOB_DIR", "CERO_JOB_NAME"
 # What a job is given where the command line says nothing. It goes through the environment, because
@@ -156,7 +156,7 @@ class Jobs(Callback):
 
     def _write_down(self, config):
         """Write the job's overrides beside its log. Raises ValueError if another job trained there."""
-        if not read_settings(config).log_allocations:
+        if not logs_allocations(config):
             return
         path = Path(config.trainer.default_local_dir) / "cero" / JOB_FILE
         overrides = _overrides(config)

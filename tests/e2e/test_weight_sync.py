@@ -83,7 +83,6 @@ def reload_and_compare(folder, family, tied, dtype):
 
     One reload leaves shared weights packed as they were.
     """
-    import torch
     import transformers
     from vllm import LLM, SamplingParams
 
