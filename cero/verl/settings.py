@@ -8,6 +8,20 @@ from cero.verl.success import Success
 
 TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
+# Sections whose settings some choices leave unread (`cero.verl.effect`): their values in recipe/cero.yaml, which
+# an allocator's yaml may change.
+DEFAULTS = {
+    "algorithm.cero": {
+        "advantage": "posterior",
+        "baseline": "mean",
+        "history": 8.0,
+        "scale": True,
+        "prompt_weight": "trajectory",
+        "aero_form": "standard",
+    },
+    "cero.keep": {"ratio": 1.0, "count": 4},
+    "cero.pass_rates": {"strength": 4.0},
+}
 AGENT_LOOP_MANAGER = "cero.verl.agent_loop.SequentialManager"  # a name, which verl imports where it is needed
 
 
