@@ -102,9 +102,9 @@ def known_so_far(
     return summed(weights), summed(rewards if weights is None else weights * rewards)
 
 
-# Every rule below takes (data, history_mean) and returns a float array of shape (r,). What follows the star in
-# its signature are its options. `history_mean` and the options are described in `advantages`, which hands a
-# rule the options that it has.
+# Every rule below takes (data, history_mean) and returns a float array of shape (r,). What follows the
+# star in its signature are its options. `history_mean` and the options are described in `advantages`, which
+# hands a rule the options that it has.
 
 
 def grpo(data: Groups, history_mean: Floats) -> Floats:

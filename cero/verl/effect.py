@@ -1,14 +1,16 @@
 """Which settings would have no effect? A run that has one is refused, since someone wanted that effect.
 
 What a setting has an effect on is read from signatures: each kind of advantage and each keep rule names the
-options that it takes. A setting at its default is let through. So is the default that an allocator's yaml
-brings for a setting of another section: nobody asked for it on this command line.
+options that it takes. Allocators say which of their options are idle beside which values of others. A setting
+at its default is let through. So is the default that an allocator's yaml brings for a setting of another
+section: nobody asked for it on this command line.
 """
 
 from dataclasses import fields
 
 from verl.trainer.config import AlgoConfig
 
+from cero.allocators.base import option_defaults
 from cero.core.signatures import options_of
 from cero.estimators.advantage import ADVANTAGES
 from cero.estimators.keep import KEEP
@@ -31,14 +33,17 @@ INSTEAD = {
 
 
 def _that_take(option, rules):
-    """Return "to <name>" or "to one of <names>": the `rules` (dict of name -> function) that take `option`."""
+    """Return "to <name>" or "to one of <names>": those of `rules` (name -> function) that take `option`."""
     names = [name for name, rule in rules.items() if option in options_of(rule)]
     return f"to {'one of ' if len(names) > 1 else ''}{', '.join(names)}"
 
 
 def _of_estimator(it):
     """Yield (key, value, reason, remedy) of options under algorithm.cero that nothing reads."""
-    options, kind = it.settings.estimator | {"baseline": it.asked_baseline}, it.settings.estimator["advantage"]
+    options, kind = (
+        it.settings.estimator | {"baseline": it.asked_baseline},
+        it.settings.estimator["advantage"],
+    )
     taken = ("advantage", "prompt_weight", *options_of(ADVANTAGES[kind]))
     # What the allocator brings for its own estimator stays unread if another one is chosen.
     brought = it.config.allocator if it.config.allocator.get("adv_estimator") == ESTIMATOR else {}
@@ -57,7 +62,12 @@ def _of_estimator(it):
             yield name, value, reason, f"algorithm.cero.advantage {_that_take(key, ADVANTAGES)}"
         elif key == "history" and it.settings.baseline != "mean" and not options["scale"]:
             reason = f"algorithm.cero.baseline={it.settings.baseline} and algorithm.cero.scale=False"
-            yield name, value, f"{reason}: nothing is left that it counts in", "algorithm.cero.baseline to mean"
+            yield (
+                name,
+                value,
+                f"{reason}: nothing is left that it counts in",
+                "algorithm.cero.baseline to mean",
+            )
 
 
 def _of_verls_estimators(it):
@@ -90,9 +100,23 @@ def _of_pass_rates(it):
         yield "cero.pass_rates.strength", strength, reason, "cero.pass_rates.column to a column of the data"
 
 
+def _of_allocator(it):
+    """Yield likewise options of the allocator that change nothing beside others (`Allocator.idle_beside`)."""
+    options, defaults = it.allocator.options(), option_defaults(type(it.allocator))
+    for cls in type(it.allocator).__mro__:
+        for key, (other, values) in vars(cls).get("idle_beside", {}).items():
+            if options[other] in values and options[key] != defaults[key]:
+                yield (
+                    f"allocator.{key}",
+                    options[key],
+                    f"allocator.{other}={options[other]}",
+                    (f"allocator.{other} to another value"),
+                )
+
+
 def without_effect(it):
     """Return the message on the first setting of a `Combination` `it` without effect, or None."""
-    for rule in (_of_estimator, _of_verls_estimators, _of_keep, _of_pass_rates):
+    for rule in (_of_estimator, _of_verls_estimators, _of_keep, _of_pass_rates, _of_allocator):
         for key, value, reason, remedy in rule(it):
             return f"{key}={value} has no effect with {reason}; set {remedy}, or leave {key} at its default"
     return None

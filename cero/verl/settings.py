@@ -8,8 +8,8 @@ from cero.verl.success import Success
 
 TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
-# Sections whose settings some choices leave unread (`cero.verl.effect`): their values in recipe/cero.yaml, which
-# an allocator's yaml may change.
+# Sections whose settings some choices leave unread (`cero.verl.effect`): their values in recipe/cero.yaml,
+# which an allocator's yaml may change.
 DEFAULTS = {
     "algorithm.cero": {
         "advantage": "posterior",

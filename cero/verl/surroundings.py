@@ -116,8 +116,8 @@ def _warn_of_neighbours(config, sockets="/proc/net/unix"):
     rays = sorted(ray for ray in rays if os.path.exists(ray))
     if weights or rays:
         print(
-            f"cero: warning: another run is live on this machine ({(weights or rays)[0]}). If it is one of verl "
-            "with vLLM and a Ray of its own, both hand over their weights at the same path "
+            f"cero: warning: another run is live on this machine ({(weights or rays)[0]}). If it is one of "
+            "verl with vLLM and a Ray of its own, both hand over their weights at the same path "
             "(/tmp/rl-colocate-zmq-01000000-...), so that one may hang or sample with the other's. Give each "
             "run a /tmp of its own (a container does), or have both join one Ray (RAY_ADDRESS)",
             file=sys.stderr,

@@ -56,8 +56,9 @@ def test_defaults_are_those_of_the_recipe(composed):
 def test_estimators_options_need_the_estimator(composed, option):
     message = refused(composed, UNIFORM, f"algorithm.cero.{option}={OTHER[option]}")
     assert message.startswith(f"algorithm.cero.{option}={OTHER[option]} has no effect with algorithm.adv_")
-    assert "algorithm.adv_estimator=grpo: only the estimator cero reads it; set algorithm.adv_estimator to cero" in (
-        message
+    assert (
+        "algorithm.adv_estimator=grpo: only the estimator cero reads it; set algorithm.adv_estimator to cero"
+        in (message)
     )
 
 
@@ -73,7 +74,9 @@ def test_an_advantage_has_its_own_options_only(composed, kind, option):
     if not has:
         users = {"aero_form": "to aero", "baseline": "to posterior"}.get(option, "to posterior")
         assert f"algorithm.cero.{option}={OTHER[option]} has no effect" in message
-        assert f"algorithm.cero.advantage={kind}" in message and f"algorithm.cero.advantage {users}" in message
+        assert (
+            f"algorithm.cero.advantage={kind}" in message and f"algorithm.cero.advantage {users}" in message
+        )
 
 
 def test_an_allocators_own_defaults_are_let_through(composed):
@@ -115,6 +118,16 @@ def test_a_keep_rule_has_its_own_options_only(composed, rule, option, value):
     assert (message is None) == has
     if not has:
         assert message.startswith(f"cero.keep.{option}={value} has no effect with cero.keep.rule={rule}")
+
+
+def test_options_of_an_allocator_that_are_idle(composed):
+    bang_bang = ["allocator.primal=bang_bang", "allocator.anchor=last"]
+    message = refused(composed, *bang_bang)
+    assert message.startswith("allocator.anchor=last has no effect with allocator.primal=bang_bang; set")
+    assert refused(composed, bang_bang[0]) is None and refused(composed, bang_bang[1]) is None
+    assert "forgetting_unit=step has no effect" in refused(
+        composed, "allocator=thompson", "allocator.forgetting=1", "allocator.forgetting_unit=step"
+    )
 
 
 def test_strength_of_no_pass_rates(composed):

@@ -1,4 +1,4 @@
-"""At which path does a run's trainer hand new weights to its vLLM? At one that no other run on the machine has.
+"""At which path does a trainer hand new weights to its vLLM? At one that no other run on the machine has.
 
 verl builds the path of the socket from the number of Ray's job. Every Ray counts its jobs from 1. So two runs
 on one machine, each with a Ray of its own, would share the path, and hang or load each other's weights. Here,
