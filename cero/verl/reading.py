@@ -61,6 +61,7 @@ def read_settings(config):
         on_missing_state=check_choice("cero.on_missing_state", section.on_missing_state, ON_MISSING_STATE),
         log_allocations=logs_allocations(config),
         poll_interval=_poll_interval(section.poll_interval),
+        stall_timeout=check_number("cero.stall_timeout", section.stall_timeout, 0, 1e5),
         estimates=config.algorithm.adv_estimator == ESTIMATOR,
         estimator=estimator,
         baseline=baseline,

@@ -27,7 +27,8 @@ from cero.verl.reading import read_settings
 from cero.verl.resume import resume_state
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
 from cero.verl.scheduler import RolloutScheduler
-from cero.verl.settings import AGENT_LOOP_MANAGER, TRAINER_MODE
+from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER, TRAINER_MODE
+from cero.verl.watch import Watch
 
 
 def _pass_rates(name, column):
@@ -54,8 +55,11 @@ class ScheduledTrainer:
         with open_dict(config):
             config.trainer.v1.trainer_mode = self.verl_mode
             # verl's task runner reads the manager's class from this very config, after this constructor.
+            agent = config.actor_rollout_ref.rollout.agent
             if self.settings.make_allocator().sequential:
-                config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = AGENT_LOOP_MANAGER
+                agent.agent_loop_manager_class = SEQUENTIAL_MANAGER
+            elif agent.get("agent_loop_manager_class") is None:
+                agent.agent_loop_manager_class = REWARDED_MANAGER
         super().__init__(config)
         if self.settings.poll_interval is not None:
             self.replay_buffer.poll_interval = self.settings.poll_interval
@@ -91,6 +95,18 @@ class ScheduledTrainer:
         self.train_dataloader.collate_fn = CollateWithIds(self.train_dataloader.collate_fn)
         audit(self.train_dataset, self.config.data.get("prompt_key", "prompt"))
 
+    def _build_replay_buffer(self):
+        buffer = super()._build_replay_buffer()
+        if self.settings.stall_timeout:
+            Watch(self.settings.stall_timeout * 60, self._save_stalled).over(buffer)
+        return buffer
+
+    def _save_stalled(self):
+        """Save what was learned since the last checkpoint, and return the folder."""
+        folder = Path(self.config.trainer.default_local_dir) / "cero" / f"stalled_in_step_{self.global_steps}"
+        self.scheduler.save(folder)
+        return folder
+
     def _init_resource_pool_mgr(self):
         super()._init_resource_pool_mgr()
         if self.config.trainer.device == "cpu":
@@ -123,6 +139,12 @@ class ScheduledTrainer:
 
     def _balance_batch(self, batch, metrics, *args, **kwargs):
         scheduler, settings = self.scheduler, self.scheduler.settings
+        if not batch.keys:
+            raise RuntimeError(
+                f"step {self.global_steps}: no rollout came back with a reward. Look for errors of the agent "
+                "loop above, and whether the reward function (reward.custom_reward_function) returns None for "
+                "every rollout"
+            )
         with scheduler.stopwatch.timed("observe"):
             played = self.agent_loop_manager.close_step() if scheduler.allocator.sequential else None
             record = self.record = scheduler.open_record(batch.keys, batch.tags, played)
