@@ -104,6 +104,6 @@ class Watch:
         return (
             f"cero: no rollout has come back for {waited / 60:.1f} minutes; {finished + failed} of {prompts} "
             f"prompts of the partition {partition_id!r} are finished, with {rows} rows. {cause} What the "
-            f"allocator has learned is saved in {self.save()}. Start the same command again to go on from the "
-            "last checkpoint."
+            f"allocator has learned is saved in {self.save()}. Start the same command again to go on from "
+            "the last checkpoint."
         )
