@@ -10,6 +10,7 @@ session waits for its turn, which may never come.
 
 import asyncio
 import logging
+import sys
 from functools import partial
 
 import ray
@@ -47,7 +48,8 @@ class RewardedWorker(Worker):
         except Abstained:
             if not self._told:
                 self._told = True
-                logger.warning("%s", abstention(self.config.reward, kwargs.get("data_source"), validate))
+                message = abstention(self.config.reward, kwargs.get("data_source"), validate)
+                print(message, file=sys.stderr, flush=True)  # Ray shows it on the console of the run
 
 
 def abstention(reward, data_source, validate):

@@ -164,7 +164,7 @@ def judged(monkeypatch):
 
 @pytest.mark.parametrize("turns", [1, 2])
 @pytest.mark.parametrize("validate", [False, True])
-def test_a_rollout_without_a_reward_is_left_out(judged, caplog, validate, turns):
+def test_a_rollout_without_a_reward_is_left_out(judged, capsys, validate, turns):
     judged.rewards = {0: 1.0, 1: None, 2: 0.0, 3: None}
 
     async def sessions():
@@ -176,7 +176,7 @@ def test_a_rollout_without_a_reward_is_left_out(judged, caplog, validate, turns)
 
     asyncio.run(sessions())
     assert judged.stored == [0, 2]
-    told = [record.getMessage() for record in caplog.records]
+    told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and "my/reward.py:judge returned None" in told[0] and "maths" in told[0]
     assert ("left out of the accuracy" in told[0]) == validate
 
