@@ -139,12 +139,6 @@ class ScheduledTrainer:
 
     def _balance_batch(self, batch, metrics, *args, **kwargs):
         scheduler, settings = self.scheduler, self.scheduler.settings
-        if not batch.keys:
-            raise RuntimeError(
-                f"step {self.global_steps}: no rollout came back with a reward. Look for errors of the agent "
-                "loop above, and whether the reward function (reward.custom_reward_function) returns None "
-                "for every rollout"
-            )
         with scheduler.stopwatch.timed("observe"):
             played = self.agent_loop_manager.close_step() if scheduler.allocator.sequential else None
             record = self.record = scheduler.open_record(batch.keys, batch.tags, played)
