@@ -23,6 +23,7 @@ from cero.core.state import (
     load_state,
 )
 
+DATA_FILE = "data.pt"  # verl's name for the state of its loader, under global_step_N
 PLAN = "plan"  # in the state's file, beside the allocator's own state
 SHARDS = re.compile(r"model_world_size_(\d+)_rank_\d+\.pt")  # verl's names, under global_step_N/actor
 
@@ -195,8 +196,11 @@ def check_resume(config, settings):
     if folder is None:
         return
     _check_shards(config, folder)
-    # At most so many: verl may leave out prompts that are too long.
-    steps_per_epoch = (_most_rows(config) or 0) // config.data.train_batch_size
+    rows = _most_rows(config)  # at most so many: verl may leave out prompts that are too long
+    if rows is None:
+        return
+    check_pass(config, rows)
+    steps_per_epoch = rows // config.data.train_batch_size
     if steps_per_epoch:
         asked = config.trainer.total_training_steps
         most = steps_per_epoch * config.trainer.total_epochs if asked is None else asked
@@ -222,6 +226,35 @@ def _check_shards(config, folder):
         )
 
 
+def check_pass(config, rows):
+    """Raise ValueError if more of the data's current pass was read than there is now: verl can't skip it.
+
+    rows : int, prompts in the data
+    """
+    folder = resume_folder(config)
+    if folder is None or not (folder / DATA_FILE).is_file():
+        return
+    import torch
+
+    # As verl loads it, which wrote it.
+    read = max(_numbers(torch.load(folder / DATA_FILE, weights_only=False), "samples_yielded"), default=0)
+    if read > rows:
+        raise ValueError(
+            f"{folder / DATA_FILE}: {read} prompts of the current pass were read, and data.train_files="
+            f"{config.data.train_files} has {rows} now, so there is no place to go on from. Delete that file "
+            "and a new pass begins, with model and allocator as they are; or bring back the data"
+        )
+
+
+def _numbers(state, name):
+    """Yield the whole numbers that are called `name` in nested dicts."""
+    if isinstance(state, dict):
+        for key, value in state.items():
+            if key == name and isinstance(value, int):
+                yield value
+            yield from _numbers(value, name)
+
+
 def _most_rows(config):
     """Return the rows of the training files, if all are Parquet files at hand; else None."""
     files = config.data.train_files
@@ -245,7 +278,7 @@ def changes(config, allocator, outlook):
         keys = {
             "data.train_batch_size": (plan.prompts, saved.prompts),
             "actor_rollout_ref.rollout.n": (plan.rollouts, saved.rollouts),
-            "the last step": (plan.last, saved.last),
+            "last step": (plan.last, saved.last),
         }
         found += [f"{key}={now} (was {then})" for key, (now, then) in keys.items() if now != then]
     folder = resume_folder(config)

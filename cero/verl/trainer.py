@@ -25,7 +25,7 @@ from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
 from cero.verl.identity import IDS, CollateWithIds, audit
 from cero.verl.reading import read_settings
-from cero.verl.resume import changes, look_ahead, resume_state, saved_line
+from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
 from cero.verl.scheduler import RolloutScheduler
 from cero.verl.settings import AGENT_LOOP_MANAGER, TRAINER_MODE
@@ -74,6 +74,7 @@ class ScheduledTrainer:
                 f"data.train_files={self.config.data.train_files}; "
                 f"there are {', '.join(self.train_dataset[0])}"
             )
+        check_pass(self.config, len(self.train_dataset))
         self.outlook = look_ahead(self.config, self.settings, self.steps_per_epoch, self.total_training_steps)
         allocator = self.settings.make_allocator(self.outlook.epochs, self.outlook.total_budget)
         allocator.table.reserve(len(self.train_dataset))
