@@ -310,6 +310,12 @@ class RolloutScheduler:
                     "room in trainer.default_local_dir, and give the same command again to go on from there",
                 ) from error
 
+    def save_learned(self, folder):
+        """Write all that was learned so far into `folder` (Path), beside the checkpoints: no run resumes it."""
+        save_state(self.allocator.state_dict(), folder / STATE_FILE)
+        if self.baseline is not None:
+            save_state(self.baseline.state_dict(), folder / BASELINE_FILE)
+
     @staticmethod
     def _writer(state):
         return lambda path: save_state(state, path)

@@ -101,7 +101,7 @@ class ScheduledTrainer:
     def _save_stalled(self):
         """Save what was learned since the last checkpoint, and return the folder."""
         folder = Path(self.config.trainer.default_local_dir) / "cero" / f"stalled_in_step_{self.global_steps}"
-        self.scheduler.save(folder)
+        self.scheduler.save_learned(folder)
         return folder
 
     def _init_resource_pool_mgr(self):

@@ -101,9 +101,13 @@ class Watch:
                 "No process of the run is known to be dead; the engine may hang. If rollouts may take so "
                 "long, raise cero.stall_timeout (minutes); 0 waits for ever."
             )
+        try:
+            learned = f"is saved in {self.save()}"
+        except OSError as error:  # what is dead matters more
+            learned = f"could not be saved ({error})"
         return (
             f"cero: no rollout has come back for {waited / 60:.1f} minutes; {finished + failed} of {prompts} "
             f"prompts of the partition {partition_id!r} are finished, with {rows} rows. {cause} What the "
-            f"allocator has learned is saved in {self.save()}. Start the same command again to go on from "
-            "the last checkpoint."
+            f"allocator has learned {learned}. Start the same command again to go on from the last "
+            "checkpoint."
         )

@@ -3,10 +3,12 @@
 from collections import defaultdict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from cero.verl import watch
+from cero.verl.scheduler import RolloutScheduler
 from cero.verl.watch import GRACE, LOOK, Stalled, Watch, dead_actors
 
 
@@ -61,6 +63,34 @@ def test_a_run_that_waits_too_long_ends():
     assert "no rollout has come back for 10.0 minutes; 1 of 16 prompts" in run.message
     assert "No process of the run is known to be dead" in run.message and "cero.stall_timeout" in run.message
     assert "folder/cero/stalled_in_step_3" in run.message and "last checkpoint" in run.message
+
+
+def test_a_disk_that_is_full_does_not_hide_who_is_dead():
+    run = Run(patience=20)
+    run.save = lambda: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    Watch(20, run.save, dead=lambda: run.dead, clock=lambda: run.now).over(run)
+    run.wait(5)
+    run.dead = {"ab12": "X (pid 1)"}
+    run.wait(100)
+    assert "Dead: X (pid 1)" in run.message and "could not be saved ([Errno 28] No space" in run.message
+
+
+def test_what_a_stuck_run_saves(composed, tmp_path):
+    """The allocator's state and the baseline's, that can be read again; no checkpoint is touched."""
+    from cero.core.state import BASELINE_FILE, STATE_FILE, load_state
+    from cero.verl.reading import read_settings
+    from cero.verl.trainer import CeroTrainer
+
+    overrides = ["actor_rollout_ref.rollout.n=8", f"trainer.default_local_dir={tmp_path}"]
+    config = composed("+recipe=cero", *overrides)
+    settings = read_settings(config)
+    scheduler = RolloutScheduler(settings, settings.make_allocator(), settings.make_baseline(), None)
+    scheduler.allocate(["u1", "u2"], np.array([1, 2], dtype=np.uint64))  # rollouts that never came back
+    folder = CeroTrainer._save_stalled(SimpleNamespace(config=config, global_steps=7, scheduler=scheduler))
+    assert folder == tmp_path / "cero" / "stalled_in_step_7"
+    assert load_state(folder / STATE_FILE)["ledger"]["spent"] == 16
+    assert load_state(folder / BASELINE_FILE)["format"] == "cero-baseline"
+    assert [path.name for path in tmp_path.iterdir()] == ["cero"]
 
 
 def test_any_progress_starts_the_wait_anew():
