@@ -283,7 +283,7 @@ class ScheduledTrainer:
         if changed := changes(self.config, scheduler.allocator, self.outlook):
             print(
                 f"cero: resumes at step {step} with {', '.join(changed)}; {ledger.spent:,} rollouts are "
-                f"spent, and the {max(0, plan.last - step):,} steps left have {plan.left:,}",
+                f"spent, and {plan.left:,} are left (steps: {max(0, plan.last - step):,})",
                 file=sys.stderr,
             )
 
