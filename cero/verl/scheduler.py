@@ -311,7 +311,7 @@ class RolloutScheduler:
                 ) from error
 
     def save_learned(self, folder):
-        """Write all that was learned so far into `folder` (Path), beside the checkpoints: no run resumes it."""
+        """Write all that was learned so far into `folder` (Path), which is no checkpoint."""
         save_state(self.allocator.state_dict(), folder / STATE_FILE)
         if self.baseline is not None:
             save_state(self.baseline.state_dict(), folder / BASELINE_FILE)
