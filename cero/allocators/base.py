@@ -363,6 +363,12 @@ class Allocator(ABC):
     def _load_scalars(self, scalars: Mapping[str, float]) -> None:
         """Take up what `_scalars` returned."""
 
+    def _worth(self, rows: Ints) -> Floats | None:
+        """Return the value of a rollout of each of `rows`, >= 0: E[p (1-p)]; None without beliefs."""
+        if self.beliefs is None:
+            return None
+        return beta.moment(*self.beliefs.parameters(rows), 1, 1)
+
     def _option(self, name: str) -> Any:
         """Return the value of an option; an attribute of that name, unless the class keeps it elsewhere."""
         return getattr(self, name)
@@ -418,6 +424,7 @@ class Allocator(ABC):
     def _forget_last(self) -> None:
         self._last: Ints = np.zeros(0, np.int64)  # rollouts of the last step
         self._last_rows: Ints = self._last  # rows of its prompts, repeats included
+        self._wished: Floats = np.zeros(0)  # of the step in hand: rollouts its prompts asked for
         # The sorted distinct ids of the last step, and their rows.
         self._last_distinct: tuple[Ids, Ints] = np.zeros(0, np.uint64), np.zeros(0, np.int64)
 

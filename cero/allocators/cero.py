@@ -140,7 +140,6 @@ class Cero(WithValue, UpfrontAllocator):
         self._price_average = self.price
         self._price_max = beta.BOUNDS[self.value]  # no price above the largest value moves anything
         self._steps = 0
-        self._asked: Floats = np.zeros(0)  # of the step in hand, from `_targets` to `_allocated`
         self.demand = float("nan")
 
     def _stored(self, column: str, rows: Ints, fresh: float) -> Floats:
@@ -190,8 +189,9 @@ class Cero(WithValue, UpfrontAllocator):
         return self.prompt_step * sizes[0], self.budget_step * sizes[1]
 
     def _targets(self, rows: Ints, budget: int) -> Floats:
-        self._asked = self._response(rows)
-        return self._asked
+        asked = self._response(rows)
+        self.demand = float(np.clip(asked, self.n_min, self.n_max).mean()) if rows.size else 0.0
+        return asked
 
     def _own_budget(self, ids: Ids) -> int:
         wanted = np.clip(self._response(self.table.rows(ids)), self.n_min, self.n_max).sum()
@@ -199,7 +199,6 @@ class Cero(WithValue, UpfrontAllocator):
         return max(least, int(wanted) if self.ledger.left is None else min(int(wanted), self.ledger.left))
 
     def _allocated(self, rows: Ints, shares: Floats, counts: Ints) -> None:
-        self.demand = float(np.clip(self._asked, self.n_min, self.n_max).mean()) if rows.size else 0.0
         self._steps += 1
         prompt_step, budget_step = self._step_sizes()
         self.price = duals.price_step(
@@ -218,7 +217,7 @@ class Cero(WithValue, UpfrontAllocator):
         if self.averaging != "none":
             self.table["visits"][rows] += 1
         if self.averaging == "responses":
-            self.table["average"][rows] = self._asked[first]
+            self.table["average"][rows] = self._wished[first]
         if self.averaging == "duals":  # of the slopes responded to so far and the new one
             average = self._stored("average", rows, self._first_slope)
             self.table["average"][rows] = average + (moved - average) / (self.table["visits"][rows] + 1)

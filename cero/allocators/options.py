@@ -67,6 +67,9 @@ class WithValue(WithBeliefs):
         """Return the value of a rollout, shape of `rows`, >= 0."""
         return self._value_under(*self.beliefs.parameters(rows))
 
+    def _worth(self, rows: Ints) -> Floats:
+        return self.values(rows)
+
     def prior_value(self) -> float:
         """Return the value of a rollout for a prompt never seen, under the fixed prior."""
         prior = (np.asarray(count, np.float64) for count in (self.beliefs.prior_a, self.beliefs.prior_b))

@@ -20,6 +20,7 @@ class Uniform(UpfrontAllocator):
     """
 
     name = "uniform"
+    chooses = False
 
     def __init__(self, *, n_min: int = 0, n_max: int = 1024, **common: Any) -> None:
         super().__init__(n_min=n_min, n_max=n_max, **common)

@@ -2,17 +2,38 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.allocators.base import Allocator
 from cero.allocators.rounds import OneRound, Step
-from cero.core.arrays import Floats, Ints
+from cero.core.arrays import Bools, Floats, Ids, Ints
 from cero.core.budget import ROUNDINGS, Rounding, check_feasible, project_to_sum, round_to_sum
 from cero.core.checks import check_choice, check_number
 from cero.core.prompts import PromptIds, as_prompt_ids, merge_repeats, sort_ids
+
+
+@dataclass
+class Choice:
+    """What became of a step's candidates.
+
+    Attributes
+    ----------
+    chosen : int64 array, shape (k,), ascending: the places of the chosen prompts among the candidates
+    step : Step of these prompts only, in that order; each gets at least one rollout
+    forced : int, how many of them are there only because `least` asked for more than the rule chose
+    value_ratio : float or None
+        Mean value of a rollout of the chosen prompts, over that of all candidates; None where the allocator
+        keeps no beliefs.
+    """
+
+    chosen: Ints
+    step: Step
+    forced: int
+    value_ratio: float | None
 
 
 class UpfrontAllocator(Allocator):
@@ -28,7 +49,14 @@ class UpfrontAllocator(Allocator):
         Bounds on a prompt's rollouts in one step. A budget that can't be met within them is refused.
     rounding : "systematic" (unbiased, seeded) or "largest_remainder" (deterministic)
         How real-valued rollouts become whole ones, see `cero.core.budget.round_to_sum`.
+
+    Attributes
+    ----------
+    chooses : bool
+        Whether the rule tells prompts apart, so that it can choose among candidates.
     """
+
+    chooses: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -83,22 +111,115 @@ class UpfrontAllocator(Allocator):
         budget = int(budget)
         self.ledger.check(budget)
 
+        rows = self._rows_of(ids)
+        self._wished = self._targets(rows, budget)
+        shares, counts = self._whole(self._wished, budget, self.n_min)
+        self._spend(ids, rows, shares, counts)
+        result = np.empty_like(counts)
+        result[order] = counts
+        self._last = result
+        return result.copy()
+
+    def choose(self, prompt_ids: PromptIds, budget: int, least: int = 1, most: int | None = None) -> Choice:
+        """Choose the prompts of a step among candidates, and divide the budget among them.
+
+        It is the rule's usual division of `budget` among all candidates, and the chosen ones are those that
+        get rollouts. Nothing is noted of the others: for the allocator they were not visited.
+
+        >>> from cero import make_allocator
+        >>> allocator = make_allocator("greedy", rollouts_per_prompt=4, epochs=2)
+        >>> allocator.set_pass_rates(["1+1=", "17*23=", "2^61="], [1.0, 0.5, 0.0])
+        >>> choice = allocator.choose(["1+1=", "17*23=", "2^61="], budget=4)
+        >>> choice.chosen.tolist(), choice.step.start().tolist()
+        ([1], [4])
+
+        Parameters
+        ----------
+        prompt_ids : as for `begin`, shape (n,), n >= 1; a prompt that occurs twice is two candidates
+        budget : int, rollouts to spend, exactly
+        least, most : int, 1 <= least <= most <= n; None: n, or the budget if that is smaller
+            Bounds on the number of chosen prompts. Where the rule chooses too few, those with the largest
+            targets of the others join them, and where it chooses too many, those with the smallest go; ties
+            are broken by seeded lots. The budget is then divided among those chosen as their targets ask
+            (this project's).
+
+        Raises
+        ------
+        ValueError
+            If n_min is not 0, if the budget can't be met within the bounds, or if it breaks the run's;
+            nothing has changed then.
+        """
+        if self.n_min:
+            raise ValueError(
+                f"n_min={self.n_min} would give every candidate rollouts, so there is no choice; set n_min=0"
+            )
+        order, ids = sort_ids(as_prompt_ids(prompt_ids))
+        most = min(ids.size, int(budget)) if most is None else most
+        if not 1 <= least <= most <= min(ids.size, budget):
+            raise ValueError(
+                f"least={least} and most={most} prompts of {ids.size} can't be chosen with budget={budget}; "
+                f"give 1 <= least <= most <= {min(ids.size, budget)}"
+            )
+        check_feasible(budget, most, 0, self.n_max)
+        budget, least = int(budget), max(least, -(-int(budget) // self.n_max))
+        self.ledger.check(budget)
+
+        rows = self._rows_of(ids)
+        targets = self._candidate_targets(rows, budget, least, most)
+        counts = self._whole(targets, budget, 0)[1]
+        wanted = counts > 0
+        number = int(wanted.sum())
+        members = np.flatnonzero(wanted)
+        if not least <= number <= most:
+            lots = self._rng.random(rows.size)
+            best = np.lexsort((lots, -targets, ~wanted))[: min(max(number, least), most)]
+            members = np.sort(best)
+            counts[members] = self._whole(targets[members], budget, 1)[1]
+        chosen: Bools = np.zeros(rows.size, bool)
+        chosen[members] = True
+        ratio = self._value_ratio(rows, chosen)
+        self._wished = targets[members]
+        # A chosen prompt has its whole rollouts noted, not its share: of the shares of candidates that were
+        # rounded to none nothing is noted, so the others' alone would sum to less than was spent.
+        self._spend(ids[members], rows[members], counts[members].astype(np.float64), counts[members])
+
+        places = order[members]
+        by_place = np.argsort(places)
+        self._last = counts[members][by_place]
+        return Choice(
+            places[by_place],
+            OneRound(ids[members][by_place], self._last),
+            max(0, least - number),
+            ratio,
+        )
+
+    def _rows_of(self, ids: Ids) -> Ints:
+        """Return the rows of sorted `ids`, repeats included; those that are unknown are added."""
         distinct, times = merge_repeats(ids)
-        distinct_rows = self.table.add(distinct)
-        rows = np.repeat(distinct_rows, times)
-        shares = project_to_sum(self._targets(rows, budget), budget, self.n_min, self.n_max)
-        counts = round_to_sum(shares, budget, self.n_min, self.n_max, self._rng, self.rounding)
-        self.ledger.spend(budget)
-        added = merge_repeats(rows, counts.astype(np.int32))[2]
+        return np.repeat(self.table.add(distinct), times)
+
+    def _whole(self, targets: Floats, budget: int, n_min: int) -> tuple[Floats, Ints]:
+        """Return `targets` made to cost the budget within n_min ... n_max: real-valued, and whole."""
+        shares = project_to_sum(targets, budget, n_min, self.n_max)
+        return shares, round_to_sum(shares, budget, n_min, self.n_max, self._rng, self.rounding)
+
+    def _spend(self, ids: Ids, rows: Ints, shares: Floats, counts: Ints) -> None:
+        """Note what sorted `ids`, repeats included, are given."""
+        self.ledger.spend(int(counts.sum()))
+        distinct = merge_repeats(ids)[0]
+        distinct_rows, _, added = merge_repeats(rows, counts.astype(np.int32))
         self.table["allocated"][distinct_rows] += added
         self.table["pending"][distinct_rows] += added
         self._allocated(rows, shares, counts)
-
-        result = np.empty_like(counts)
-        result[order] = counts
-        self._last, self._last_rows = result, rows
+        self._last_rows = rows
         self._last_distinct = distinct, distinct_rows
-        return result.copy()
+
+    def _value_ratio(self, rows: Ints, chosen: Bools) -> float | None:
+        """Return the mean value of a rollout of the `chosen` of `rows`, over that of all; or None."""
+        values = self._worth(rows)
+        if values is None or not values.any():
+            return None
+        return float(values[chosen].mean() / values.mean())
 
     def observe(self, prompt_ids: PromptIds, successes: ArrayLike, trials: ArrayLike) -> None:
         """Learn from rewards.
@@ -138,5 +259,16 @@ class UpfrontAllocator(Allocator):
         They are then made to cost `budget`. rows: in ascending order of the prompts' ids, repeats included.
         """
 
+    def _candidate_targets(self, rows: Ints, budget: int, least: int, most: int) -> Floats:
+        """Return `_targets` where the step's prompts are chosen among `rows`, `least` to `most` of them.
+
+        For rules that set how many prompts they choose; the others need not know.
+        """
+        return self._targets(rows, budget)
+
     def _allocated(self, rows: Ints, shares: Floats, counts: Ints) -> None:
-        """Take note of what was given, real-valued and rounded; rows as for `_targets`."""
+        """Take note of what was given, real-valued and rounded.
+
+        rows : as for `_targets`; but of candidates only those chosen, with their whole rollouts as shares.
+        `self._wished` is what `_targets` returned for them.
+        """

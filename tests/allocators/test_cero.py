@@ -216,7 +216,7 @@ def test_averages_are_running_means(averaging):
             mean_mu = mu / slope * np.mean(history, axis=0)
             expected = response(8.0, mean_mu, np.mean(prices), allocator._price_unit, 8, 2.0)
         n = allocator.allocate(ids, budget=240)
-        np.testing.assert_allclose(allocator._asked, expected, rtol=1e-5)
+        np.testing.assert_allclose(allocator._wished, expected, rtol=1e-5)
         allocator.observe(ids, rng.binomial(n, ids.astype(float) / 30), n)
         prices.append(allocator.price)
         assert visit < 1 or np.ptp(expected) > 0

@@ -14,14 +14,15 @@ class Thompson(WithBeliefs, UpfrontAllocator):
     """Draw p~_i from each posterior; the share of prompts nearest to `target` get the rollouts, equally.
 
     Published (MoPPS): Beta posteriors that decay, a draw from each, the batch made of the candidates nearest
-    to 1/2. That is a choice of prompts from a larger pool. This project's: the pool is the step's own batch,
-    its budget stays, and those not chosen get n_min; so are `share` and the decay's size (`forgetting`).
+    to 1/2. That is a choice of prompts from a larger pool, as with `cero.candidates`. This project's: without
+    candidates the pool is the step's own batch, its budget stays, and those not chosen get n_min; so are
+    `share` and the decay's size (`forgetting`).
 
     Parameters
     ----------
     share : float in (0, 1]
-        Share of the step's prompts that are chosen, at least one. Where they can't take all (n_max), the rest
-        goes to the others equally.
+        Share of the step's prompts that are chosen, at least one; of candidates at most as many as can get
+        rollouts_per_prompt each. Where they can't take all (n_max), the rest goes to the others equally.
     target : float in [0, 1]
         Published: 0.5.
     **options : see `WithBeliefs` and `UpfrontAllocator`
@@ -35,8 +36,15 @@ class Thompson(WithBeliefs, UpfrontAllocator):
         self.target = check_number("target", target, 0, 1)
 
     def _targets(self, rows: Ints, budget: int) -> Floats:
+        return self._nearest(rows, budget, min(rows.size, max(1, round(self.share * rows.size))))
+
+    def _candidate_targets(self, rows: Ints, budget: int, least: int, most: int) -> Floats:
+        chosen = min(round(self.share * rows.size), budget // self.rollouts_per_prompt)
+        return self._nearest(rows, budget, min(max(chosen, least), most))
+
+    def _nearest(self, rows: Ints, budget: int, chosen: int) -> Floats:
+        """Return targets that give the `chosen` draws nearest to the target equal parts of the budget."""
         drawn = self._rng.beta(*self.beliefs.parameters(rows))
-        chosen = min(rows.size, max(1, round(self.share * rows.size)))
         nearest = np.argsort(np.abs(drawn - self.target), kind="stable")[:chosen]
         targets = np.full(rows.size, float(self.n_min))
         targets[nearest] = (budget - (rows.size - chosen) * self.n_min) / max(chosen, 1)
