@@ -50,6 +50,11 @@ class Combination:
         return not self.settings.budgeted
 
     @property
+    def chooses(self):
+        """Whether a step chooses its prompts among candidates."""
+        return self.settings.candidates > 1
+
+    @property
     def keeps(self):
         """Whether a rule leaves out rollouts."""
         return self.settings.keep["rule"] != "all"
@@ -121,6 +126,47 @@ SIZES = (
             f"actor_rollout_ref.model.lora_rank={it.config.actor_rollout_ref.model.lora_rank} with "
             "trainer.device=cpu: the weights of an adapter can't be handed to vLLM's CPU engine; set it to "
             "0, and lora_adapter_path to null"
+        ),
+    ),
+)
+CANDIDATES = (  # a step chooses its prompts before it is sampled, and some get nothing
+    Rule(
+        lambda it: it.chooses and it.filtered,
+        lambda it: (
+            f"cero.candidates={it.settings.candidates} with algorithm.filter_groups.enable=True: filtering "
+            "refills one prompt at a time, so there is no step to choose for; set cero.candidates=1, or "
+            "switch filtering off"
+        ),
+    ),
+    Rule(
+        lambda it: it.chooses and it.allocator.sequential,
+        lambda it: (
+            f"cero.candidates={it.settings.candidates} with allocator={it.settings.allocator}: it decides "
+            "while the step is sampled, and may come back to any prompt, so none can be left out beforehand; "
+            "set cero.candidates=1, or use an allocator that decides before sampling, e.g. allocator=cero"
+        ),
+    ),
+    Rule(
+        lambda it: it.chooses and not it.allocator.chooses,
+        lambda it: (
+            f"cero.candidates={it.settings.candidates} with allocator={it.settings.allocator}: it gives "
+            "every prompt the same, so it has nothing to choose by; set cero.candidates=1, or use e.g. "
+            "allocator=greedy"
+        ),
+    ),
+    Rule(
+        lambda it: it.chooses and it.allocator.n_min > 0,
+        lambda it: (
+            f"allocator.n_min={it.allocator.n_min} with cero.candidates={it.settings.candidates}: every "
+            "candidate would get rollouts, so there is no choice; set allocator.n_min=0"
+        ),
+    ),
+    Rule(
+        lambda it: it.chooses and it.config.data.get("gen_batch_size") is not None,
+        lambda it: (
+            f"data.gen_batch_size={it.config.data.gen_batch_size} with "
+            f"cero.candidates={it.settings.candidates}: what is read for a step goes by "
+            "data.train_batch_size and the candidates; set data.gen_batch_size=null"
         ),
     ),
 )
@@ -322,6 +368,7 @@ REST = (
 RULES = (
     *TRAINER,
     *SIZES,
+    *CANDIDATES,
     *GROUPS_OF_ONE,
     *OWN_ESTIMATOR,
     *DYNAMIC_SAMPLING,

@@ -100,6 +100,14 @@ def _of_pass_rates(it):
         yield "cero.pass_rates.strength", strength, reason, "cero.pass_rates.column to a column of the data"
 
 
+def _of_candidates(it):
+    """Yield likewise what is to become of candidates where there are none."""
+    default = DEFAULTS["cero"]["unchosen"]
+    if it.settings.candidates == 1 and it.settings.unchosen != default:
+        reason = "cero.candidates=1: no prompt of a step is left out"
+        yield "cero.unchosen", it.settings.unchosen, reason, "cero.candidates to 2 or more"
+
+
 def _of_allocator(it):
     """Yield likewise options of the allocator that change nothing beside others (`Allocator.idle_beside`)."""
     options, defaults = it.allocator.options(), option_defaults(type(it.allocator))
@@ -116,7 +124,14 @@ def _of_allocator(it):
 
 def without_effect(it):
     """Return the message on the first setting of a `Combination` `it` without effect, or None."""
-    for rule in (_of_estimator, _of_verls_estimators, _of_keep, _of_pass_rates, _of_allocator):
+    for rule in (
+        _of_estimator,
+        _of_verls_estimators,
+        _of_keep,
+        _of_pass_rates,
+        _of_candidates,
+        _of_allocator,
+    ):
         for key, value, reason, remedy in rule(it):
             return f"{key}={value} has no effect with {reason}; set {remedy}, or leave {key} at its default"
     return None

@@ -19,7 +19,10 @@ HOOKS = {
             "_init_dataloader": (),
             "_build_replay_buffer": (),
             "_init_resource_pool_mgr": (),
+            "_fetch_one_gen_batch": (),
+            "_add_batch_to_generate": (),
             "_submit_batch_to_rollout": ("batch",),
+            "_step_once": ("metrics", "timing_raw", "sample_batch_size"),
             "_balance_batch": ("batch", "metrics"),
             "_get_required_batch_multiple": ("dp_size",),
             "_compute_old_log_prob": ("batch", "metrics"),
@@ -45,6 +48,12 @@ HOOKS = {
             "_compute_score": ("outputs", "kwargs"),
             "_agent_loop_postprocess": ("output", "validate"),
         },
+    },
+    "verl.utils.tensordict_utils": {
+        "get_tensordict": {None: ("tensor_dict",)},
+        "concat_tensordict": {None: ("data",)},
+        "index_select_tensor_dict": {None: ("batch", "indices")},
+        "assign_non_tensor_data": {None: ("tensor_dict", "key", "val")},
     },
     "verl.trainer.ppo.core_algos": {"register_adv_est": {None: ("name_or_enum",)}},
     "transfer_queue": {

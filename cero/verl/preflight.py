@@ -8,6 +8,7 @@ import traceback
 
 from hydra.experimental.callback import Callback
 
+from cero.verl.candidates import check_candidates
 from cero.verl.hooks import check_verl
 from cero.verl.reading import read_settings
 from cero.verl.resume import check_resume
@@ -24,6 +25,7 @@ class Preflight(Callback):
             check_verl()
             settings = read_settings(config)
             check_resume(config, settings)
+            check_candidates(config, settings)
             check_surroundings(config)
         except (ValueError, OSError) as error:
             raise SystemExit(f"cero: {error}") from error

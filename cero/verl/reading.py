@@ -15,6 +15,7 @@ from cero.verl.settings import DEFAULTS, ESTIMATOR, Settings
 from cero.verl.success import Success
 
 ON_MISSING_STATE = ("error", "fresh")
+UNCHOSEN = ("drop", "return")
 # Keys of an allocator's yaml that are defaults of other sections, not options of the allocator.
 OF_OTHERS = ("adv_estimator", "keep", "advantage", "baseline")
 
@@ -54,6 +55,8 @@ def read_settings(config):
         budgeted=not OmegaConf.select(config, "algorithm.filter_groups.enable"),
         success=Success.from_config(section.success),
         pass_rates=_pass_rates(section.pass_rates),
+        candidates=check_number("cero.candidates", section.candidates, 1, 2**20, integer=True),
+        unchosen=check_choice("cero.unchosen", section.unchosen, UNCHOSEN),
         keep=_keep_options(section.keep),
         drop_zero_advantage=check_choice(
             "cero.drop_zero_advantage", section.drop_zero_advantage, (True, False)

@@ -22,6 +22,7 @@ class Dispatch:
     history_mean : float array, shape (n,), in (0, 1): E[p] of each prompt before this step's rewards
     rollouts : int array, shape (n,): rollouts of each prompt, or the most that it may get where the allocator
         decides while it samples
+    figures : dict of str to float, metrics of how they were chosen, where there were candidates
     begun : seconds of `time.perf_counter` at which they were dispatched
     """
 
@@ -29,6 +30,7 @@ class Dispatch:
     step: Step
     history_mean: np.ndarray
     rollouts: np.ndarray
+    figures: dict = field(default_factory=dict)
     begun: float = field(default_factory=time.perf_counter)
 
 

@@ -22,9 +22,11 @@ from cero.core.state import (
     load_meta,
     load_state,
 )
+from cero.verl.settings import WITHOUT_CANDIDATES
 
 DATA_FILE = "data.pt"  # verl's name for the state of its loader, under global_step_N
 PLAN = "plan"  # in the state's file, beside the allocator's own state
+CANDIDATES = "candidates"  # likewise, where a step chooses among candidates: what was set then
 SHARDS = re.compile(r"model_world_size_(\d+)_rank_\d+\.pt")  # verl's names, under global_step_N/actor
 
 
@@ -161,8 +163,9 @@ def look_ahead(config, settings, steps_per_epoch, total_training_steps):
             # Rollouts that were planned for past steps and not launched stay in the total.
             paid = max(paid, total - saved.left)
     if unfinished and last <= step and not config.trainer.get("val_only"):
-        raise ValueError(_nothing_left(config, folder, plan, steps_per_epoch, total_training_steps))
-    visits = (plan.visited + max(0, last - step) * batch) / (batch * max(steps_per_epoch, 1))
+        raise ValueError(_nothing_left(config, settings, folder, plan, steps_per_epoch, total_training_steps))
+    in_pass = batch * settings.batches_per_step * max(steps_per_epoch, 1)
+    visits = (plan.visited + max(0, last - step) * batch) / in_pass
     return Outlook(plan, max(1, math.ceil(visits)), paid + plan.left, saved)
 
 
@@ -170,8 +173,9 @@ def _step_of(folder):
     return int(folder.name.rpartition("global_step_")[2])
 
 
-def _nothing_left(config, folder, plan, steps_per_epoch, total_training_steps):
+def _nothing_left(config, settings, folder, plan, steps_per_epoch, total_training_steps):
     """Return the message on a run that would resume behind its end."""
+    dropped = f" x cero.candidates={settings.batches_per_step}" if settings.batches_per_step > 1 else ""
     trainer, remedies = config.trainer, []
     if steps_per_epoch * trainer.total_epochs <= plan.step:
         remedies.append(f"trainer.total_epochs to {plan.step // steps_per_epoch + 1} or more")
@@ -179,8 +183,8 @@ def _nothing_left(config, folder, plan, steps_per_epoch, total_training_steps):
         remedies.append(f"trainer.total_training_steps above {plan.step}")
     return (
         f"{folder} is at step {plan.step}, and this run would end at step {plan.last}: "
-        f"data.train_batch_size={plan.prompts} makes {steps_per_epoch} steps of a pass over the data, with "
-        f"trainer.total_epochs={trainer.total_epochs} and "
+        f"data.train_batch_size={plan.prompts}{dropped} makes {steps_per_epoch} "
+        f"steps of a pass over the data, with trainer.total_epochs={trainer.total_epochs} and "
         f"trainer.total_training_steps={trainer.total_training_steps}. Nothing would be trained; raise "
         f"{' and '.join(remedies)}, or set trainer.val_only=True to validate only"
     )
@@ -196,11 +200,11 @@ def check_resume(config, settings):
     if folder is None:
         return
     _check_shards(config, folder)
-    rows = _most_rows(config)  # at most so many: verl may leave out prompts that are too long
+    rows = most_rows(config)
     if rows is None:
         return
     check_pass(config, rows)
-    steps_per_epoch = rows // config.data.train_batch_size
+    steps_per_epoch = rows // (config.data.train_batch_size * settings.batches_per_step)
     if steps_per_epoch:
         asked = config.trainer.total_training_steps
         most = steps_per_epoch * config.trainer.total_epochs if asked is None else asked
@@ -234,16 +238,25 @@ def check_pass(config, rows):
     folder = resume_folder(config)
     if folder is None or not (folder / DATA_FILE).is_file():
         return
-    import torch
-
-    # As verl loads it, which wrote it.
-    read = max(_numbers(torch.load(folder / DATA_FILE, weights_only=False), "samples_yielded"), default=0)
+    read = prompts_read(folder)
     if read > rows:
         raise ValueError(
             f"{folder / DATA_FILE}: {read} prompts of the current pass were read, and data.train_files="
             f"{config.data.train_files} has {rows} now, so there is no place to go on from. Delete that file "
             "and a new pass begins, with model and allocator as they are; or bring back the data"
         )
+
+
+def prompts_read(folder):
+    """Return the number of prompts of the current pass that were read by then: int.
+
+    folder : Path of a checkpoint that has the state of verl's loader
+    """
+    import torch
+
+    # As verl loads it, which wrote it.
+    state = torch.load(folder / DATA_FILE, weights_only=False)
+    return max(_numbers(state, "samples_yielded"), default=0)
 
 
 def _numbers(state, name):
@@ -255,8 +268,11 @@ def _numbers(state, name):
             yield from _numbers(value, name)
 
 
-def _most_rows(config):
-    """Return the rows of the training files, if all are Parquet files at hand; else None."""
+def most_rows(config):
+    """Return the rows of the training files, if all are Parquet files at hand; else None.
+
+    There are at most so many prompts: verl may leave out those that are too long.
+    """
     files = config.data.train_files
     files = list(files) if isinstance(files, ListConfig | list) else [files]
     if any(not str(file).endswith(".parquet") or not os.path.isfile(file) for file in files):
@@ -268,10 +284,10 @@ def _most_rows(config):
     return rows if most is None or most < 0 else min(rows, most)
 
 
-def changes(config, allocator, outlook):
+def changes(config, settings, allocator, outlook):
     """Return what a resumed run's settings have that its checkpoint's had not: list of str, key and values.
 
-    allocator : with the options of now; outlook : the run's `Outlook`
+    settings, allocator : those of now; outlook : the run's `Outlook`
     """
     found, saved, plan = [], outlook.saved, outlook.plan
     if saved is not None:
@@ -283,7 +299,12 @@ def changes(config, allocator, outlook):
         found += [f"{key}={now} (was {then})" for key, (now, then) in keys.items() if now != then]
     folder = resume_folder(config)
     if folder is not None and (folder / STATE_FILE).is_file():
-        found += _changed_options(load_meta(folder / STATE_FILE), allocator)
+        state = load_meta(folder / STATE_FILE)
+        then = {**WITHOUT_CANDIDATES, **state.get(CANDIDATES, {})}
+        found += [
+            f"cero.{key}={now} (was {then[key]})" for key, now in settings.offers.items() if now != then[key]
+        ]
+        found += _changed_options(state, allocator)
     return found
 
 

@@ -2,6 +2,7 @@
 
     allocate -> (verl samples) -> open_record -> observe [-> select] -> learn_baselines [-> save] -> log_step
 
+With candidates `choose` takes the place of `allocate`.
 A trainer's adapter calls these methods in this order. It hands over what verl's queue holds, and passes on
 what comes back. For every trainer it is the same: prompts go in and rollouts per prompt come out; rewards go
 in and a context for the estimator comes out.
@@ -14,9 +15,10 @@ import numpy as np
 from cero.core.state import BASELINE_FILE, STATE_FILE, STEP_FILE, save_state, write_atomically
 from cero.estimators.advantage import group_outcomes, known_so_far
 from cero.verl import selection
+from cero.verl.candidates import WAITING_FILE
 from cero.verl.context import StepContext
 from cero.verl.record import Dispatch, StepRecord
-from cero.verl.resume import PLAN
+from cero.verl.resume import CANDIDATES, PLAN
 from cero.verl.sessions import Sessions
 from cero.verl.timing import Stopwatch
 
@@ -69,6 +71,46 @@ class RolloutScheduler:
         dispatch = Dispatch(uids, step, history_mean, rollouts)
         self._dispatches.append(dispatch)
         return dispatch
+
+    def choose(self, uids, ids, pass_rates, budget, least, most):
+        """Choose the prompts that are sampled among candidates, and decide how many rollouts each gets.
+
+        Parameters
+        ----------
+        uids, ids, pass_rates : as for `allocate`, of n candidates
+        budget : int, rollouts of the step, spent exactly
+        least, most : bounds on the number of chosen prompts, as `UpfrontAllocator.choose` has them
+
+        Returns
+        -------
+        dispatch : Dispatch of the chosen prompts only
+        chosen : int array, shape (k,), ascending, their places among the candidates
+
+        Raises
+        ------
+        ValueError
+            As `allocate` does.
+        """
+        if pass_rates is not None:
+            self.allocator.set_pass_rates(ids, pass_rates, self.settings.pass_rates[1])
+        choice = self.allocator.choose(ids, budget, least, most)
+        chosen, step = choice.chosen, choice.step
+        names = np.array(uids.tolist(), dtype=object)[chosen]
+        dispatch = Dispatch(names, step, self.allocator.success_mean(step.ids), step.start())
+        dispatch.figures = {
+            "cero/candidates/count": float(ids.size),
+            "cero/candidates/chosen": float(chosen.size),
+            "cero/candidates/forced": float(choice.forced),
+        }
+        if choice.value_ratio is not None:
+            dispatch.figures["cero/candidates/value_ratio"] = choice.value_ratio
+        self._dispatches.append(dispatch)
+        return dispatch, chosen
+
+    @property
+    def dispatched(self):
+        """The number of prompts that were dispatched since the last record."""
+        return sum(dispatch.rollouts.size for dispatch in self._dispatches)
 
     # ---- after sampling -------------------------------------------------------------------------
 
@@ -142,6 +184,8 @@ class RolloutScheduler:
             )
             metrics["cero/budget/refunded"] = float(record.cap - record.rollouts.sum())
         metrics.update({f"cero/{key}": value for key, value in self.allocator.metrics().items()})
+        for dispatch in record.dispatches:
+            metrics.update(dispatch.figures)
         return metrics, lengths, rewards
 
     def observe_all(self, record, returned):
@@ -271,7 +315,7 @@ class RolloutScheduler:
         kept = {key: float(value) for key, value in metrics.items() if key.startswith("val-core/")}
         self.log.validation(step=step, spent=self.allocator.ledger.spent, metrics=kept)
 
-    def save(self, folder, plan, record, metrics, epoch):
+    def save(self, folder, plan, record, metrics, epoch, waiting=None):
         """Write all that was learned, and the step's line of the log, into a checkpoint's folder.
 
         The log itself is made durable, too. So a checkpoint whose commit marker is written afterwards has all
@@ -282,6 +326,7 @@ class RolloutScheduler:
         folder : Path, a checkpoint's global_step_N
         plan : `cero.verl.resume.Plan` as of this step
         record, metrics, epoch : as for `log_step`; those metrics that there are yet
+        waiting : state of the candidates that are to be offered again (`cero.verl.candidates.Pass`), or None
 
         Raises
         ------
@@ -289,13 +334,18 @@ class RolloutScheduler:
             If a file can't be written. The message names it, and the remedy.
         """
         self.log.sync()
-        files = {STATE_FILE: self._writer(self.allocator.state_dict() | {PLAN: plan.state_dict()})}
+        state = self.allocator.state_dict() | {PLAN: plan.state_dict()}
+        if self.settings.candidates > 1:
+            state[CANDIDATES] = self.settings.offers
+        files = {STATE_FILE: self._writer(state)}
+        if waiting is not None:
+            files[WAITING_FILE] = self._writer(waiting)
         if self.baseline is not None:
             files[BASELINE_FILE] = self._writer(self.baseline.state_dict())
         if self.log.path is not None:
             line = json.dumps(self.log.step_record(**self._line(record, metrics, plan.step, epoch))).encode()
             files[STEP_FILE] = lambda path: write_atomically(path, lambda file: file.write(line))
-        for name in (STATE_FILE, BASELINE_FILE, STEP_FILE):
+        for name in (STATE_FILE, BASELINE_FILE, WAITING_FILE, STEP_FILE):
             path = folder / name
             try:
                 if name in files:

@@ -21,7 +21,10 @@ DEFAULTS = {
     },
     "cero.keep": {"ratio": 1.0, "count": 4},
     "cero.pass_rates": {"strength": 4.0},
+    "cero": {"unchosen": "drop"},
 }
+# What a run has that does not choose among candidates.
+WITHOUT_CANDIDATES = {"candidates": 1, "unchosen": "drop"}
 # Names of agent loop managers, which verl imports where they are needed: for allocators that decide before
 # sampling, and for those that decide in rounds.
 REWARDED_MANAGER = "cero.verl.agent_loop.RewardedManager"
@@ -39,6 +42,8 @@ class Settings:
     success : what counts as a success
     pass_rates : (column of the data set or None, strength in rollouts), as the allocators' `set_pass_rates`
         has them
+    candidates : prompts that a step chooses from, in units of data.train_batch_size; 1: it doesn't choose
+    unchosen : "drop" or "return", what becomes of those that it doesn't choose
     keep : options of `cero.estimators.keep.kept`
     drop_zero_advantage : whether rows of advantage zero are left out of training
     on_missing_state : "error" or "fresh", for a checkpoint without the scheduler's state
@@ -57,6 +62,8 @@ class Settings:
     budgeted: bool
     success: Success
     pass_rates: tuple
+    candidates: int
+    unchosen: str
     keep: dict
     drop_zero_advantage: bool
     on_missing_state: str
@@ -66,6 +73,21 @@ class Settings:
     estimates: bool
     estimator: dict
     baseline: str
+
+    @property
+    def offers(self):
+        """The two settings of candidates, a dict; those of `WITHOUT_CANDIDATES` where a step has none."""
+        return {"candidates": self.candidates, "unchosen": self.unchosen}
+
+    @property
+    def returns(self):
+        """Whether candidates that are not chosen are offered again in the same pass."""
+        return self.candidates > 1 and self.unchosen == "return"
+
+    @property
+    def batches_per_step(self):
+        """The batches of data.train_batch_size prompts that a step takes out of a pass for good."""
+        return 1 if self.returns else self.candidates
 
     @property
     def selects(self):

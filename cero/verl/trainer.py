@@ -3,6 +3,7 @@
 The adapter calls `cero.verl.scheduler`, and everything that this project adds to a step is there.
 The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`. There each gets its number of
 rollouts (verl's `__rollout_n__`), or the most that it may get where an allocator decides while it samples.
+Where a step chooses among candidates, those that get none are taken out there, and verl never sees them.
 The scheduler's own thread fetches and observes the outcomes while verl's thread waits for the old log-probs.
 If rows may be left out of training, the rewards decide which, so it happens in `_balance_batch`, right after
 sampling. The scheduler's state goes into verl's checkpoint.
@@ -10,6 +11,7 @@ sampling. The scheduler's state goes into verl's checkpoint.
 
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,12 @@ import torch
 from omegaconf import open_dict
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils
 
 from cero.analysis.runlog import FILE_NAME, RunLog
 from cero.core.checks import as_numbers
 from cero.verl import queue, selection
+from cero.verl.candidates import ROW, batches_of, check_size, make_offers, numbered, resume_pass
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
 from cero.verl.identity import IDS, CollateWithIds, audit
@@ -70,7 +74,8 @@ class ScheduledTrainer:
     # ---- set-up -----------------------------------------------------------------------------------
 
     def _init_dataloader(self):
-        super()._init_dataloader()
+        with batches_of(self.config, self.settings.batches_per_step):
+            super()._init_dataloader()
         column = self.settings.pass_rates[0]
         if column is not None and column not in self.train_dataset[0]:
             raise ValueError(
@@ -78,7 +83,11 @@ class ScheduledTrainer:
                 f"data.train_files={self.config.data.train_files}; "
                 f"there are {', '.join(self.train_dataset[0])}"
             )
+        check_size(self.config, self.settings, len(self.train_dataset))
         check_pass(self.config, len(self.train_dataset))
+        self.offers = make_offers(self.config, self.settings, len(self.train_dataset))
+        if self.settings.returns:
+            self.train_dataloader = numbered(self.train_dataloader)
         self.outlook = look_ahead(self.config, self.settings, self.steps_per_epoch, self.total_training_steps)
         allocator = self.settings.make_allocator(self.outlook.epochs, self.outlook.total_budget)
         allocator.table.reserve(len(self.train_dataset))
@@ -113,18 +122,47 @@ class ScheduledTrainer:
 
     # ---- sampling ---------------------------------------------------------------------------------
 
+    def _add_batch_to_generate(self):
+        if self.offers is None:
+            super()._add_batch_to_generate()
+        else:
+            self._submit_batch_to_rollout(self._next_candidates())
+
+    def _next_candidates(self):
+        """Return the batch (TensorDict) of the next step's candidates; sets `offer`."""
+        self.offer = offer = self.offers.offer()
+        parts = [self._fetch_one_gen_batch() for _ in range(offer.batches)]
+        if offer.again.size:
+            with self.scheduler.stopwatch.timed("allocate"):
+                parts.append(self._read_again(offer.again))
+        batch = parts[0] if len(parts) == 1 else tensordict_utils.concat_tensordict(parts)
+        tensordict_utils.assign_non_tensor_data(batch, "global_steps", self.global_steps)
+        return batch
+
+    def _read_again(self, places):
+        """Return rows of the data set, given by their places in it, as the loader would give them."""
+        collate = self.train_dataloader.collate_fn
+        seconds = collate.seconds
+        columns = collate([self.train_dataloader.dataset[place] for place in places.tolist()])
+        collate.seconds = seconds  # it is within what the caller counts
+        columns["uid"] = np.array([str(uuid.uuid4()) for _ in range(places.size)], dtype=object)
+        return tensordict_utils.get_tensordict(columns)
+
     def _submit_batch_to_rollout(self, batch):
         stopwatch, collate = self.scheduler.stopwatch, self.train_dataloader.collate_fn
         with stopwatch.timed("allocate"):
-            self._allocate(batch)
+            batch = self._allocate(batch)
         stopwatch.add("allocate", collate.seconds)
         collate.seconds = 0.0
         return super()._submit_batch_to_rollout(batch)
 
     def _allocate(self, batch):
+        """Give each prompt of `batch` its rollouts; return the batch of those that are sampled."""
         ids = batch.pop(IDS).numpy().view(np.uint64)
         column = self.scheduler.settings.pass_rates[0]
         rates = None if column is None else _pass_rates(column, batch[column])
+        if self.offers is not None:
+            return self._choose(batch, ids, rates)
         # The column of uids, not a list of them: making the list takes a tenth of this method's time, and
         # nothing needs it before the rollouts are back.
         dispatch = self.scheduler.allocate(batch.get("uid"), ids, rates)
@@ -133,6 +171,26 @@ class ScheduledTrainer:
         # A tensor, since verl reads each prompt's number out of it: a non-tensor column is a hundred times
         # slower.
         batch["__rollout_n__"] = torch.as_tensor(dispatch.rollouts, dtype=torch.int64)
+        return batch
+
+    def _choose(self, batch, ids, rates):
+        budget = self.config.data.train_batch_size * self.settings.rollouts_per_prompt
+        offer = self.offer
+        dispatch, chosen = self.scheduler.choose(
+            batch.get("uid"), ids, rates, budget, offer.least, offer.most
+        )
+        if self.settings.returns:
+            places = np.array(queue.plain(batch.pop(ROW)), dtype=np.int64)
+            self.offers.settle(offer, places, chosen)
+            dispatch.figures["cero/candidates/waiting"] = float(self.offers.waiting.size)
+        batch = tensordict_utils.index_select_tensor_dict(batch, torch.as_tensor(chosen))
+        batch["__rollout_n__"] = torch.as_tensor(dispatch.rollouts, dtype=torch.int64)
+        return batch
+
+    def _step_once(self, metrics, timing_raw, sample_batch_size):
+        if self.offers is not None:  # verl waits for as many prompts as were sent
+            sample_batch_size = self.scheduler.dispatched
+        return super()._step_once(metrics, timing_raw, sample_batch_size)
 
     def _balance_batch(self, batch, metrics, *args, **kwargs):
         scheduler, settings = self.scheduler, self.scheduler.settings
@@ -266,6 +324,7 @@ class ScheduledTrainer:
             record,
             metrics,
             epoch=(step - 1) // self.steps_per_epoch,
+            waiting=self.offers.state_dict() if self.settings.returns else None,
         )
         super()._save_checkpoint()
 
@@ -275,12 +334,14 @@ class ScheduledTrainer:
         if step == 0:
             scheduler.log.rewind(-1)
             return
+        if self.settings.returns:
+            resume_pass(self.config, self.offers)
         scheduler.log.rewind(step, saved_line(self.config, step))
         ledger, plan = scheduler.allocator.ledger, self.outlook.plan
         if not resume_state(self.config, self.settings, scheduler.allocator, scheduler.baseline):
             # cero.on_missing_state=fresh: posteriors start anew, but the rollouts of past steps are spent.
             ledger.spend(step * plan.prompts * plan.rollouts)
-        if changed := changes(self.config, scheduler.allocator, self.outlook):
+        if changed := changes(self.config, self.settings, scheduler.allocator, self.outlook):
             print(
                 f"cero: resumes at step {step} with {', '.join(changed)}; {ledger.spent:,} rollouts are "
                 f"spent, and {plan.left:,} are left (steps: {max(0, plan.last - step):,})",
