@@ -22,6 +22,7 @@ class Choice:
 
     Attributes
     ----------
+    offered : int, the candidates n
     chosen : int64 array, shape (k,), ascending: the places of the chosen prompts among the candidates
     step : Step of these prompts only, in that order; each gets at least one rollout
     forced : int, how many of them are there only because `least` asked for more than the rule chose
@@ -30,6 +31,7 @@ class Choice:
         keeps no beliefs.
     """
 
+    offered: int
     chosen: Ints
     step: Step
     forced: int
@@ -187,6 +189,7 @@ class UpfrontAllocator(Allocator):
         by_place = np.argsort(places)
         self._last = counts[members][by_place]
         return Choice(
+            rows.size,
             places[by_place],
             OneRound(ids[members][by_place], self._last),
             max(0, least - number),

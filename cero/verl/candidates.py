@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from cero.core.state import STATE_FILE, load_state
 from cero.verl.resume import DATA_FILE, most_rows, prompts_read, resume_folder
@@ -169,7 +170,8 @@ class Numbered:
         return len(self.dataset)
 
     def __getitem__(self, place):
-        return {**self.dataset[place], ROW: int(place)}
+        # A tensor, because verl's loader stacks these, and makes objects of numbers.
+        return {**self.dataset[place], ROW: torch.tensor(int(place))}
 
     def __getattr__(self, name):
         # What the data set's class has beside this; nothing special, and nothing while it is unpickled.

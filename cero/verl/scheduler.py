@@ -2,7 +2,7 @@
 
     allocate -> (verl samples) -> open_record -> observe [-> select] -> learn_baselines [-> save] -> log_step
 
-With candidates `choose` takes the place of `allocate`.
+With candidates `choose` and `take_up` take the place of `allocate`.
 A trainer's adapter calls these methods in this order. It hands over what verl's queue holds, and passes on
 what comes back. For every trainer it is the same: prompts go in and rollouts per prompt come out; rewards go
 in and a context for the estimator comes out.
@@ -72,19 +72,18 @@ class RolloutScheduler:
         self._dispatches.append(dispatch)
         return dispatch
 
-    def choose(self, uids, ids, pass_rates, budget, least, most):
+    def choose(self, ids, pass_rates, budget, offer):
         """Choose the prompts that are sampled among candidates, and decide how many rollouts each gets.
 
         Parameters
         ----------
-        uids, ids, pass_rates : as for `allocate`, of n candidates
+        ids, pass_rates : as for `allocate`, of n candidates
         budget : int, rollouts of the step, spent exactly
-        least, most : bounds on the number of chosen prompts, as `UpfrontAllocator.choose` has them
+        offer : `cero.verl.candidates.Offer`, with bounds on the number of chosen prompts
 
         Returns
         -------
-        dispatch : Dispatch of the chosen prompts only
-        chosen : int array, shape (k,), ascending, their places among the candidates
+        `cero.allocators.upfront.Choice`, to be given to `take_up` once the chosen prompts have their uids
 
         Raises
         ------
@@ -93,19 +92,28 @@ class RolloutScheduler:
         """
         if pass_rates is not None:
             self.allocator.set_pass_rates(ids, pass_rates, self.settings.pass_rates[1])
-        choice = self.allocator.choose(ids, budget, least, most)
-        chosen, step = choice.chosen, choice.step
-        names = np.array(uids.tolist(), dtype=object)[chosen]
-        dispatch = Dispatch(names, step, self.allocator.success_mean(step.ids), step.start())
-        dispatch.figures = {
-            "cero/candidates/count": float(ids.size),
-            "cero/candidates/chosen": float(chosen.size),
-            "cero/candidates/forced": float(choice.forced),
+        return self.allocator.choose(ids, budget, offer.least, offer.most)
+
+    def take_up(self, uids, choice, waiting=None):
+        """Return the `Dispatch` of the chosen prompts, which are about to be sampled.
+
+        uids : verl's column of their uids, in the order of `choice.step`; choice : of `choose`
+        waiting : int, the candidates that will be offered again, or None where none are
+        """
+        step = choice.step
+        dispatch = Dispatch(uids, step, self.allocator.success_mean(step.ids), step.start())
+        figures = {
+            "count": choice.offered,
+            "chosen": step.ids.size,
+            "forced": choice.forced,
+            "value_ratio": choice.value_ratio,
+            "waiting": waiting,
         }
-        if choice.value_ratio is not None:
-            dispatch.figures["cero/candidates/value_ratio"] = choice.value_ratio
+        dispatch.figures = {
+            f"cero/candidates/{key}": float(value) for key, value in figures.items() if value is not None
+        }
         self._dispatches.append(dispatch)
-        return dispatch, chosen
+        return dispatch
 
     @property
     def dispatched(self):

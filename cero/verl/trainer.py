@@ -3,7 +3,7 @@
 The adapter calls `cero.verl.scheduler`, and everything that this project adds to a step is there.
 The loop is verl's own. Prompts pass through `_submit_batch_to_rollout`. There each gets its number of
 rollouts (verl's `__rollout_n__`), or the most that it may get where an allocator decides while it samples.
-Where a step chooses among candidates, those that get none are taken out there, and verl never sees them.
+Where a step chooses among candidates, those that get none never reach that method.
 The scheduler's own thread fetches and observes the outcomes while verl's thread waits for the old log-probs.
 If rows may be left out of training, the rewards decide which, so it happens in `_balance_batch`, right after
 sampling. The scheduler's state goes into verl's checkpoint.
@@ -125,19 +125,14 @@ class ScheduledTrainer:
     def _add_batch_to_generate(self):
         if self.offers is None:
             super()._add_batch_to_generate()
-        else:
-            self._submit_batch_to_rollout(self._next_candidates())
-
-    def _next_candidates(self):
-        """Return the batch (TensorDict) of the next step's candidates; sets `offer`."""
-        self.offer = offer = self.offers.offer()
+            return
+        offer = self.offers.offer()
         parts = [self._fetch_one_gen_batch() for _ in range(offer.batches)]
-        if offer.again.size:
-            with self.scheduler.stopwatch.timed("allocate"):
+        with self.scheduler.stopwatch.timed("allocate"):
+            if offer.again.size:
                 parts.append(self._read_again(offer.again))
-        batch = parts[0] if len(parts) == 1 else tensordict_utils.concat_tensordict(parts)
-        tensordict_utils.assign_non_tensor_data(batch, "global_steps", self.global_steps)
-        return batch
+            batch = self._choose(offer, parts)
+        self._submit_batch_to_rollout(batch)
 
     def _read_again(self, places):
         """Return rows of the data set, given by their places in it, as the loader would give them."""
@@ -148,44 +143,57 @@ class ScheduledTrainer:
         columns["uid"] = np.array([str(uuid.uuid4()) for _ in range(places.size)], dtype=object)
         return tensordict_utils.get_tensordict(columns)
 
+    def _choose(self, offer, parts):
+        """Return the batch (TensorDict) of the prompts that are chosen among those in `parts` (a list)."""
+        ids, rates = zip(*map(self._known_of, parts), strict=True)
+        self.choice = self.scheduler.choose(
+            np.concatenate(ids),
+            None if rates[0] is None else np.concatenate(rates),
+            self.config.data.train_batch_size * self.settings.rollouts_per_prompt,
+            offer,
+        )
+        chosen = self.choice.chosen
+        if self.settings.returns:
+            self.offers.settle(offer, np.concatenate([part.pop(ROW).numpy() for part in parts]), chosen)
+        # Rows are picked before they are put together, because that takes a time in proportion to them.
+        picked, first = [], 0
+        for part in parts:
+            mine = chosen[(chosen >= first) & (chosen < first + len(part))] - first
+            first += len(part)
+            if mine.size:
+                picked.append(tensordict_utils.index_select_tensor_dict(part, torch.as_tensor(mine)))
+        batch = picked[0] if len(picked) == 1 else tensordict_utils.concat_tensordict(picked)
+        tensordict_utils.assign_non_tensor_data(batch, "global_steps", self.global_steps)
+        return batch
+
+    def _known_of(self, batch):
+        """Return the ids of the prompts in `batch`, and their pass rates, or None if there are none."""
+        ids = batch.pop(IDS).numpy().view(np.uint64)
+        column = self.settings.pass_rates[0]
+        return ids, None if column is None else _pass_rates(column, batch[column])
+
     def _submit_batch_to_rollout(self, batch):
         stopwatch, collate = self.scheduler.stopwatch, self.train_dataloader.collate_fn
         with stopwatch.timed("allocate"):
-            batch = self._allocate(batch)
+            self._allocate(batch)
         stopwatch.add("allocate", collate.seconds)
         collate.seconds = 0.0
         return super()._submit_batch_to_rollout(batch)
 
     def _allocate(self, batch):
-        """Give each prompt of `batch` its rollouts; return the batch of those that are sampled."""
-        ids = batch.pop(IDS).numpy().view(np.uint64)
-        column = self.scheduler.settings.pass_rates[0]
-        rates = None if column is None else _pass_rates(column, batch[column])
-        if self.offers is not None:
-            return self._choose(batch, ids, rates)
         # The column of uids, not a list of them: making the list takes a tenth of this method's time, and
         # nothing needs it before the rollouts are back.
-        dispatch = self.scheduler.allocate(batch.get("uid"), ids, rates)
+        uids = batch.get("uid")
+        if self.offers is None:
+            dispatch = self.scheduler.allocate(uids, *self._known_of(batch))
+        else:
+            waiting = self.offers.waiting.size if self.settings.returns else None
+            dispatch = self.scheduler.take_up(uids, self.choice, waiting)
         if self.scheduler.allocator.sequential:
             self.agent_loop_manager.open_step(list(batch["uid"]), dispatch.step)
         # A tensor, since verl reads each prompt's number out of it: a non-tensor column is a hundred times
         # slower.
         batch["__rollout_n__"] = torch.as_tensor(dispatch.rollouts, dtype=torch.int64)
-        return batch
-
-    def _choose(self, batch, ids, rates):
-        budget = self.config.data.train_batch_size * self.settings.rollouts_per_prompt
-        offer = self.offer
-        dispatch, chosen = self.scheduler.choose(
-            batch.get("uid"), ids, rates, budget, offer.least, offer.most
-        )
-        if self.settings.returns:
-            places = np.array(queue.plain(batch.pop(ROW)), dtype=np.int64)
-            self.offers.settle(offer, places, chosen)
-            dispatch.figures["cero/candidates/waiting"] = float(self.offers.waiting.size)
-        batch = tensordict_utils.index_select_tensor_dict(batch, torch.as_tensor(chosen))
-        batch["__rollout_n__"] = torch.as_tensor(dispatch.rollouts, dtype=torch.int64)
-        return batch
 
     def _step_once(self, metrics, timing_raw, sample_batch_size):
         if self.offers is not None:  # verl waits for as many prompts as were sent

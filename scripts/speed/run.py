@@ -22,7 +22,7 @@ DOCS = HERE.parents[1] / "docs"
 FIGURES = DOCS / "results" / "speed" / "speed.json"
 # SciPy's SLSQP is up to 100 times slower if OpenBLAS's threads compete for a busy machine's cores.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
-PARTS = ("allocators", "state", "peers", "memory")
+PARTS = ("allocators", "candidates", "state", "peers", "memory")
 BEGIN, END = "<!-- figures: written by scripts/speed/run.py -->\n", "<!-- end of figures -->\n"
 
 

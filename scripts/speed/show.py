@@ -58,6 +58,17 @@ def step_table(part):
     return table(("allocator", "prompts in the table", "in the step", "median", "fastest", "rounds"), rows)
 
 
+def candidates_table(part):
+    """Return the table of a choice's time by allocator, and by what of it is counted."""
+    rows = [
+        (r["allocator"], r["what"], f"{r['offered']:,}", f"{r['chosen']:,}")
+        + (duration(r["median"]), duration(r["min"]), r["rounds"])
+        for r in part["rows"]
+    ]
+    header = ("allocator", "what", "candidates", "chosen", "median", "fastest", "rounds")
+    return table(header, rows)
+
+
 def state_table(part):
     """Return the table of a checkpoint's time and size."""
     rows = [
@@ -102,6 +113,7 @@ def tables(figures):
     """Return all tables, as Markdown."""
     parts = [
         ("A step: `allocate` and `observe`", "allocators", step_table),
+        ("A choice among candidates", "candidates", candidates_table),
         ("Beside other solvers", "peers", peer_table),
         ("A checkpoint", "state", state_table),
         ("Memory, and filling the table", "memory", memory_table),
