@@ -19,7 +19,6 @@ HOOKS = {
             "_init_dataloader": (),
             "_build_replay_buffer": (),
             "_init_resource_pool_mgr": (),
-            "_fetch_one_gen_batch": (),
             "_add_batch_to_generate": (),
             "_submit_batch_to_rollout": ("batch",),
             "_step_once": ("metrics", "timing_raw", "sample_batch_size"),
@@ -35,7 +34,7 @@ HOOKS = {
             "_load_checkpoint": (),
         },
     },
-    "verl.trainer.ppo.v1.trainer_sync": {"PPOTrainerSync": {}},
+    "verl.trainer.ppo.v1.trainer_sync": {"PPOTrainerSync": {"_fetch_one_gen_batch": ()}},  # called only
     "verl.trainer.ppo.v1.replay_buffer": {
         "ReplayBuffer": {"_wait_for_next_poll": ("partition_id", "last_debug_time")},
     },
