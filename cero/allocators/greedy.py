@@ -23,6 +23,7 @@ class Greedy(WithValue, SelectingAllocator):
     """
 
     name = "greedy"
+    examples = ({"value": "signal_hard"},)  # under which the pooled prior puts prompts in another order
 
     def __init__(self, *, value: beta.Value = "variance", **options: Any) -> None:
         super().__init__(value=value, **options)
