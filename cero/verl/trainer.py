@@ -29,7 +29,7 @@ from cero.verl.resume import changes, check_pass, look_ahead, resume_state, save
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
 from cero.verl.scheduler import RolloutScheduler
 from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER, TRAINER_MODE
-from cero.verl.watch import Watch
+from cero.verl.watch import Stalled, Watch
 
 
 def _pass_rates(name, column):
@@ -94,8 +94,8 @@ class ScheduledTrainer:
 
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()
-        if self.settings.stall_timeout:
-            Watch(self.settings.stall_timeout * 60, self._save_stalled).over(buffer)
+        self.watch = Watch(self.settings.stall_timeout * 60, self._save_stalled)
+        self.watch.over(buffer)
         return buffer
 
     def _save_stalled(self):
@@ -241,6 +241,12 @@ class ScheduledTrainer:
     def fit(self, agent_loop_manager):
         try:
             super().fit(agent_loop_manager)
+        except Stalled:
+            raise
+        except Exception:
+            # verl may notice by itself that something is missing, and then says what is, but not why.
+            self.watch.tell_of_the_dead()
+            raise
         finally:
             self.scheduler.log.close()
 

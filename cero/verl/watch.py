@@ -4,6 +4,7 @@ verl's trainer looks at its replay buffer until enough prompts are finished. If 
 been killed, its prompts never are, and verl looks for ever.
 """
 
+import sys
 import time
 
 import ray
@@ -46,7 +47,7 @@ class Watch:
 
     Parameters
     ----------
-    patience : float, seconds without progress
+    patience : float, seconds without progress; 0 for any number
     save : function that saves what was learned, and returns where
     dead : function like `dead_actors`
     clock : function that returns seconds
@@ -72,18 +73,41 @@ class Watch:
 
     def look(self, partition_id):
         """Note whether anything has come back since the last look. Raise `Stalled` after too long."""
-        now, progress = self._clock(), self._seen(partition_id)
         if self._before is None:
-            self._before = self._dead().keys()
+            self._before = set(self._dead())
+        if not self.patience:
+            return
+        now, progress = self._clock(), self._seen(partition_id)
         if progress != self._progress:
             self._progress, self._since = progress, now
             return
         if now - self._looked >= LOOK:
             self._looked = now
-            self._lost = {number: what for number, what in self._dead().items() if number not in self._before}
+            self._look_for_the_dead()
         waited = now - self._since
         if waited >= self.patience or (self._lost and waited >= GRACE):
             raise Stalled(self._message(partition_id, waited))
+
+    def tell_of_the_dead(self):
+        """Print which processes have died, and save what was learned, if any have; for a run that fails."""
+        self._look_for_the_dead()
+        if self._lost:
+            print(
+                f"cero: the run ends after processes of it died. Dead: {', '.join(self._lost.values())}. "
+                f"What the allocator has learned {self._saved()}.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _look_for_the_dead(self):
+        before = self._before or ()
+        self._lost = {number: what for number, what in self._dead().items() if number not in before}
+
+    def _saved(self):
+        try:
+            return f"is saved in {self.save()}"
+        except OSError as error:  # what is dead matters more
+            return f"could not be saved ({error})"
 
     def _seen(self, partition_id):
         """Return what changes when anything comes back: prompts of the partition by status, and its rows."""
@@ -101,13 +125,9 @@ class Watch:
                 "No process of the run is known to be dead; the engine may hang. If rollouts may take so "
                 "long, raise cero.stall_timeout (minutes); 0 waits for ever."
             )
-        try:
-            learned = f"is saved in {self.save()}"
-        except OSError as error:  # what is dead matters more
-            learned = f"could not be saved ({error})"
         return (
             f"cero: no rollout has come back for {waited / 60:.1f} minutes; {finished + failed} of {prompts} "
             f"prompts of the partition {partition_id!r} are finished, with {rows} rows. {cause} What the "
-            f"allocator has learned {learned}. Start the same command again to go on from the last "
+            f"allocator has learned {self._saved()}. Start the same command again to go on from the last "
             "checkpoint."
         )

@@ -21,7 +21,8 @@ class Run:
             setattr(self, kind, defaultdict(set))
         self.partitions = defaultdict(dict)
         self.running_keys["train"] = {str(i) for i in range(16)}
-        Watch(patience, self.save, dead=lambda: self.dead, clock=lambda: self.now).over(self)
+        self.watch = Watch(patience, self.save, dead=lambda: self.dead, clock=lambda: self.now)
+        self.watch.over(self)
 
     def save(self):
         self.saved += 1
@@ -128,6 +129,25 @@ def test_who_was_dead_before_is_not_blamed():
     run = Run(patience=300)
     run.dead = {"old": "Helper (pid 7)"}
     assert run.wait(1000) >= 300 and "Helper" not in run.message
+
+
+def test_with_patience_zero_a_run_waits_for_ever():
+    run = Run(patience=0)
+    run.dead = {"old": "Helper (pid 7)"}
+    run.wait(5)
+    run.dead |= {"ab12": "X (pid 1)"}
+    assert run.wait(20_000) is None
+
+
+def test_a_run_that_fails_by_itself_says_who_is_dead(capsys):
+    run = Run(patience=0)
+    run.dead = {"old": "Helper (pid 7)"}
+    run.wait(5)
+    run.watch.tell_of_the_dead()
+    assert capsys.readouterr().err == "" and run.saved == 0
+    run.dead |= {"ab12": "vLLMHttpServer (pid 1)"}
+    run.watch.tell_of_the_dead()
+    assert "Dead: vLLMHttpServer (pid 1). What" in capsys.readouterr().err and run.saved == 1
 
 
 def test_short_patience_holds_for_the_dead_too():
