@@ -150,6 +150,27 @@ def test_a_run_that_fails_by_itself_says_who_is_dead(capsys):
     assert "Dead: vLLMHttpServer (pid 1). What" in capsys.readouterr().err and run.saved == 1
 
 
+def test_a_trainer_that_can_not_look_any_more_is_ended(capsys, monkeypatch):
+    monkeypatch.setattr(watch, "PRINTING", 0.0)
+    left = []
+    run = Run(patience=600)
+    run.watch._leave = left.append
+    run.wait(5)
+    run.dead = {"ab12": "AgentLoopWorker (pid 1)"}  # the trainer's own thread sees to that
+    run.now += 1000
+    run.watch.end_if_blocked()
+    run.dead["cd34"] = "TransferQueueController TransferQueueController (pid 2)"
+    run.watch.end_if_blocked()
+    run.now += GRACE - 1
+    run.watch.end_if_blocked()
+    assert left == [] and run.saved == 0
+    run.now += 1
+    run.watch.end_if_blocked()
+    assert left == [1] and run.saved == 1
+    told = capsys.readouterr().err
+    assert "AgentLoopWorker (pid 1), TransferQueueController TransferQueueController (pid 2)" in told
+
+
 def test_short_patience_holds_for_the_dead_too():
     run = Run(patience=20)
     run.wait(5)
