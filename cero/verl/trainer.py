@@ -239,6 +239,7 @@ class ScheduledTrainer:
     # ---- records and checkpoints --------------------------------------------------------------------
 
     def fit(self, agent_loop_manager):
+        self.watch.start()
         try:
             super().fit(agent_loop_manager)
         except Stalled:

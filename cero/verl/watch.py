@@ -83,8 +83,6 @@ class Watch:
         """Note whether anything has come back since the last look. Raise `Stalled` after too long."""
         if self._before is None:
             self._before = set(self._dead())
-            if self.patience:
-                threading.Thread(target=self._guard, daemon=True).start()
         if not self.patience:
             return
         now, progress = self._clock(), self._seen(partition_id)
@@ -97,6 +95,11 @@ class Watch:
         waited = now - self._since
         if waited >= self.patience or (self._lost and waited >= GRACE):
             raise Stalled(self._message(partition_id, waited))
+
+    def start(self):
+        """Start the thread that ends the process where the trainer's own can't."""
+        if self.patience:
+            threading.Thread(target=self._guard, daemon=True).start()
 
     def _guard(self):
         while True:
