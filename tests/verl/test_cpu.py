@@ -99,6 +99,7 @@ def test_workers_are_swapped_by_role():
     assert CpuActorRolloutRefWorker.actor_worker_cls is CpuTrainingWorker
 
 
+@pytest.mark.e2e  # the import of vLLM's loaders takes 5 s
 def test_layers_that_share_a_weight_are_found():
     pytest.importorskip("vllm")
     from cero.verl.cpu.weight_sync import layers_sharing_a_weight
