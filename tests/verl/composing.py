@@ -77,10 +77,11 @@ class Composer:
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
 
-    def check(self, config):
+    def check(self, config, rollout=True):
         """Have verl check its sections as before a training; raises what verl raises.
 
         Sections that differ only in this project's options and in where a run writes are checked once.
+        rollout : whether to make the rollout's own configuration, for which a run must name its engine
         """
         sections = OmegaConf.to_container(config)
         for key in ("allocator", "cero"):
@@ -89,8 +90,9 @@ class Composer:
             sections["trainer"].pop(key)
         # What the allocator's yaml names is looked up here.
         sections["algorithm"] = OmegaConf.to_container(config.algorithm, resolve=True)
-        content = json.dumps(sections, sort_keys=True)
+        content = json.dumps([sections, rollout], sort_keys=True)
         if content not in self._valid:
             validate_config(config, need_reference_policy(config), need_critic(config))
-            omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+            if rollout:
+                omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
             self._valid.add(content)

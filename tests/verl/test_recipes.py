@@ -51,7 +51,7 @@ def test_composes_and_validates(composed, recipe, allocator):
     assert config.cero.keep.rule == config.allocator.get("keep", "all")
     assert config.algorithm.cero.advantage == config.allocator.get("advantage", "posterior")
     assert config.algorithm.cero.baseline == config.allocator.get("baseline", "mean")
-    composed.check(config)
+    composed.check(config, rollout=False)
     settings = read_settings(config)
     instance = settings.make_allocator(epochs=3, total_budget=1000)
     assert instance.rollouts_per_prompt == 8 and instance.epochs == 3 and instance.ledger.total == 1000
