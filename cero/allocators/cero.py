@@ -121,7 +121,8 @@ class Cero(WithValue, UpfrontAllocator):
         # the units, and the warm start.
         share = self.epochs * self.rollouts_per_prompt
         self._scale = self.saturation * share
-        self._slope_unit = float(self._utility.slope(share, self._scale))
+        with np.errstate(over="ignore"):  # the slope is 0 then, and refused below
+            self._slope_unit = float(self._utility.slope(share, self._scale))
         if self._slope_unit < duals.SLOPE_FLOOR:
             raise ValueError(
                 f"saturation={saturation} with utility={utility}: a prompt's equal share would be worth "
