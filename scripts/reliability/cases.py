@@ -99,15 +99,15 @@ def snapshot(allocator):
     )
 
 
-def check_whole(allocator):
-    """Raise Finding unless what an allocator knows is finite, and what it shows too."""
+def check_whole(allocator, shown=True):
+    """Raise Finding unless what an allocator knows is finite, and what it shows too if `shown`."""
     for name in allocator.table.names:
         column = allocator.table[name]
         if column.dtype.kind == "f":
             need(np.isfinite(column).all(), f"column {name} is not finite")
         elif column.dtype.kind == "i" and name in ("allocated", "pending"):
             need(column.min(initial=0) >= 0, f"column {name} is negative")
-    for source in (allocator._all_scalars(), allocator.metrics()):
+    for source in (allocator._all_scalars(), allocator.metrics() if shown else {}):
         for key, value in source.items():
             need(math.isfinite(value), f"{key}={value}")
 
@@ -461,20 +461,26 @@ class Life:
                     check_whole(new)
 
 
-def play_step(step, rng, lost=0.0, fractional=False, bounds=(0, 2**31)):
-    """Play a step to its end: prompts report in a drawn order, a share `lost` of them less than they flew."""
+def play_step(step, rng, lost=0.0, fractional=False, bounds=(0, 2**31), together=1):
+    """Play a step to its end: prompts report in a drawn order, a share `lost` of them less than they flew.
+
+    together : most prompts that report at once
+    """
     low, high = bounds
     counts = step.start()
     need(counts.dtype == np.int64 and counts.shape == step.ids.shape, "rollouts of another shape")
     flying = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
     while flying:
-        prompt = list(flying)[rng.integers(len(flying))]
-        flown = flying.pop(prompt)
-        came = flown if rng.random() >= lost else int(rng.integers(0, flown + 1))
-        won = float(rng.binomial(came, 0.5))
-        if fractional:
-            won *= rng.random()
-        answer = step.report(prompt, won, came)
+        prompts = list(flying)
+        size = 1 if together == 1 else int(rng.integers(1, min(together, len(prompts)) + 1))
+        prompts = [prompts[i] for i in rng.permutation(len(prompts))[:size]]
+        flown = np.array([flying.pop(prompt) for prompt in prompts])
+        came = np.where(rng.random(size) < lost, (flown * rng.random(size)).astype(np.int64), flown)
+        won = rng.binomial(came, 0.5) * (rng.random(size) if fractional else 1.0)
+        if size == 1:
+            answer = step.report(prompts[0], float(won[0]), int(came[0]))
+        else:
+            answer = step.report_all(prompts, won, came)
         need(not set(answer) & set(flying), "a prompt is asked that has not reported")
         flying |= {i: n for i, n in answer.items() if n}
     launched = step.launched

@@ -35,7 +35,7 @@ AREAS = {
 
 
 def fuzz_area(name, count, seed, deadline=None, first=0):
-    """Run `count` cases of an area; return {"area", "cases", "seconds", "findings"}: of a core; findings a list of dict.
+    """Run `count` cases of an area; return {"area", "cases", "seconds" of a core, "findings", a list of dict}.
 
     first : the number of the first block; deadline : of time.monotonic, or None
     """
