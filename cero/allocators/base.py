@@ -23,6 +23,7 @@ STATE_FORMAT = "cero-allocator"
 STATE_VERSION = 2
 COUNTS = ("steps", "clock")  # numbers of a state that are whole
 MOST_ROLLOUTS = 2**31 - 1  # of one prompt, over the whole run
+IdleBeside = Mapping[str, tuple[str, tuple[Any, ...]]]
 
 
 @dataclass
@@ -99,6 +100,8 @@ class Allocator(ABC):
     examples : tuple of dicts of options
         Settings that make sense beside the defaults. The tests take the first that fits where the defaults
         don't fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
+    idle_beside : dict of str to (name of another option, its values)
+        Which options change nothing beside which values of another one. A class adds to what its bases say.
 
     Raises
     ------
@@ -111,6 +114,7 @@ class Allocator(ABC):
     columns: ClassVar[Columns] = {}
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    idle_beside: ClassVar[IdleBeside] = {}
 
     def __init__(
         self,
@@ -303,7 +307,8 @@ class Allocator(ABC):
             raise ValueError("this is not an allocator's state; give what state_dict() returned")
         if not _is(state.get("version"), STATE_VERSION):
             raise ValueError(
-                f"state version {shown(state.get('version'))} is not the version {STATE_VERSION} of this cero"
+                f"state version {shown(state.get('version'))} is not the version {STATE_VERSION} of this "
+                "cero; go on with the cero that wrote it, or start a new run"
             )
         if not _is(state.get("allocator"), self.name):
             raise ValueError(
@@ -473,15 +478,20 @@ def _generator(state: Mapping[str, Any]) -> np.random.Generator:
 
 def option_names(cls: type) -> list[str]:
     """Return the names of the options that a class takes: its own first, then inherited ones."""
-    return list(_option_names(cls))
+    return list(_option_defaults(cls))
+
+
+def option_defaults(cls: type) -> dict[str, Any]:
+    """Return the options that a class takes, its own first, and their defaults (`Parameter.empty`: none)."""
+    return dict(_option_defaults(cls))
 
 
 @cache
-def _option_names(cls: type) -> tuple[str, ...]:
-    names: list[str] = []
+def _option_defaults(cls: type) -> dict[str, Any]:
+    defaults: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" in vars(base) and base is not object:
             for parameter in inspect.signature(vars(base)["__init__"]).parameters.values():
-                if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in names:
-                    names.append(parameter.name)
-    return tuple(names)
+                if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in defaults:
+                    defaults[parameter.name] = parameter.default
+    return defaults

@@ -75,6 +75,12 @@ class Cero(WithValue, UpfrontAllocator):
     """
 
     name = "cero"
+    # A frozen slope is the same for all prompts, whatever the utility; a bang-bang response starts nowhere.
+    idle_beside = {
+        "anchor": ("primal", ("bang_bang",)),
+        "utility": ("prompt_step", (0.0,)),
+        "saturation": ("prompt_step", (0.0,)),
+    }
     columns = {
         "slope": (np.float64, 0.0),  # 0: not priced yet
         "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding

@@ -1,10 +1,10 @@
 """Options that several rules take: how prompts are judged, and what a rollout is worth."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from cero.allocators.base import Allocator, Description, option_names
+from cero.allocators.base import Allocator, Description, IdleBeside, option_names
 from cero.allocators.beliefs import Beliefs, ForgettingUnit, Prior
 from cero.core import beta
 from cero.core.arrays import Floats, Ints
@@ -23,6 +23,7 @@ class WithBeliefs(Allocator):
     """
 
     beliefs: Beliefs
+    idle_beside: ClassVar[IdleBeside] = {"forgetting_unit": ("forgetting", (1.0,))}
 
     def __init__(
         self,

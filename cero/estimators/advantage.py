@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import AnyArray, Floats, Ints
+from cero.core.signatures import options_of
 
 PROMPT_WEIGHTS = ("trajectory", "prompt")
 AERO_FORMS = ("standard", "linear")
@@ -101,12 +102,12 @@ def known_so_far(
     return summed(weights), summed(rewards if weights is None else weights * rewards)
 
 
-# Every rule below takes (data, history_mean, **options) and returns a float array of shape (r,).
-# `history_mean` and the options are described in `advantages`; a rule takes the options that it needs and
-# ignores the others.
+# Every rule below takes (data, history_mean) and returns a float array of shape (r,). What follows the
+# star in its signature are its options. `history_mean` and the options are described in `advantages`, which
+# hands a rule the options that it has.
 
 
-def grpo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+def grpo(data: Groups, history_mean: Floats) -> Floats:
     """Return (r - m) / (std + 1e-6): GRPO's advantage (arXiv 2402.03300).
 
     m and std are the group's mean and standard deviation (with n - 1). Homogeneous groups and groups of one
@@ -119,7 +120,7 @@ def grpo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
     return np.where(data.count[data.groups] > 1, scaled, 0.0)
 
 
-def dr_grpo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+def dr_grpo(data: Groups, history_mean: Floats) -> Floats:
     """Return r - m: Dr. GRPO's advantage, without the standard deviation (arXiv 2503.20783).
 
     It shrinks the expected gradient by (n-1)/n.
@@ -127,7 +128,7 @@ def dr_grpo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
     return data.rewards - data.mean
 
 
-def rloo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+def rloo(data: Groups, history_mean: Floats) -> Floats:
     """Return r - the mean of the group's other rollouts: RLOO (arXiv 2402.14740).
 
     It is unbiased for n >= 2. Groups of one get 0.
@@ -136,9 +137,7 @@ def rloo(data: Groups, history_mean: Floats, **options: Any) -> Floats:
     return np.where(n > 1, (data.rewards - data.mean) * n / np.maximum(n - 1, 1), 0.0)
 
 
-def posterior(
-    data: Groups, history_mean: Floats, *, history: float = 8.0, scale: bool = True, **options: Any
-) -> Floats:
+def posterior(data: Groups, history_mean: Floats, *, history: float = 8.0, scale: bool = True) -> Floats:
     """Return the reward over a baseline of what the prompt's **other** rollouts say. Source: this project.
 
         b_ij = (h q_i + S_ij - r_ij) / (h + N_ij - 1),     A_ij = (r_ij - b_ij) [/ sqrt(b_ij (1 - b_ij))]
@@ -164,7 +163,7 @@ def posterior(
     return advantages / np.sqrt(baseline * (1.0 - baseline)) if scale else advantages
 
 
-def aero(data: Groups, history_mean: Floats, *, aero_form: str = "standard", **options: Any) -> Floats:
+def aero(data: Groups, history_mean: Floats, *, aero_form: str = "standard") -> Floats:
     """Return `grpo` of what was kept, but a smoothed advantage for groups all wrong or all right: AERO's.
 
     With u = (c + 1) / (n + 2) over all rollouts sampled, such a group gets (r - u) / sqrt(u (1-u))
@@ -184,12 +183,12 @@ def aero(data: Groups, history_mean: Floats, *, aero_form: str = "standard", **o
     return np.where(homogeneous, lone, grpo(data, history_mean))
 
 
-def ada_global(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+def ada_global(data: Groups, history_mean: Floats) -> Floats:
     """Return r - the mean of **all** rollouts sampled of the prompt: Reinforce-Ada-Seq (arXiv 2510.04996)."""
     return data.rewards - data.successes / data.trials
 
 
-def ada_est(data: Groups, history_mean: Floats, **options: Any) -> Floats:
+def ada_est(data: Groups, history_mean: Floats) -> Floats:
     """Return (r - m) / sqrt(m + 1e-6), m over all rollouts sampled: Reinforce-Ada-Est (arXiv 2510.04996)."""
     mean = data.successes / data.trials
     return (data.rewards - mean) / np.sqrt(mean + EPSILON)
@@ -252,7 +251,9 @@ def advantages(
             f"prompt_weight={prompt_weight!r} is not known; choose one of {', '.join(PROMPT_WEIGHTS)}"
         )
     options = {"history": history, "scale": scale, "aero_form": aero_form}
-    result = ADVANTAGES[kind](data, np.asarray(history_mean, np.float64), **options)
+    rule = ADVANTAGES[kind]
+    taken = {name: options[name] for name in options_of(rule)}
+    result = rule(data, np.asarray(history_mean, np.float64), **taken)
     if prompt_weight == "prompt":
         if rollouts_per_prompt is None:
             raise ValueError("prompt_weight='prompt' needs rollouts_per_prompt")

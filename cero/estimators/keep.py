@@ -1,7 +1,7 @@
 """Of the rollouts of a step, which are trained on? Rules of selection, vectorised over groups.
 
 A group is the rollouts of one prompt in a step. A rollout is right if its reward is above 1/2. `kept` applies
-a rule and describes the arguments that all rules share.
+a rule and describes the arguments of all rules. What follows the star in a rule's signature are its options.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import Bools, Floats, Ints
+from cero.core.signatures import options_of
 
 
 def _rank(groups: Ints, key: Floats) -> Ints:
@@ -22,9 +23,7 @@ def _rank(groups: Ints, key: Floats) -> Ints:
     return rank
 
 
-def keep_all(
-    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Bools:
+def keep_all(rewards: Floats, groups: Ints, lengths: Floats, rng: Generator) -> Bools:
     """Keep everything."""
     return np.ones(rewards.size, bool)
 
@@ -51,9 +50,7 @@ def keep_aero(
     return np.where(homogeneous[groups], _rank(groups, draw) < count, kept)
 
 
-def keep_balanced(
-    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Bools:
+def keep_balanced(rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, count: int) -> Bools:
     """Keep `count` rollouts of a group, half right and half wrong: Reinforce-Ada (arXiv 2510.04996).
 
     They are drawn at random. Where one half is short, the other fills up. Smaller groups stay whole.
@@ -71,9 +68,7 @@ def keep_balanced(
     return np.where(right, rank_right < take_right[groups], rank_wrong < take_wrong[groups])
 
 
-def keep_pods(
-    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Bools:
+def keep_pods(rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, count: int) -> Bools:
     """Keep the `count` rollouts of a group whose rewards vary most: PODS (arXiv 2504.13818).
 
     They are always some of the lowest and some of the highest rewards, so every split between the two is
@@ -98,15 +93,13 @@ def keep_pods(
     return (rank < low_of_best[groups]) | (rank >= (sizes - (m - low_of_best))[groups])
 
 
-def keep_gfpo_length(
-    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
-) -> Bools:
+def keep_gfpo_length(rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, count: int) -> Bools:
     """Keep the `count` shortest rollouts of a group: GFPO (arXiv 2508.09726)."""
     return _rank(groups, lengths + 1e-3 * rng.random(rewards.size)) < count
 
 
 def keep_gfpo_efficiency(
-    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, ratio: float, count: int
+    rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *, count: int
 ) -> Bools:
     """Keep the `count` rollouts of a group with most reward per token: GFPO (arXiv 2508.09726)."""
     return _rank(groups, -rewards / np.maximum(lengths, 1) + 1e-12 * rng.random(rewards.size)) < count
@@ -166,6 +159,6 @@ def kept(
     rewards, groups = np.asarray(rewards, np.float64), np.asarray(groups, np.int64)
     if not rewards.size:
         return np.zeros(0, bool)
-    return KEEP[rule](
-        rewards, groups, np.asarray(lengths, np.float64), rng, ratio=float(ratio), count=int(count)
-    )
+    options = {"ratio": float(ratio), "count": int(count)}
+    taken = {name: options[name] for name in options_of(KEEP[rule])}
+    return KEEP[rule](rewards, groups, np.asarray(lengths, np.float64), rng, **taken)

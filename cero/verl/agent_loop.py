@@ -1,12 +1,16 @@
-"""How does an allocator that decides within a step launch rollouts through verl's own agent loop?
+"""What do we add to verl's agent loop? A reward function may abstain, and an allocator may decide in rounds.
 
-verl's worker starts all sessions of a prompt, waits for all of them, and publishes the prompt's status. It
-still does so here. It is told the most sessions that a prompt may have, and each session waits for its turn,
-which may never come.
+A reward function abstains by returning None, for an answer that it can't judge. verl would fail at the first
+one, when the step's rewards are fetched. Here that rollout is paid for, teaches nothing and is left out.
+
+For an allocator that decides within a step, verl's worker still starts all sessions of a prompt, waits for
+all of them, and publishes the prompt's status. It is told the most sessions that a prompt may have, and each
+session waits for its turn, which may never come.
 """
 
 import asyncio
 import logging
+import sys
 from functools import partial
 
 import ray
@@ -22,7 +26,48 @@ logger = logging.getLogger(__name__)
 Worker = AgentLoopWorkerTQ.__ray_actor_class__
 
 
-class SequentialWorker(Worker):
+class Abstained(Exception):
+    """Raised inside a worker where the reward function returned None."""
+
+
+class RewardedWorker(Worker):
+    """Run verl's worker, and leave out the rollouts for which the reward function abstains."""
+
+    _told = False  # that it does
+
+    async def _compute_score(self, outputs, kwargs):
+        await super()._compute_score(outputs, kwargs)
+        # A reward model that shares the trainer's GPUs speaks later; then there are no workers for rewards.
+        if outputs[-1].reward_score is None and self.reward_loop_worker_handles is not None:
+            raise Abstained
+
+    async def _agent_loop_postprocess(self, output, validate, **kwargs):
+        # verl stores the session after its score, so that nothing of it is stored here.
+        try:
+            await super()._agent_loop_postprocess(output, validate, **kwargs)
+        except Abstained:
+            if not self._told:
+                self._told = True
+                message = abstention(self.config.reward, kwargs.get("data_source"), validate)
+                print(message, file=sys.stderr, flush=True)  # Ray shows it on the console of the run
+
+
+def abstention(reward, data_source, validate):
+    """Return what is said of the first rollout without a reward.
+
+    reward : verl's section `reward`; data_source : str, of the rollout's row; validate : bool
+    """
+    function = reward.custom_reward_function
+    name = f"{function.path}:{function.name}" if function.path else "verl's own (reward.reward_manager)"
+    what = "is left out of the accuracy" if validate else "is paid for, teaches nothing and is not trained on"
+    return (
+        f"cero: the reward function {name} returned None for a rollout of data_source={data_source}. Such a "
+        f"rollout {what}. This is said once by each worker; cero/rollouts/sampled less "
+        "cero/rollouts/observed counts them."
+    )
+
+
+class SequentialWorker(RewardedWorker):
     """Run verl's worker with sessions that take turns. Validation stays verl's own."""
 
     def __init__(self, *args, **kwargs):
@@ -77,6 +122,14 @@ class SequentialWorker(Worker):
         if sampling is not None and outputs and outputs[-1].reward_score is not None:
             success = self._success.of(outputs[-1].reward_score, outputs[-1].extra_fields)
             sampling.scored(kwargs["session_id"], success)
+
+
+class RewardedManager(AgentLoopManagerTQ):
+    """Manage `RewardedWorker`s. The trainer sets it as agent_loop_manager_class, where none is set."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(RewardedWorker)
 
 
 class SequentialManager(AgentLoopManagerTQ):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from cero.allocators.base import Allocator
+from cero.verl.effect import without_effect
 from cero.verl.settings import ESTIMATOR, TRAINER_MODE, Settings
 
 # verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else
@@ -37,6 +38,11 @@ class Combination:
     def estimator(self):
         """Name of the estimator, verl's algorithm.adv_estimator."""
         return self.config.algorithm.adv_estimator
+
+    @property
+    def asked_baseline(self):
+        """The baseline that algorithm.cero.baseline names, whether or not the advantage can use it."""
+        return OmegaConf.select(self.config, "algorithm.cero.baseline") or "mean"
 
     @property
     def filtered(self):
@@ -289,6 +295,7 @@ DROP_ZERO = (
         ),
     ),
 )
+NO_EFFECT = (Rule(lambda it: without_effect(it) is not None, without_effect),)
 REST = (
     Rule(
         lambda it: (it.allocator.sequential or it.keeps) and it.has_critic,
@@ -322,6 +329,7 @@ RULES = (
     *ROUNDS,
     *DROP_ZERO,
     *REST,
+    *NO_EFFECT,
 )
 
 

@@ -17,6 +17,7 @@ HOOKS = {
         "PPOTrainer": {
             "__init__": ("config",),
             "_init_dataloader": (),
+            "_build_replay_buffer": (),
             "_init_resource_pool_mgr": (),
             "_submit_batch_to_rollout": ("batch",),
             "_balance_batch": ("batch", "metrics"),
@@ -24,6 +25,7 @@ HOOKS = {
             "_compute_old_log_prob": ("batch", "metrics"),
             "_compute_advantage": ("batch", "metrics"),
             "_update_actor": ("batch", "metrics"),
+            "fit": ("agent_loop_manager",),
             "_compute_metrics": ("batch", "metrics", "timing_raw", "global_steps", "epoch"),
             "_validate": (),
             "_save_checkpoint": (),
@@ -31,12 +33,16 @@ HOOKS = {
         },
     },
     "verl.trainer.ppo.v1.trainer_sync": {"PPOTrainerSync": {}},
+    "verl.trainer.ppo.v1.replay_buffer": {
+        "ReplayBuffer": {"_wait_for_next_poll": ("partition_id", "last_debug_time")},
+    },
     "verl.trainer.ppo.v1.agent_loop_tq": {
         "AgentLoopManagerTQ": {"_init_agent_loop_workers": ()},
         # verl hides the class behind Ray's decorator.
         "AgentLoopWorkerTQ.__ray_actor_class__": {
             "_run_prompt": ("prompt", "sampling_params", "trajectory"),
             "_run_agent_loop": ("sampling_params", "trajectory"),
+            "_compute_score": ("outputs", "kwargs"),
             "_agent_loop_postprocess": ("output", "validate"),
         },
     },

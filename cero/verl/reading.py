@@ -11,21 +11,12 @@ from cero.estimators.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
 from cero.estimators.baseline import BASELINES
 from cero.estimators.keep import KEEP
 from cero.verl.compatibility import check_compatibility
-from cero.verl.settings import ESTIMATOR, Settings
+from cero.verl.settings import DEFAULTS, ESTIMATOR, Settings
 from cero.verl.success import Success
 
 ON_MISSING_STATE = ("error", "fresh")
 # Keys of an allocator's yaml that are defaults of other sections, not options of the allocator.
 OF_OTHERS = ("adv_estimator", "keep", "advantage", "baseline")
-# Options of the estimator, under algorithm.cero, and their values where the config has none.
-ESTIMATOR_OPTIONS = {
-    "advantage": "posterior",
-    "baseline": "mean",
-    "history": 8.0,
-    "scale": True,
-    "prompt_weight": "trajectory",
-    "aero_form": "standard",
-}
 
 
 def read_settings(config):
@@ -70,6 +61,7 @@ def read_settings(config):
         on_missing_state=check_choice("cero.on_missing_state", section.on_missing_state, ON_MISSING_STATE),
         log_allocations=logs_allocations(config),
         poll_interval=_poll_interval(section.poll_interval),
+        stall_timeout=check_number("cero.stall_timeout", section.stall_timeout, 0, 1e5),
         estimates=config.algorithm.adv_estimator == ESTIMATOR,
         estimator=estimator,
         baseline=baseline,
@@ -109,12 +101,12 @@ def _estimator_options(config):
     """Return the options under algorithm.cero as a dict, the missing ones filled in."""
     options = OmegaConf.to_container(config.algorithm.get("cero") or OmegaConf.create({}), resolve=True)
     for key in options:
-        if key not in ESTIMATOR_OPTIONS:
+        if key not in DEFAULTS["algorithm.cero"]:
             raise ValueError(
                 f"algorithm.cero.{key}={options[key]!r} is no option of the estimator; "
-                f"it has {', '.join(ESTIMATOR_OPTIONS)}"
+                f"it has {', '.join(DEFAULTS['algorithm.cero'])}"
             )
-    options = ESTIMATOR_OPTIONS | options
+    options = DEFAULTS["algorithm.cero"] | options
     check_number("algorithm.cero.history", options["history"], 0, 1e6, open_low=True)
     check_choice("algorithm.cero.scale", options["scale"], (True, False))
     check_choice("algorithm.cero.prompt_weight", options["prompt_weight"], PROMPT_WEIGHTS)
@@ -129,14 +121,4 @@ def _baseline(asked, config, advantage):
 
     Only `posterior` advantages can use a learned baseline. All others have a baseline of their own: "mean".
     """
-    estimator = config.algorithm.adv_estimator
-    if estimator == ESTIMATOR and advantage == "posterior":
-        return asked
-    # The allocator's own default is let through: nobody asked for it on this command line.
-    if asked not in ("mean", config.allocator.get("baseline")):
-        raise ValueError(
-            f"algorithm.cero.baseline={asked} with algorithm.adv_estimator={estimator} and "
-            f"algorithm.cero.advantage={advantage}, which has a baseline of its own; set "
-            f"algorithm.adv_estimator={ESTIMATOR} and algorithm.cero.advantage=posterior, or leave it out"
-        )
-    return "mean"
+    return asked if config.algorithm.adv_estimator == ESTIMATOR and advantage == "posterior" else "mean"

@@ -8,7 +8,24 @@ from cero.verl.success import Success
 
 TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
-AGENT_LOOP_MANAGER = "cero.verl.agent_loop.SequentialManager"  # a name, which verl imports where it is needed
+# Sections whose settings some choices leave unread (`cero.verl.effect`): their values in recipe/cero.yaml,
+# which an allocator's yaml may change.
+DEFAULTS = {
+    "algorithm.cero": {
+        "advantage": "posterior",
+        "baseline": "mean",
+        "history": 8.0,
+        "scale": True,
+        "prompt_weight": "trajectory",
+        "aero_form": "standard",
+    },
+    "cero.keep": {"ratio": 1.0, "count": 4},
+    "cero.pass_rates": {"strength": 4.0},
+}
+# Names of agent loop managers, which verl imports where they are needed: for allocators that decide before
+# sampling, and for those that decide in rounds.
+REWARDED_MANAGER = "cero.verl.agent_loop.RewardedManager"
+SEQUENTIAL_MANAGER = "cero.verl.agent_loop.SequentialManager"
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Settings:
     on_missing_state : "error" or "fresh", for a checkpoint without the scheduler's state
     log_allocations : whether each step is written to allocations.jsonl
     poll_interval : seconds between looks at the replay buffer, or None for verl's own
+    stall_timeout : minutes without a rollout after which the run ends; 0 for never
     estimates : whether advantages come from the estimator `cero`
     estimator : options of that estimator
     baseline : "mean" or "optimal" (`cero.estimators.baseline`)
@@ -44,6 +62,7 @@ class Settings:
     on_missing_state: str
     log_allocations: bool
     poll_interval: float | None
+    stall_timeout: float
     estimates: bool
     estimator: dict
     baseline: str

@@ -1,9 +1,11 @@
-"""Has the machine what the run needs: a folder to write to, data, an engine, and a Ray that can be had?
+"""Has the machine what the run needs: a folder to write to, data, an engine, a Ray, and room beside others?
 
 Asked in the process of the command line, before Ray starts; nothing here is asked again by workers.
 """
 
 import os
+import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +18,7 @@ def check_surroundings(config):
     _check_data(config)
     _check_engine(config)
     _check_ray(config)
+    _warn_of_neighbours(config)
 
 
 def _check_folder(config):
@@ -70,11 +73,9 @@ def _check_engine(config):
 
 def _check_ray(config):
     """Look whether a Ray would be joined that can't be told what the recipes for the CPU tell a new one."""
-    given = OmegaConf.select(config, "ray_kwargs.ray_init") or {}
-    address = given.get("address") or os.environ.get("RAY_ADDRESS")
+    address, source = _ray_address(config)
     if config.trainer.device != "cpu" or address == "local":
         return
-    source = "ray_kwargs.ray_init.address" if given.get("address") else "RAY_ADDRESS"
     if not address:
         # What `ray start` writes down; Ray joins it where no address is given.
         note = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
@@ -85,4 +86,39 @@ def _check_ray(config):
             "it has not the slots that the recipe asks a new one for (ray_kwargs.ray_init.num_cpus and "
             ".num_gpus); "
             "unset RAY_ADDRESS, end it with `ray stop`, or set +ray_kwargs.ray_init.address=local"
+        )
+
+
+def _ray_address(config):
+    """Return (address of the Ray that is named, or None; where it is named)."""
+    given = (OmegaConf.select(config, "ray_kwargs.ray_init") or {}).get("address")
+    if given:
+        return given, "ray_kwargs.ray_init.address"
+    return os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS"
+
+
+def _warn_of_neighbours(config, sockets="/proc/net/unix"):
+    """Say on stderr if another run is live here that may hand over its weights at the same path.
+
+    The path that verl's vLLM uses has the number of Ray's job in it, and every Ray counts from 1. On the CPU
+    path each run has its own (`cero.verl.cpu.weight_path`).
+
+    sockets : the kernel's list of the sockets that are open, which has their paths
+    """
+    address, _ = _ray_address(config)
+    of_vllm = config.actor_rollout_ref.rollout.name == "vllm" and config.trainer.device != "cpu"
+    if not of_vllm or address not in (None, "", "local") or not os.path.exists(sockets):
+        return
+    paths = re.findall(r"(/\S+)$", Path(sockets).read_text(errors="replace"), re.MULTILINE)
+    # A socket lasts only while weights are sent; a Ray is there all the time. Either may lie in another /tmp.
+    weights = [path for path in paths if path.startswith("/tmp/rl-colocate-zmq-01") and os.path.exists(path)]
+    rays = {path.rpartition("/sockets/")[0] for path in paths if path.endswith("/sockets/raylet")}
+    rays = sorted(ray for ray in rays if os.path.exists(ray))
+    if weights or rays:
+        print(
+            f"cero: warning: another run is live on this machine ({(weights or rays)[0]}). If it is one of "
+            "verl with vLLM and a Ray of its own, both hand over their weights at the same path "
+            "(/tmp/rl-colocate-zmq-01000000-...), so that one may hang or sample with the other's. Give each "
+            "run a /tmp of its own (a container does), or have both join one Ray (RAY_ADDRESS)",
+            file=sys.stderr,
         )

@@ -8,7 +8,8 @@ If rows may be left out of training, the rewards decide which, so it happens in 
 sampling. The scheduler's state goes into verl's checkpoint.
 """
 
-import math
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,11 @@ from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
 from cero.verl.identity import IDS, CollateWithIds, audit
 from cero.verl.reading import read_settings
-from cero.verl.resume import resume_state
+from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
 from cero.verl.scheduler import RolloutScheduler
-from cero.verl.settings import AGENT_LOOP_MANAGER, TRAINER_MODE
+from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER, TRAINER_MODE
+from cero.verl.watch import Watch
 
 
 def _pass_rates(name, column):
@@ -54,8 +56,11 @@ class ScheduledTrainer:
         with open_dict(config):
             config.trainer.v1.trainer_mode = self.verl_mode
             # verl's task runner reads the manager's class from this very config, after this constructor.
+            agent = config.actor_rollout_ref.rollout.agent
             if self.settings.make_allocator().sequential:
-                config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = AGENT_LOOP_MANAGER
+                agent.agent_loop_manager_class = SEQUENTIAL_MANAGER
+            elif agent.get("agent_loop_manager_class") is None:
+                agent.agent_loop_manager_class = REWARDED_MANAGER
         super().__init__(config)
         if self.settings.poll_interval is not None:
             self.replay_buffer.poll_interval = self.settings.poll_interval
@@ -73,13 +78,9 @@ class ScheduledTrainer:
                 f"data.train_files={self.config.data.train_files}; "
                 f"there are {', '.join(self.train_dataset[0])}"
             )
-        batch = self.config.data.train_batch_size
-        # verl ends at whichever comes first.
-        steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
-        allocator = self.settings.make_allocator(
-            epochs=max(1, math.ceil(steps / max(self.steps_per_epoch, 1))),
-            total_budget=steps * batch * self.settings.rollouts_per_prompt,
-        )
+        check_pass(self.config, len(self.train_dataset))
+        self.outlook = look_ahead(self.config, self.settings, self.steps_per_epoch, self.total_training_steps)
+        allocator = self.settings.make_allocator(self.outlook.epochs, self.outlook.total_budget)
         allocator.table.reserve(len(self.train_dataset))
         log = Path(self.config.trainer.default_local_dir) / "cero" / FILE_NAME
         self.scheduler = RolloutScheduler(
@@ -90,6 +91,18 @@ class ScheduledTrainer:
         )
         self.train_dataloader.collate_fn = CollateWithIds(self.train_dataloader.collate_fn)
         audit(self.train_dataset, self.config.data.get("prompt_key", "prompt"))
+
+    def _build_replay_buffer(self):
+        buffer = super()._build_replay_buffer()
+        if self.settings.stall_timeout:
+            Watch(self.settings.stall_timeout * 60, self._save_stalled).over(buffer)
+        return buffer
+
+    def _save_stalled(self):
+        """Save what was learned since the last checkpoint, and return the folder."""
+        folder = Path(self.config.trainer.default_local_dir) / "cero" / f"stalled_in_step_{self.global_steps}"
+        self.scheduler.save_learned(folder)
+        return folder
 
     def _init_resource_pool_mgr(self):
         super()._init_resource_pool_mgr()
@@ -201,6 +214,7 @@ class ScheduledTrainer:
 
     def _compute_advantage(self, batch, metrics):
         record = self.record
+        record.metrics = metrics
         if record.observed is not None:
             metrics.update(record.observed.result())
         record.context.baselines = record.baselines
@@ -224,6 +238,12 @@ class ScheduledTrainer:
 
     # ---- records and checkpoints --------------------------------------------------------------------
 
+    def fit(self, agent_loop_manager):
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            self.scheduler.log.close()
+
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         with self.scheduler.stopwatch.timed("log"):  # reported with the next step's metrics
@@ -235,20 +255,37 @@ class ScheduledTrainer:
         return metrics
 
     def _save_checkpoint(self):
-        # Before verl writes its commit marker, so that every committed checkpoint has the scheduler's state.
-        self.scheduler.save(Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}")
+        # Before verl writes its commit marker, so that every committed checkpoint has the scheduler's state,
+        # and the step's line. verl logs the step after its validation, which may never end.
+        step, record = self.global_steps, self.record
+        seconds = self.timing_raw | {"step": time.perf_counter() - record.dispatches[0].begun}
+        metrics = record.metrics | {f"timing_s/{part}": value for part, value in seconds.items()}
+        self.scheduler.save(
+            Path(self.config.trainer.default_local_dir) / f"global_step_{step}",
+            self.outlook.plan.at(step),
+            record,
+            metrics,
+            epoch=(step - 1) // self.steps_per_epoch,
+        )
         super()._save_checkpoint()
 
     def _load_checkpoint(self):
         super()._load_checkpoint()
-        scheduler = self.scheduler
-        scheduler.log.rewind(self.global_steps if self.global_steps else -1)
-        if self.global_steps == 0:
+        scheduler, step = self.scheduler, self.global_steps
+        if step == 0:
+            scheduler.log.rewind(-1)
             return
+        scheduler.log.rewind(step, saved_line(self.config, step))
+        ledger, plan = scheduler.allocator.ledger, self.outlook.plan
         if not resume_state(self.config, self.settings, scheduler.allocator, scheduler.baseline):
             # cero.on_missing_state=fresh: posteriors start anew, but the rollouts of past steps are spent.
-            done = self.global_steps * self.config.data.train_batch_size * self.settings.rollouts_per_prompt
-            scheduler.allocator.ledger.spend(done)
+            ledger.spend(step * plan.prompts * plan.rollouts)
+        if changed := changes(self.config, scheduler.allocator, self.outlook):
+            print(
+                f"cero: resumes at step {step} with {', '.join(changed)}; {ledger.spent:,} rollouts are "
+                f"spent, and {plan.left:,} are left (steps: {max(0, plan.last - step):,})",
+                file=sys.stderr,
+            )
 
 
 @register_trainer(TRAINER_MODE)

@@ -103,6 +103,27 @@ def test_option_changes_something(name, option):
     )
 
 
+IDLE = [
+    (name, option, other, value)
+    for name in available_allocators()
+    for cls in allocator_class(name).__mro__
+    for option, (other, values) in vars(cls).get("idle_beside", {}).items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize("name, option, other, value", IDLE)
+def test_what_is_called_idle_is(name, option, other, value):
+    cls = allocator_class(name)
+    usual = played(cls, {other: value})
+    current = cls(**(OF_THE_RUN | {other: value})).options()[option]
+    others = [
+        played(cls, {other: value, option: each}) for each in alternatives(type_hints(cls)[option], current)
+    ]
+    assert usual is not None and any(each is not None for each in others)
+    assert all(each in (None, usual) for each in others)
+
+
 class Deaf(UpfrontAllocator):
     """Everyone alike; `luck` is ignored, and `tilt` is used only with mood="bad"."""
 

@@ -12,9 +12,9 @@ from verl.utils.import_utils import load_class_from_fqn
 
 from cero.allocators.rounds import Step
 from cero.verl import agent_loop
-from cero.verl.agent_loop import SequentialManager, SequentialWorker, Worker
+from cero.verl.agent_loop import RewardedManager, RewardedWorker, SequentialManager, SequentialWorker, Worker
 from cero.verl.coordinator import Coordinator
-from cero.verl.settings import AGENT_LOOP_MANAGER
+from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER
 from cero.verl.success import Success
 
 
@@ -40,10 +40,13 @@ def test_no_inherited_method_of_the_workers_refers_to_its_class():
     methods = {name: value for name, value in vars(Worker).items() if inspect.isfunction(value)}
     with_super = {name for name, method in methods.items() if "__class__" in method.__code__.co_freevars}
     assert with_super == {"__init__"} and "__init__" in vars(SequentialWorker)
+    # RewardedWorker can be imported, so that Ray sends a reference to it.
+    assert "__init__" not in vars(RewardedWorker)
 
 
 def test_verl_finds_the_manager_by_its_name():
-    assert load_class_from_fqn(AGENT_LOOP_MANAGER) is SequentialManager
+    assert load_class_from_fqn(SEQUENTIAL_MANAGER) is SequentialManager
+    assert load_class_from_fqn(REWARDED_MANAGER) is RewardedManager
 
 
 class UntilSuccess(Step):
@@ -136,6 +139,58 @@ def test_validation_is_verls_own(worker):
     play(worker, ["v0"], validate=True)
     assert worker.ran == [("v0", 0), ("v0", 1), ("v0", 2)]
     assert worker.published == [("v0", "val", "running"), ("v0", "val", "finished")]
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """A worker of verl whose rewards come from `judged.rewards`; `judged.stored` lists what it stores."""
+    worker = RewardedWorker.__new__(RewardedWorker)
+    worker.stored, worker.rewards, worker.reward_loop_worker_handles = [], {}, ["some"]
+    worker.config = SimpleNamespace(
+        reward=SimpleNamespace(custom_reward_function=SimpleNamespace(path="my/reward.py", name="judge"))
+    )
+
+    async def score(self, outputs, kwargs):
+        outputs[-1].reward_score = self.rewards[kwargs["session_id"]]
+
+    async def process(self, output, validate, **kwargs):
+        await self._compute_score(output if isinstance(output, list) else [output], kwargs)
+        self.stored.append(kwargs["session_id"])
+
+    monkeypatch.setattr(Worker, "_compute_score", score)
+    monkeypatch.setattr(Worker, "_agent_loop_postprocess", process)
+    return worker
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_rollout_without_a_reward_is_left_out(judged, capsys, validate, turns):
+    judged.rewards = {0: 1.0, 1: None, 2: 0.0, 3: None}
+
+    async def sessions():
+        for session in judged.rewards:
+            outputs = [SimpleNamespace(reward_score=None) for _ in range(turns)]
+            await judged._agent_loop_postprocess(
+                outputs if turns > 1 else outputs[0], validate, session_id=session, data_source="maths"
+            )
+
+    asyncio.run(sessions())
+    assert judged.stored == [0, 2]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and "my/reward.py:judge returned None" in told[0] and "maths" in told[0]
+    assert ("left out of the accuracy" in told[0]) == validate
+
+
+def test_rewards_that_come_later_are_waited_for(judged):
+    """A reward model on the trainer's GPUs gives them after sampling; the worker stores rows without."""
+    judged.rewards, judged.reward_loop_worker_handles = {0: None}, None
+    asyncio.run(judged._agent_loop_postprocess(SimpleNamespace(reward_score=None), False, session_id=0))
+    assert judged.stored == [0]
+
+
+def test_errors_of_the_reward_function_stay_errors(judged):
+    with pytest.raises(KeyError):
+        asyncio.run(judged._agent_loop_postprocess(SimpleNamespace(reward_score=None), False, session_id=9))
 
 
 def test_verl_failing_before_the_first_session_leaves_nobody_waiting(worker, monkeypatch):

@@ -99,6 +99,29 @@ def test_workers_are_swapped_by_role():
     assert CpuActorRolloutRefWorker.actor_worker_cls is CpuTrainingWorker
 
 
+def test_each_run_hands_over_weights_at_its_own_path(monkeypatch):
+    """Both ends agree on the path, and another Ray's first job has another one."""
+    import ray
+    from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+
+    from cero.verl.cpu import weight_path
+
+    def paths(node):
+        context = SimpleNamespace(get_job_id=lambda: "01000000", get_node_id=lambda: node)
+        monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+        monkeypatch.setenv("VERL_REPLICA_RANK", "0")
+        monkeypatch.setenv("VERL_RAY_JOB_ID", "01000000")  # as verl sets it
+        weight_path.name_receiver()
+        worker = SimpleNamespace(model_runner=None, local_rank=0)
+        sender = SimpleNamespace(zmq_handle="ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-0.sock")
+        weight_path.name_sender(sender)
+        return vLLMColocateWorkerExtension._get_zmq_handle(worker), sender.zmq_handle
+
+    (one, same), (other, _) = paths("5f" * 28), paths("a1" * 28)
+    assert one == same and one != other
+    assert len(one.removeprefix("ipc://")) < 108  # what the kernel allows
+
+
 def test_layers_that_share_a_weight_are_found():
     pytest.importorskip("vllm")
     from cero.verl.cpu.weight_sync import layers_sharing_a_weight

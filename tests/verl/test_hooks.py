@@ -5,7 +5,7 @@ import inspect
 import pytest
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from cero.verl.agent_loop import SequentialManager, SequentialWorker
+from cero.verl.agent_loop import AgentLoopManagerTQ, SequentialManager, SequentialWorker, Worker
 from cero.verl.hooks import HOOKS, TESTED, IncompatibleVerl, check_verl, missing_hooks
 from cero.verl.preflight import Preflight
 from cero.verl.trainer import ScheduledTrainer
@@ -22,12 +22,13 @@ def test_the_installed_verl_has_them():
     "override, base, listed",
     [
         (ScheduledTrainer, PPOTrainer, HOOKS[BASE]["PPOTrainer"]),
-        (SequentialManager, SequentialManager.__base__, LOOP["AgentLoopManagerTQ"]),
-        (SequentialWorker, SequentialWorker.__base__, LOOP["AgentLoopWorkerTQ.__ray_actor_class__"]),
+        (SequentialManager, AgentLoopManagerTQ, LOOP["AgentLoopManagerTQ"]),
+        (SequentialWorker, Worker, LOOP["AgentLoopWorkerTQ.__ray_actor_class__"]),
     ],
 )
 def test_every_method_that_is_overridden_is_listed(override, base, listed):
-    functions = {name for name, value in vars(override).items() if inspect.isfunction(value)}
+    classes = override.__mro__[: override.__mro__.index(base)] if base in override.__mro__ else [override]
+    functions = {name for cls in classes for name, value in vars(cls).items() if inspect.isfunction(value)}
     overridden = {name for name in functions if name in dir(base) and name not in dir(object)}
     assert overridden == set(listed) - {"__init__"}
 

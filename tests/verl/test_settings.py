@@ -53,7 +53,7 @@ REFUSED = {
     ),
     "baseline of grpo": (
         ["allocator=uniform", "algorithm.cero.baseline=optimal"],
-        r"baseline=optimal with algorithm.adv_estimator=grpo .*adv_estimator=cero",
+        r"baseline=optimal has no effect with algorithm.adv_estimator=grpo.*adv_estimator to cero",
     ),
     "history": (["algorithm.cero.history=0"], r"algorithm.cero.history=0"),
     "weight": (["algorithm.cero.prompt_weight=token"], r"algorithm.cero.prompt_weight='token'"),

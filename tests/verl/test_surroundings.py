@@ -137,3 +137,44 @@ def test_whatever_else_goes_wrong_ends_the_run(composed, tmp_path, monkeypatch):
         SystemExit, match="the settings could not be checked: KeyError: 'what nobody foresaw'"
     ):
         Preflight().on_job_start(config=composed(*RUN, f"trainer.default_local_dir={tmp_path}"))
+
+
+@pytest.fixture
+def neighbour(tmp_path):
+    """(a list of open sockets, as the kernel has it, on which another Ray is; the folder of that Ray)"""
+    ray = tmp_path / "ray" / "session_2026"
+    (ray / "sockets").mkdir(parents=True)
+    sockets = tmp_path / "unix"
+    sockets.write_text(
+        "Num       RefCount Protocol Flags    Type St Inode Path\n"
+        "00000000: 00000002 00000000 00010000 0001 01 12345 @abstract\n"
+        "00000000: 00000003 00000000 00000000 0001 03 12346\n"
+        f"00000000: 00000002 00000000 00010000 0001 01 12347 {ray}/sockets/raylet\n"
+    )
+    return sockets, ray
+
+
+def test_another_run_that_is_live_is_warned_about(composed, neighbour, monkeypatch, capsys):
+    sockets, ray = neighbour
+    surroundings._warn_of_neighbours(composed(*RUN), sockets)
+    told = capsys.readouterr().err
+    assert told.startswith(f"cero: warning: another run is live on this machine ({ray})")
+    assert "a /tmp of its own" in told and "RAY_ADDRESS" in told
+    for overrides in (
+        CPU,  # has a path of its own
+        [*RUN[:-1], "actor_rollout_ref.rollout.name=sglang"],  # has no such path
+        [*RUN, "+ray_kwargs.ray_init.address=10.0.0.1:6379"],  # one Ray, which counts both
+    ):
+        surroundings._warn_of_neighbours(composed(*overrides), sockets)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    surroundings._warn_of_neighbours(composed(*RUN), sockets)
+    assert capsys.readouterr().err == ""
+
+
+def test_no_warning_without_another_run(composed, neighbour, capsys):
+    sockets, ray = neighbour
+    (ray / "sockets").rmdir()
+    ray.rmdir()  # it lies in another /tmp than ours
+    surroundings._warn_of_neighbours(composed(*RUN), sockets)
+    surroundings._warn_of_neighbours(composed(*RUN), ray / "no such list")
+    assert capsys.readouterr().err == ""

@@ -117,6 +117,7 @@ class Knapsack(UpfrontAllocator):
     """
 
     name = "knapsack"
+    idle_beside = {"rounding": ("solver", ("exact",))}  # whose rollouts are whole already
     ranges = {"recent_successes": (0.0, math.inf), "recent_trials": (0.0, math.inf)}
     columns = {"recent_successes": (np.float64, 0.0), "recent_trials": (np.float64, 0.0)}
 

@@ -56,6 +56,7 @@ class ReinforceAdaSeq(SequentialAllocator):
     """
 
     name = "reinforce_ada_seq"
+    idle_beside = {"count": ("criterion", ("positive",))}
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """What differs between verl's vLLM server on a GPU and on a CPU?
 
-Another extension receives new weights, and many requests come in one call.
+Another extension receives new weights, at a path of this run's own, and many requests come in one call.
 """
 
 import asyncio
@@ -9,9 +9,15 @@ import ray
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from vllm.sampling_params import RequestOutputKind
 
+from cero.verl.cpu.weight_path import name_receiver
+
 
 class CpuHttpServer(vLLMHttpServer):
     """Serve vLLM's CPU engine."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        name_receiver()
 
     def _get_worker_extension_cls(self):
         return "cero.verl.cpu.weight_sync.CpuWorkerExtension"

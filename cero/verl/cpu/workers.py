@@ -1,13 +1,16 @@
-"""How do verl's training workers get a process group on a CPU?
+"""What do verl's training workers need on a CPU? A process group, and a path for weights of the run's own.
 
 verl would ask torch for "cpu:gloo,cpu:gloo", one backend for the host and one for the device. That is an
 error where both are the same. So the group is made before the parent's `__init__`, which then keeps it.
 """
 
 import ray
+from verl.single_controller.base.decorator import Dispatch, register
 from verl.trainer.ppo.utils import Role
 from verl.utils.distributed import initialize_global_process_group_ray
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+from cero.verl.cpu.weight_path import name_sender
 
 
 class CpuTrainingWorker(TrainingWorker):
@@ -23,6 +26,13 @@ class CpuActorRolloutRefWorker(ActorRolloutRefWorker):
 
     actor_worker_cls = CpuTrainingWorker
     ref_worker_cls = CpuTrainingWorker
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self):
+        """Make the model and the rollout, as verl does, and give the rollout its path."""
+        super().init_model()
+        if hasattr(getattr(self, "rollout", None), "zmq_handle"):  # of vLLM's; a reference model has none
+            name_sender(self.rollout)
 
 
 def use_cpu_workers(trainer):

@@ -1,0 +1,113 @@
+"""When is a run that waits for rollouts stuck, and what has died?
+
+verl's trainer looks at its replay buffer until enough prompts are finished. If a process that samples has
+been killed, its prompts never are, and verl looks for ever.
+"""
+
+import time
+
+import ray
+
+LOOK = 10.0  # seconds between looks at the processes
+GRACE = 60.0  # seconds that a run goes on after a process died: verl may notice by itself, and say more
+
+
+class Stalled(RuntimeError):
+    """Raised where the run waits, once it has waited too long."""
+
+
+def dead_actors():
+    """Return the actors of this job that died of themselves: dict of actor id -> what it was (str).
+
+    Ray's public list of actors needs its dashboard, which may be off. So this asks for the same table
+    directly. Where Ray has no such table any more, nothing is known to be dead.
+    """
+    try:
+        from ray._private.state import actors
+
+        table = actors(
+            job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()), actor_state_name="DEAD"
+        )
+    except Exception:  # a private function: whatever is wrong with it, the run must not end for it
+        return {}
+    dead = {}
+    for number, actor in table.items():
+        cause = actor["DeathCause"]
+        died = cause.actor_died_error_context
+        # Actors that were told to go, or that nobody refers to any more, have other reasons.
+        if cause.HasField("oom_context") or died.Reason.Name(died.reason) in ("WORKER_DIED", "NODE_DIED"):
+            name = f" {actor['Name']}" if actor["Name"] else ""
+            dead[number] = f"{actor['ActorClassName']}{name} (pid {actor['Pid']})"
+    return dead
+
+
+class Watch:
+    """Raise `Stalled` from a replay buffer's waiting, when nothing has come back for too long.
+
+    Parameters
+    ----------
+    patience : float, seconds without progress
+    save : function that saves what was learned, and returns where
+    dead : function like `dead_actors`
+    clock : function that returns seconds
+    """
+
+    def __init__(self, patience, save, dead=dead_actors, clock=time.monotonic):
+        self.patience, self.save, self._dead, self._clock = patience, save, dead, clock
+        self._buffer, self._progress, self._since, self._looked = None, None, 0.0, 0.0
+        self._before, self._lost = None, {}  # actors dead at the first look, and those that died since
+
+    def over(self, buffer):
+        """Watch while `buffer` (verl's ReplayBuffer, or one like it) waits. Other buffers are left alone."""
+        wait = getattr(buffer, "_wait_for_next_poll", None)
+        if wait is None:
+            return
+        self._buffer = buffer
+
+        def watched(partition_id, *args, **kwargs):
+            self.look(partition_id)
+            return wait(partition_id, *args, **kwargs)
+
+        buffer._wait_for_next_poll = watched
+
+    def look(self, partition_id):
+        """Note whether anything has come back since the last look. Raise `Stalled` after too long."""
+        now, progress = self._clock(), self._seen(partition_id)
+        if self._before is None:
+            self._before = self._dead().keys()
+        if progress != self._progress:
+            self._progress, self._since = progress, now
+            return
+        if now - self._looked >= LOOK:
+            self._looked = now
+            self._lost = {number: what for number, what in self._dead().items() if number not in self._before}
+        waited = now - self._since
+        if waited >= self.patience or (self._lost and waited >= GRACE):
+            raise Stalled(self._message(partition_id, waited))
+
+    def _seen(self, partition_id):
+        """Return what changes when anything comes back: prompts of the partition by status, and its rows."""
+        buffer = self._buffer
+        kinds = (buffer.pending_keys, buffer.running_keys, buffer.finished_keys, buffer.failure_keys)
+        prompts = [len(kind[partition_id]) for kind in kinds]
+        return partition_id, sum(prompts), *prompts, len(buffer.partitions[partition_id])
+
+    def _message(self, partition_id, waited):
+        _, prompts, _, _, finished, failed, rows = self._progress
+        if self._lost:
+            cause = f"Dead: {', '.join(self._lost.values())}."
+        else:
+            cause = (
+                "No process of the run is known to be dead; the engine may hang. If rollouts may take so "
+                "long, raise cero.stall_timeout (minutes); 0 waits for ever."
+            )
+        try:
+            learned = f"is saved in {self.save()}"
+        except OSError as error:  # what is dead matters more
+            learned = f"could not be saved ({error})"
+        return (
+            f"cero: no rollout has come back for {waited / 60:.1f} minutes; {finished + failed} of {prompts} "
+            f"prompts of the partition {partition_id!r} are finished, with {rows} rows. {cause} What the "
+            f"allocator has learned {learned}. Start the same command again to go on from the last "
+            "checkpoint."
+        )
