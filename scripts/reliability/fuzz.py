@@ -24,18 +24,18 @@ BLOCK = 500  # cases with a generator of their own
 MOST_FINDINGS = 20  # of an area: then the next one begins
 # Each area's share of the cases, and what makes them.
 AREAS = {
-    "options": (0.23, cases.option_cases),
-    "allocators": (0.32, cases.life_cases),
-    "prompt ids": (0.15, cases.id_cases),
-    "budgets": (0.12, cases.budget_cases),
-    "ledger": (0.12, cases.ledger_cases),
+    "options": (0.2, cases.option_cases),
+    "allocators": (0.2, cases.life_cases),
+    "prompt ids": (0.2, cases.id_cases),
+    "budgets": (0.17, cases.budget_cases),
+    "ledger": (0.17, cases.ledger_cases),
     "state files": (0.04, cases.file_cases),
     "log lines": (0.02, cases.line_cases),
 }
 
 
 def fuzz_area(name, count, seed, deadline=None, first=0):
-    """Run `count` cases of an area; return {"area", "cases", "seconds" of a core, "findings", a list of dict}.
+    """Run `count` cases of an area; return a dict of area, cases, seconds of a core, and a list of findings.
 
     first : the number of the first block; deadline : of time.monotonic, or None
     """
