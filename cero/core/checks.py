@@ -50,10 +50,11 @@ def check_number(
     """
     kind = "an integer" if integer else "a number"
     interval = f"{'(' if open_low else '['}{low}, {high}]"
-    fits = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.timedelta64)
+    kinds = int | float | np.integer | np.floating
+    fits = isinstance(value, kinds) and not isinstance(value, bool | np.timedelta64)
     try:
         fits = fits and math.isfinite(value)
-    except (OverflowError, TypeError):  # an integer beyond floats, a complex number
+    except OverflowError:  # an integer beyond floats
         fits = False
     if fits and integer:
         fits = value == int(value)

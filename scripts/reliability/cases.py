@@ -41,7 +41,7 @@ ODD = (
     None, True, False, 0, 1, -1, 2, 7, 0.0, -0.0, 0.5, 1.5, -2.5, 1e-320, 1e300, -1e300,
     math.nan, math.inf, -math.inf, 2**31 - 1, 2**31, 2**63, 2**64, -(2**63), 10**400, -(10**400),
     "", "a", "1", "nan", "auto", "\0", "\ud800", b"", b"a", (), [], {}, [1], [1.5, "a"], [[1], [2]], {"a": 1},
-    np.float32(1.1), np.float64(np.nan), np.int8(3), np.uint64(2**64 - 1), np.bool_(True), np.str_("x"),
+    np.float32(1.1), np.float64(np.nan), np.int8(3), np.uint64(2**64 - 1), np.bool_(True), np.str_("x"), np.complex64(1),
     np.array(3), np.array(2.5), np.array([]), np.array([1, 2]), np.array([[1, 2]]), np.array(["a"]),
     np.array([None], object), np.array([np.nan, 1.0]), np.datetime64("NaT"), np.timedelta64(3, "D"),
     Decimal("2"), Decimal("1.5"), Decimal("NaN"), Decimal("sNaN"), Fraction(1, 3), Fraction(4, 2), 1 + 1j,
