@@ -16,7 +16,7 @@ from cero.allocators.rounds import Step
 from cero.core import beta
 from cero.core.arrays import Floats, Ids, Ints
 from cero.core.budget import MOST_TOTAL, Ledger
-from cero.core.checks import as_numbers, check_number, shown
+from cero.core.checks import MOST_SAVED, as_numbers, check_number, shown
 from cero.core.prompts import Columns, PromptIds, PromptTable, as_prompt_ids, merge_repeats, sort_ids
 
 STATE_FORMAT = "cero-allocator"
@@ -404,7 +404,7 @@ class Allocator(ABC):
 
     def _check_ranges(self, values: Mapping[str, Any]) -> None:
         """Raise ValueError if a column or a number of a state lies where no run can have brought it."""
-        known = {"allocated": (0, MOST_ROLLOUTS), "pending": (0, MOST_ROLLOUTS), **self.ranges}
+        known = {"allocated": (0, MOST_SAVED), "pending": (0, MOST_SAVED), **self.ranges}
         if self.beliefs is not None:
             known |= Beliefs.ranges
         for name, (low, high) in known.items():

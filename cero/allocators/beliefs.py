@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from cero.core import beta
 from cero.core.arrays import Floats, Ids, Ints
-from cero.core.checks import as_numbers, at_ends, check_choice, check_number
+from cero.core.checks import MOST_SAVED, as_numbers, at_ends, check_choice, check_number
 from cero.core.prompts import PromptTable
 
 ForgettingUnit = Literal["visit", "step"]
@@ -49,9 +49,8 @@ class Beliefs:
 
     # What the columns and numbers of a state can be; see `Allocator.ranges`.
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
-        name: (0.0, math.inf)
-        for name in ("successes", "failures", "seen", "clock", "first_successes", "first_trials")
-    }
+        name: (0.0, math.inf) for name in ("successes", "failures", "first_successes", "first_trials")
+    } | {"seen": (0, MOST_SAVED), "clock": (0, MOST_SAVED)}
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 T = TypeVar("T")
+MOST_SAVED = 2**30  # of a count in a saved state: what follows still fits the columns' 32 bits
 FLOAT32_ROUNDING = 2.0**-23  # of 1: trainers keep rewards in single precision
 
 

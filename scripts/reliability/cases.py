@@ -528,7 +528,7 @@ def damage_state(rng, state):
         name = list(state["table"])[rng.integers(len(state["table"]))]
         column = state["table"][name].copy()
         if kind == 5 and column.size:
-            numbers = np.array([-1, 2.0**31, np.nan, np.inf, -np.inf, 1e300, 0.5])
+            numbers = np.array([-1, 2.0**31, 2.0**31 - 1, 2.0**30, np.nan, np.inf, -np.inf, 1e300, 0.5])
             with np.errstate(all="ignore"):
                 column[rng.integers(column.size)] = numbers.astype(column.dtype)[rng.integers(numbers.size)]
         elif kind == 6:

@@ -115,8 +115,8 @@ def test_extreme_saturations_give_states_that_load(utility, saturation, value, t
 DAMAGE = {
     "cero": {"slope": 1.5, "successes": -1.0, "failures": -0.5, "pending": -1, "allocated": -3, "last": -1.0}
     | {"steps": -2, "price": -0.1, "clock": 1.5, "first_trials": -4.0},
-    "cero_resolve": {"visits": -1},
-    "greso": {"p_easy": 1.5, "p_hard": -0.1},
+    "cero_resolve": {"visits": -1, "clock": 2**31},
+    "greso": {"p_easy": 1.5, "p_hard": -0.1, "run": -(2**31), "allocated": 2**31 - 1},
     "knapsack": {"recent_trials": -1.0},
     "gdro": {"price": -1.0},
     "aero": {"successes": -1.0, "pending": -2},
