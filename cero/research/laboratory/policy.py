@@ -2,9 +2,11 @@
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, utils
 
 from cero.estimators.baseline import score_weights
+
+utils.logging.disable_progress_bar()
 
 ROWS = 256  # sequences in a forward pass of teacher forcing
 
