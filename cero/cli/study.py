@@ -45,7 +45,7 @@ def run(arguments):
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=220)  # into a file or a pipe: nothing is cut off
+        console = Console(width=250)  # into a file or a pipe: nothing is cut off
     summaries = summarise_contenders(curves, ceilings=ceilings)
     for task, split in dict.fromkeys((s.task, s.split) for s in summaries):
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
