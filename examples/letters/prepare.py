@@ -3,9 +3,9 @@
     python examples/letters/prepare.py --out data/letters
 
 writes into --out what examples/arithmetic/prepare.py writes, by the same code: train.parquet, test.parquet,
-model/, latent.json, latent.png, stamp.json. Another --seed is another test: the strings are others, and the
-families' shares and frequencies are dealt anew. --more adds train questions and changes no other question. A
-finished folder made with the same settings is left as it is.
+train_sample.parquet, model/, latent.json, latent.png, stamp.json. Another --seed is another test: the strings
+are others, and the families' shares and frequencies are dealt anew. --more adds train questions and changes
+no other question. A finished folder made with the same settings is left as it is.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Fresh data for letters: --more adds train questions, and everything else stays as it is."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +24,18 @@ made = [
 print(json.dumps([[[[i.question, i.answer, i.family, known_forms(i)] for i in part] for part in parts]
                   for parts in made]))
 """
+PREPARE = """
+import json, sys
+sys.path[:0] = [{folder!r}]
+import prepare
+for words in json.loads(sys.argv[1]):
+    prepare.folder.prepare(prepare.TASK, prepare.parse_arguments(words))
+"""
 
 
 @pytest.fixture(scope="module")
 def items():
     """`items(*settings)`: train, held-out and practice questions of each list of words, from one process."""
-    import json
 
     def items(*settings):
         code = CODE.format(folder=str(FOLDER))
@@ -77,16 +84,17 @@ def test_known_forms_are_right_and_no_others(items):
 
 def test_files_of_fresh_data(tmp_path):
     """The warm start and its report are of the first questions; a sample of them is for validation."""
-    import json
-
     tiny = ["--train", "80", "--test", "40", "--practice", "0", "--steps", "1", "--batch", "8"]
     tiny += ["--hidden", "32", "--layers", "1", "--samples", "8", "--threads", "1"]
-    rows = {}
-    for name, more in (("plain", []), ("more", ["--more", "300"])):
-        command = [sys.executable, FOLDER / "prepare.py", "--out", tmp_path / name, *tiny, *more]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-        for split in ("train", "test", "train_sample"):
-            rows[name, split] = pq.read_table(tmp_path / name / f"{split}.parquet").to_pylist()
+    mores = {"plain": [], "more": ["--more", "300"]}
+    settings = [["--out", str(tmp_path / name), *tiny, *more] for name, more in mores.items()]
+    command = [sys.executable, "-c", PREPARE.format(folder=str(FOLDER)), json.dumps(settings)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    rows = {
+        (name, split): pq.read_table(tmp_path / name / f"{split}.parquet").to_pylist()
+        for name in mores
+        for split in ("train", "test", "train_sample")
+    }
     assert len(rows["more", "train"]) == 380 and rows["more", "train"][:80] == rows["plain", "train"]
     assert rows["more", "test"] == rows["plain", "test"]
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("plain", "more")]
