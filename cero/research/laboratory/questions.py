@@ -38,17 +38,14 @@ class Questions:
             name: np.unique(values, return_inverse=True)[1]
             for name, values in (("family", families), ("kind", kinds))
         }
-        end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-        forms, form_row = [], []
-        for row, entry in enumerate(rows):
-            encoded = tokenizer(entry["extra_info"]["forms"], add_special_tokens=False)["input_ids"]
-            possible = [[*tokens, end] for tokens in encoded if len(tokens) < length]
-            forms += possible
-            form_row += [row] * len(possible)
-        self.form_ids = torch.full((len(forms), length), pad)
-        for place, form in enumerate(forms):
-            self.form_ids[place, : len(form)] = torch.tensor(form)
-        self.form_row = np.array(form_row, np.int64)
+        known = [(row, form) for row, entry in enumerate(rows) for form in entry["extra_info"]["forms"]]
+        tokens = tokenizer([form for _, form in known], add_special_tokens=False)["input_ids"]
+        forms = [(row, form) for (row, _), form in zip(known, tokens, strict=True) if len(form) < length]
+        ids = np.full((len(forms), length), tokenizer.pad_token_id)
+        for place, (_, form) in enumerate(forms):
+            ids[place, : len(form) + 1] = [*form, tokenizer.eos_token_id]
+        self.form_ids = torch.from_numpy(ids)
+        self.form_row = np.array([row for row, _ in forms], np.int64)
         self._first = np.searchsorted(self.form_row, np.arange(len(rows) + 1))
 
     def __len__(self):
