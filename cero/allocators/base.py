@@ -306,7 +306,8 @@ class Allocator(ABC):
             raise ValueError("this is not an allocator's state; give what state_dict() returned")
         if state.get("version") != STATE_VERSION:
             raise ValueError(
-                f"state version {state.get('version')!r} is not the version {STATE_VERSION} of this cero"
+                f"state version {state.get('version')!r} is not the version {STATE_VERSION} of this cero; "
+                "go on with the cero that wrote it, or start a new run"
             )
         if state.get("allocator") != self.name:
             raise ValueError(

@@ -6,6 +6,7 @@ few vectorised probes whatever the table's size.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -136,6 +137,9 @@ class PromptTable:
         self._spec: dict[str, tuple[DTypeLike, float]] = {"id": (np.uint64, 0)}
         self._data: dict[str, NDArray[Any]] = {"id": np.empty(0, np.uint64)}
         self.size = 0
+        # Only where an id is found depends on the key, not its row, so no allocation does. Each table has its
+        # own, which goes with it into another process.
+        self._key = np.uint64(int.from_bytes(os.urandom(8), "little"))
         self.add_columns(columns)
         self._rebuild(_MIN_SLOTS_LOG2)
 
@@ -252,8 +256,10 @@ class PromptTable:
 
     def _home(self, ids: Ids) -> Ints:
         # Mixed before they are placed: ids in arithmetic progression of the multiplier's inverse, or of any
-        # other step, would otherwise share slots.
+        # other step, would otherwise share slots. Keyed, since the mixing can be inverted: ids made to share
+        # one slot would cost a time that is quadratic in their number.
         mixed = ids ^ (ids >> _FOLD)
+        mixed ^= self._key
         mixed *= _MULTIPLIER
         mixed ^= mixed >> _FOLD
         mixed *= _MULTIPLIER
