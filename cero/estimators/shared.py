@@ -61,6 +61,14 @@ def padded(slots: Sequence[Sequence[int]]) -> AnyArray:
     return result
 
 
+def stacked(parts: Sequence[AnyArray]) -> AnyArray:
+    """Return arrays of buckets, shape (g_i, k_i), as one of shape (sum of g_i, greatest k_i)."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1) for part in parts]
+    )
+
+
 class Shared(ABC):
     """Learn from all prompts, step by step, what is to be expected of one that was never seen.
 
