@@ -11,6 +11,7 @@ import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,10 @@ SWEEPS = 3  # Newton steps of `ByText` for each step of the run
 LIMIT = 0.01  # what is expected lies in [LIMIT, 1 - LIMIT]
 _TINY = 1e-20  # evidence that has faded to this is gone; denormal numbers would be slow
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+|\d+|[^\w\s]|_")
+_FIRST, _SECOND = (
+    np.uint32(0x9E3779B1),
+    np.uint32(0x85EBCA6B),
+)  # odd: a pair in the other order is another one
 
 Evidence = tuple[Floats, Floats]  # what speaks for right and for wrong, two arrays of shape (g,), >= 0
 
@@ -44,13 +49,19 @@ def slots_of_text(text: str) -> list[int]:
     of the text pair up, too. Where there are more slots than WIDTH, those of the least hashes stay: the same
     ones in every text that has them.
 
-    >>> len(slots_of_text("3 + 4 ="))  # ^ 3 + 4 = $ and 5 pairs of them; a lone ^ and $ say nothing
+    >>> len(slots_of_text("3 + 4 ="))  # four words, and five pairs with the two ends
     9
     """
-    words = ["^", *_WORD.findall(text), "$"]
-    terms = {*words[1:-1], *map(" ".join, zip(words, words[1:], strict=False))}
-    hashes = sorted(zlib.crc32(term.encode("utf-8", "surrogatepass")) for term in terms)[:WIDTH]
-    return list(dict.fromkeys(each % SLOTS for each in hashes))
+    words = np.array([*map(_hash, ("^", *_WORD.findall(text), "$"))], np.uint32)
+    pairs = words[:-1] * _FIRST ^ words[1:] * _SECOND
+    pairs ^= pairs >> np.uint32(15)
+    terms = np.unique(np.concatenate([words[1:-1], pairs]))[:WIDTH]
+    return list(dict.fromkeys((terms % SLOTS).tolist()))
+
+
+@lru_cache(2**16)
+def _hash(word: str) -> int:
+    return zlib.crc32(word.encode("utf-8", "surrogatepass"))
 
 
 def padded(slots: Sequence[Sequence[int]]) -> AnyArray:
