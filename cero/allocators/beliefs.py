@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from cero.core import beta
 from cero.core.arrays import Floats, Ids, Ints
-from cero.core.checks import at_ends, check_choice, check_number
+from cero.core.checks import MOST_SAVED, as_numbers, at_ends, check_choice, check_number
 from cero.core.prompts import PromptTable
 
 ForgettingUnit = Literal["visit", "step"]
@@ -49,9 +49,8 @@ class Beliefs:
 
     # What the columns and numbers of a state can be; see `Allocator.ranges`.
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
-        name: (0.0, math.inf)
-        for name in ("successes", "failures", "seen", "clock", "first_successes", "first_trials")
-    }
+        name: (0.0, math.inf) for name in ("successes", "failures", "first_successes", "first_trials")
+    } | {"seen": (0, MOST_SAVED), "clock": (0, MOST_SAVED)}
 
     def __init__(
         self,
@@ -64,7 +63,7 @@ class Beliefs:
         prior_b: float = 1.0,
     ) -> None:
         self.forgetting_unit = check_choice("forgetting_unit", forgetting_unit, get_args(ForgettingUnit))
-        if forgetting != "auto":
+        if not (isinstance(forgetting, str) and forgetting == "auto"):
             forgetting = float(
                 check_number("forgetting (a number, or auto)", forgetting, 0, 1, open_low=True)
             )
@@ -138,7 +137,7 @@ class Beliefs:
 
     def set_pass_rates(self, ids: Ids, pass_rates: ArrayLike, strength: float) -> None:
         """Start prompts at pass rates measured before the run; see `Allocator.set_pass_rates`."""
-        rates = at_ends(pass_rates, 0.0, 1.0)
+        rates = at_ends(as_numbers("pass_rates", pass_rates), 0.0, 1.0)
         strength = float(check_number("strength", strength, 0, 1e6, open_low=True))
         if rates.shape != ids.shape:
             raise ValueError(

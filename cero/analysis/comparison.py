@@ -5,7 +5,6 @@ start.
 """
 
 import csv
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.figures import colours, figure
+from cero.analysis.reading import describe, one_line, read_object
 from cero.analysis.report import summarise_run
 from cero.analysis.run import NoStepsError, TrainingRun, find_log
 
@@ -101,37 +101,91 @@ def find_runs(paths):
 
 
 def _below(path):
-    """Return the run at `path`, or the runs below it."""
-    if path.is_file() or _log(path) or (path / ".hydra").is_dir():
-        return [path]
-    folders = (child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-    return [run for folder in sorted(folders, key=_natural) for run in _below(folder)]
+    """Return the run at `path`, or the runs below it; each folder is looked at once, whatever links say.
+
+    A folder below that can't be listed holds no run for whoever may not list it.
+    """
+    runs, todo, seen = [], [path], set()
+    while todo:
+        place = todo.pop()
+        if place.is_file() or _log(place) or (place / ".hydra").is_dir():
+            runs.append(place)
+        elif (real := os.path.realpath(place)) not in seen:
+            seen.add(real)
+            try:
+                children = list(place.iterdir())
+            except OSError:
+                if place == path:
+                    raise
+                continue
+            folders = (child for child in children if child.is_dir() and not child.name.startswith("."))
+            todo += sorted(folders, key=_natural, reverse=True)
+    return runs
 
 
 def _natural(path):
     """Return a sort key that puts 2 before 10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path))]
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", str(path))
+    ]
 
 
-def read_job(path):
+def read_job(path, tell=None):
     """Return (overrides as a dict of key -> text, allocator or None) of the run at `path`.
 
     They are read from what was written beside its log.
+
+    tell : None, or a function of a message (str), to which it is told what can't be read. ({}, None) is
+        returned then.
+
+    Raises OSError or ValueError, naming the file, for what can't be read, unless there is `tell`.
     """
+    try:
+        return _job(path)
+    except (OSError, ValueError) as error:
+        if tell is None:
+            raise
+        tell(f"{describe(error)}; the run's settings are not shown")
+        return {}, None
+
+
+def _job(path):
     log = _log(path)
     job = log.with_name(JOB_FILE) if log else Path(path) / "cero" / JOB_FILE
     if job.is_file():
-        about = json.loads(job.read_text(encoding="utf-8"))
-        return as_dict(about["overrides"]), about.get("allocator")
+        about = read_object(job)
+        return _checked_job(job, about.get("overrides"), about.get("allocator"))
     folder = Path(path).parent if Path(path).is_file() else Path(path)
     for hydra in (folder / ".hydra", folder / "hydra" / ".hydra"):
         if (hydra / "overrides.yaml").is_file():
-            import yaml
-
-            overrides = as_dict(yaml.safe_load((hydra / "overrides.yaml").read_text(encoding="utf-8")) or [])
-            config = yaml.safe_load((hydra / "config.yaml").read_text(encoding="utf-8"))
-            return overrides, (config.get("allocator") or {}).get("name")
+            section = {}
+            if (hydra / "config.yaml").is_file():
+                config = _read_yaml(hydra / "config.yaml")
+                section = config.get("allocator") if isinstance(config, dict) else {}
+            name = section.get("name") if isinstance(section, dict) else None
+            overrides = _read_yaml(hydra / "overrides.yaml")
+            return _checked_job(hydra / "overrides.yaml", [] if overrides is None else overrides, name)
     return {}, None
+
+
+def _checked_job(path, overrides, allocator):
+    if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
+        raise ValueError(f"{path}: overrides is no list of texts")
+    if not isinstance(allocator, str | None):
+        raise ValueError(f"{path}: allocator is no text")
+    return as_dict(overrides), allocator
+
+
+def _read_yaml(path):
+    """Return what a yaml holds. Raises ValueError, naming the file, for anything else."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{path}: it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is no yaml: {one_line(error)}") from error
 
 
 def _log(path):
@@ -147,22 +201,29 @@ def as_dict(overrides):
     return {key.lstrip("+"): value for key, _, value in pairs}
 
 
-def gather(paths):
+def gather(paths, tell=None):
     """Read the runs at `paths` (see `find_runs`).
+
+    tell : None, or a function of a message (str). With it, a damaged file is told: what could be read of it
+        counts, and a run of which nothing could be read is left out.
 
     Returns (list of Member, dict of path -> why it is left out).
 
-    Raises ValueError if nothing is left, or for a damaged log.
+    Raises ValueError if nothing is left, or for a damaged file unless there is `tell`.
     """
     members, left_out = [], {}
     for path in find_runs(paths):
-        overrides, allocator = read_job(path)
+        overrides, allocator = read_job(path, tell)
         try:
-            run = TrainingRun.read(path)
+            run = TrainingRun.read(path, tell)
         except FileNotFoundError:
             left_out[str(path)] = "no allocation log: it failed before its first step, or writes elsewhere"
         except NoStepsError:
             left_out[str(path)] = "no training step logged: it failed, or has only begun"
+        except OSError as error:
+            if tell is None:
+                raise
+            left_out[str(path)] = describe(error)
         else:
             members.append(Member(path, overrides, allocator, run))
     if not members:
@@ -223,6 +284,7 @@ def compare_runs(members):
     for member in members:
         summary = summarise_run(member.run)
         signal = member.run.metric("cero/group/signal")
+        known = np.isfinite(signal)
         rows.append(
             {
                 "run": member.name,
@@ -232,7 +294,7 @@ def compare_runs(members):
                 "allocator": member.allocator,
                 **{key: summary[key] for key in COLUMNS if key in summary},
                 "area": area(member.run, span),
-                "signal": None if np.isnan(signal).all() else float(np.nanmean(signal)),
+                "signal": float(signal[known].mean()) if known.any() else None,
             }
         )
     return rows
@@ -241,11 +303,12 @@ def compare_runs(members):
 def comparison_table(rows, span=None, title="Runs"):
     """Return the rows as a rich table; `span` as of `common_range`, for its caption."""
     from rich.table import Table
+    from rich.text import Text
 
     def share(value):
         return "-" if value is None else f"{100 * value:.1f} %"
 
-    out = Table(title=title, title_justify="left", caption_justify="left")
+    out = Table(title=Text(one_line(title)), title_justify="left", caption_justify="left")
     if span is not None:
         out.caption = f"area: mean held-out accuracy over {span[0]:,} to {span[1]:,} rollouts spent"
     settings = [
@@ -267,14 +330,14 @@ def comparison_table(rows, span=None, title="Runs"):
         ],
         "area": [share(row["area"]) for row in rows],
         "signal": [share(row["signal"]) for row in rows],
-        "s/step": [f"{row['step_seconds']:.2f}" for row in rows],
+        "s/step": ["-" if row["step_seconds"] is None else f"{row['step_seconds']:.2f}" for row in rows],
     }
     if not any(settings):
         del columns["settings"]
     for name in columns:
         out.add_column(name, justify="left" if name in ("run", "settings", "allocator") else "right")
     for cells in zip(*columns.values(), strict=True):
-        out.add_row(*cells)
+        out.add_row(*(Text(one_line(cell)) for cell in cells))  # a name may hold what rich takes for markup
     return out
 
 
@@ -288,7 +351,7 @@ def write_csv(rows, path):
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([cell(row[key]) for key in COLUMNS] for row in rows)
@@ -310,10 +373,16 @@ def plot_comparison(members, path, title=None):
             else:
                 spent, height = member.run.spent, member.run.metric("cero/score/prompt_mean")
                 style = {}
-            axis.plot(spent / 1000, height, color=colour, label=member.label, **style)
+            axis.plot(spent / 1000, height, color=colour, label=_legend(member.label), **style)
         what = "held-out accuracy" if validated else "success on training prompts (no run was validated)"
         axis.set(xlabel="rollouts spent (thousands)", ylabel=what)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-        axis.set_title(title or "What the rollouts bought")
+        axis.set_title(one_line(title or "What the rollouts bought"))
     return Path(path)
+
+
+def _legend(label):
+    """Return a label that matplotlib shows: it leaves out those that begin with an underscore."""
+    label = one_line(label)
+    return f" {label}" if label.startswith("_") else label

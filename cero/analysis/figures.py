@@ -1,5 +1,6 @@
 """Where do pictures go, and in which colours? All are opened without a display and written as small PNGs."""
 
+import warnings
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,12 @@ def figure(path, rows=1, columns=1, size=(6, 4), mosaic=None, palette=PALETTE, *
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False}):  # a name may hold a $
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: an empty box stands for it
+        yield from _figure(plt, path, rows, columns, size, mosaic, palette, options)
+
+
+def _figure(plt, path, rows, columns, size, mosaic, palette, options):
     options |= {"figsize": size, "layout": "constrained"}
     if mosaic is None:
         fig, axes = plt.subplots(rows, columns, **options)

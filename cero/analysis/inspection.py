@@ -1,6 +1,7 @@
 """What does an allocator know of its prompts? A saved state or a run's log tells."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from cero.allocators import allocator_class, make_allocator, option_names
 from cero.analysis.figures import figure
-from cero.analysis.runlog import FILE_NAME, iter_log
+from cero.analysis.reading import one_line
+from cero.analysis.runlog import FILE_NAME, check_record, iter_log
 from cero.core.prompts import PromptTable
 from cero.core.state import COMMIT_MARKER, STATE_FILE, load_state
 
@@ -16,6 +18,7 @@ BINS = 10
 SCATTER_MAX = 3000  # more prompts than these are drawn as density
 # The columns of a state, in the order in which they are shown; others come after them.
 COLUMNS = ("rollouts", "visits", "posterior_mean", "strength", "value", "slope", "price")
+ID = re.compile("[0-9a-fA-F]{16}")  # a prompt's, in a log
 QUANTILES = {"min": 0.0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "max": 1.0}
 
 
@@ -84,8 +87,11 @@ def find_source(path):
     )
 
 
-def inspect(path):
+def inspect(path, tell=None):
     """Read the state or log of `path` (see `find_source`); return an `Inspection`.
+
+    tell : None, or a function of a message: a log's lines that are no records are told instead of refused,
+    see `cero.analysis.runlog.read_log`.
 
     Raises
     ------
@@ -95,7 +101,7 @@ def inspect(path):
         If it is damaged, of an allocator that is not known here, or a log without a training step.
     """
     source = find_source(path)
-    return inspect_log(source) if source.suffix == ".jsonl" else inspect_state(source)
+    return inspect_log(source, tell) if source.suffix == ".jsonl" else inspect_state(source)
 
 
 def inspect_state(path):
@@ -140,7 +146,7 @@ def _restore(state, path):
     return allocator
 
 
-def inspect_log(path):
+def inspect_log(path, tell=None):
     """Inspect the allocation log `path`, line by line: memory grows with the prompts, not with the steps."""
     path = Path(path)
     table = PromptTable(
@@ -152,18 +158,15 @@ def inspect_log(path):
         }
     )
     steps, budget = 0, 0
-    for number, record in iter_log(path):
+    for _, record in iter_log(path, tell, _check_ids):
         if record["kind"] != "step":
             continue
-        try:
-            _tally(table, record)
-            steps, last_step = steps + 1, int(record["step"])
-            budget, spent = budget + int(record["budget"]), int(record["spent"])
-            total, price = (
-                _finite(record["metrics"].get(f"cero/{key}")) for key in ("budget/total", "dual/budget")
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number} is no step of an allocation log: {error!r}") from error
+        _tally(table, record)
+        steps, last_step = steps + 1, record["step"]
+        budget, spent = budget + record["budget"], record["spent"]
+        total, price = (
+            _finite(record["metrics"].get(f"cero/{key}")) for key in ("budget/total", "dual/budget")
+        )
     if not steps:
         raise ValueError(
             f"{path} holds no training step yet; wait for the run's first, or give a saved state"
@@ -186,20 +189,19 @@ def inspect_log(path):
     return Inspection(path, summary, ledger, price, table["id"], columns, "success_rate")
 
 
+def _check_ids(record):
+    """Raise ValueError unless `record` is whole (see `check_record`) and a step's ids are 16 hex digits."""
+    check_record(record)
+    if record["kind"] == "step" and not all(map(ID.fullmatch, record["prompts"])):
+        raise ValueError("no step of an allocation log: prompts must be 16 hex digits each")
+
+
 def _tally(table, record):
     """Add a step's rollouts and outcomes to `table`."""
-    prompts = record["prompts"]
-    if any(len(prompt) != 16 for prompt in prompts):
-        raise ValueError("prompts must be 16 hex digits each")
-    ids = np.frombuffer(bytes.fromhex("".join(prompts)), ">u8").astype(np.uint64)
-    counts = {name: np.asarray(record[name]) for name in ("rollouts", "trials", "successes")}
-    for name, count in counts.items():
-        if count.shape != ids.shape:
-            raise ValueError(f"{name} has shape {count.shape} for {ids.size} prompts")
-    rows = table.add(ids)
+    rows = table.add(np.frombuffer(bytes.fromhex("".join(record["prompts"])), ">u8").astype(np.uint64))
     np.add.at(table["visits"], rows, 1)
-    for name, count in counts.items():
-        np.add.at(table[name], rows, count.astype(table[name].dtype))
+    for name in ("rollouts", "trials", "successes"):
+        np.add.at(table[name], rows, np.asarray(record[name], table[name].dtype))
 
 
 def _finite(value):
@@ -328,7 +330,7 @@ def _summary_table(figures):
     out.add_column(overflow="fold")
 
     def add(label, text):
-        out.add_row(label, Text(text))  # Text: an option may hold what rich takes for markup
+        out.add_row(label, Text(one_line(text)))  # Text: an option may hold what rich takes for markup
 
     if "allocator" in figures:
         add("allocator", figures["allocator"])

@@ -3,44 +3,61 @@
 import numpy as np
 
 from cero.analysis.figures import figure
+from cero.analysis.reading import one_line
 
 MAX_BANDS = 60  # rows of the heat map: prompts are gathered into at most this many bands
 
 
 def summarise_run(run):
-    """Return a run's figures, a JSON-ready dict: steps, rollouts, budget, accuracy, signal, seconds."""
+    """Return a run's figures, a JSON-ready dict: steps, rollouts, budget, accuracy, signal, seconds.
+
+    A figure that the log does not tell is None.
+    """
     _, accuracy = run.accuracy()
     signal = run.metric("cero/group/signal")
     window = max(1, run.steps.size // 5)
-    left = run.metrics[-1].get("cero/budget/total")
+    left = run.metric("cero/budget/total")[-1]
     return {
         "steps": int(run.steps[-1]),
         "rollouts": int(run.spent[-1]),
-        "budget": None if left is None else int(left),
+        "budget": int(left) if np.isfinite(left) else None,
         "prompts": run.prompt_count,
         "rollouts_min": int(min(r.min() for r in run.rollouts)),
         "rollouts_max": int(max(r.max() for r in run.rollouts)),
         "accuracy_before": float(accuracy[0]) if accuracy.size else None,
         "accuracy_after": float(accuracy[-1]) if accuracy.size else None,
-        "signal_first": float(np.nanmean(signal[:window])),
-        "signal_last": float(np.nanmean(signal[-window:])),
-        "padded_rows": int(np.nansum(run.metric("cero/padded_rows"))),
-        "step_seconds": float(np.nanmedian(run.metric("timing_s/step"))),
-        "scheduler_seconds": float(
-            np.nanmedian(run.metric("cero/time/allocate") + run.metric("cero/time/observe"))
+        "signal_first": _known(np.mean, signal[:window]),
+        "signal_last": _known(np.mean, signal[-window:]),
+        "padded_rows": int(_known(np.sum, run.metric("cero/padded_rows")) or 0),
+        "step_seconds": _known(np.median, run.metric("timing_s/step")),
+        "scheduler_seconds": _known(
+            np.median, run.metric("cero/time/allocate") + run.metric("cero/time/observe")
         ),
     }
+
+
+def _known(figure_of, values):
+    """Return `figure_of` (a function of an array) the finite ones of `values`; None if there is none."""
+    values = values[np.isfinite(values)]
+    return float(figure_of(values)) if values.size else None
 
 
 def run_table(summary, title="Run"):
     """Return the summary as a rich table."""
     from rich.table import Table
+    from rich.text import Text
 
     def share(value):
         return "-" if value is None else f"{100 * value:.1f} %"
 
+    def seconds(value):
+        return "-" if value is None else f"{value:.2f}"
+
+    def milliseconds(value):
+        return "-" if value is None else f"{1000 * value:.1f} ms"
+
     budget = summary["budget"]
-    out = Table(title=title, title_justify="left", show_header=False)
+    out = Table(title=Text(one_line(title)), title_justify="left", show_header=False)
     out.add_column(style="bold")
     out.add_column(justify="right")
     out.add_row("steps", str(summary["steps"]))
@@ -51,8 +68,8 @@ def run_table(summary, title="Run"):
     )
     out.add_row("groups with signal", f"{share(summary['signal_first'])} -> {share(summary['signal_last'])}")
     out.add_row("padded rows", str(summary["padded_rows"]))
-    out.add_row("seconds a step (median)", f"{summary['step_seconds']:.2f}")
-    out.add_row("of these in the scheduler", f"{1000 * summary['scheduler_seconds']:.1f} ms")
+    out.add_row("seconds a step (median)", seconds(summary["step_seconds"]))
+    out.add_row("of these in the scheduler", milliseconds(summary["scheduler_seconds"]))
     return out
 
 
@@ -64,7 +81,7 @@ def plot_run(run, path, title=None):
         _plot_accuracy(run, axes[1, 0])
         _plot_groups(run, axes[1, 1])
         if title:
-            fig.suptitle(title)
+            fig.suptitle(one_line(title))
     return path
 
 

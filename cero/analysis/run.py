@@ -19,10 +19,17 @@ def find_log(path):
     Raises FileNotFoundError, naming where it looked.
     """
     path = Path(path)
-    places = [path] if path.suffix == ".jsonl" else [path / "cero" / FILE_NAME, path / FILE_NAME]
+    if path.is_file():
+        return path
+    places = [path / "cero" / FILE_NAME, path / FILE_NAME]
+    if path.suffix == ".jsonl" and not path.is_dir():
+        places = [path]
     for place in places:
         if place.is_file():
             return place
+    for place in places:
+        if place.is_dir():
+            raise FileNotFoundError(f"{place} is a folder instead of an allocation log")
     raise FileNotFoundError(
         f"no allocation log at {' or '.join(map(str, places))}; is cero.log_allocations on?"
     )
@@ -60,22 +67,26 @@ class TrainingRun:
         ]
 
     @classmethod
-    def read(cls, path):
-        """Read the run at `path`, its folder or log.
+    def read(cls, path, tell=None):
+        """Read the run at `path`, its folder or log. `tell` is that of `read_log`.
 
         Raises FileNotFoundError without a log, NoStepsError without a training step, ValueError for a
-        damaged log.
+        damaged log unless there is `tell`.
         """
-        return cls(read_log(find_log(path)))
+        log = find_log(path)
+        try:
+            return cls(read_log(log, tell))
+        except NoStepsError as error:
+            raise NoStepsError(f"{log}: {error}") from None
 
     def metric(self, key):
         """Return a logged metric over steps, nan where it is missing: float array, shape (steps,)."""
-        return np.array([metrics.get(key, np.nan) for metrics in self.metrics])
+        return np.array([metrics.get(key, np.nan) for metrics in self.metrics], dtype=float)
 
     def accuracy(self):
         """Return (spent, accuracy) of the validations, arrays; accuracy is the mean over data sources."""
         points = [(spent, held_out_accuracy(metrics)) for _, spent, metrics in self.validations]
-        points = [(spent, accuracy) for spent, accuracy in points if accuracy is not None]
+        points = [(spent, acc) for spent, acc in points if acc is not None and np.isfinite(acc)]
         return (
             tuple(np.array(column) for column in zip(*points, strict=True)) if points else (np.zeros(0),) * 2
         )

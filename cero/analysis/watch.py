@@ -3,9 +3,12 @@
 import os
 import time
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from cero.analysis.reading import one_line
 from cero.analysis.run import TrainingRun, find_log
 from cero.analysis.runlog import read_log
 
@@ -27,9 +30,9 @@ def alive(pid):
         return True
 
 
-def _records(path):
+def _records(path, tell):
     try:
-        return read_log(find_log(path))
+        return read_log(find_log(path), tell)
     except FileNotFoundError:
         return []
 
@@ -41,24 +44,41 @@ def status(records):
         return 0, None, "first step" if validated else "starting Ray, the trainer and the engine"
     run = TrainingRun(records)
     _, accuracy = run.accuracy()
-    last = run.metrics[-1]
-    signal = f"groups with signal {last['cero/group/signal']:.0%}"
-    text = f"step {run.steps[-1]}, {last['timing_s/step']:.1f} s, {signal}"
+    seconds, signal, total = (
+        run.metric(key)[-1] for key in ("timing_s/step", "cero/group/signal", "cero/budget/total")
+    )
+    text = f"step {run.steps[-1]}"
+    if np.isfinite(seconds):
+        text += f", {seconds:.1f} s"
+    if np.isfinite(signal):
+        text += f", groups with signal {signal:.0%}"
     if accuracy.size:
         text += f", validation accuracy {accuracy[-1]:.1%}"
-    return int(run.spent[-1]), last.get("cero/budget/total"), text
+    return int(run.spent[-1]), float(total) if np.isfinite(total) else None, text
 
 
 def watch(path, pid, interval=1.0, console=None):
-    """Show progress of the run at `path` (its folder) until process `pid` ends."""
+    """Show progress of the run at `path` (its folder) until process `pid` ends.
+
+    What can't be read of its log is told once. Raises ValueError for a `pid` that is no process's.
+    """
+    if not 0 < pid < 2**31:
+        raise ValueError(f"--pid={pid} is no number of a process; give the one of main_ppo")
     console = console or Console()
+    told = set()
+
+    def tell(message):
+        if message not in told:
+            told.add(message)
+            console.print(Text(one_line(message)), soft_wrap=True)
+
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         shown = None
         while True:
             running = alive(pid)
-            records = _records(path)
+            records = _records(path, tell)
             spent, total, text = status(records)
             progress.update(task, completed=spent, total=total, description=text)
             mark = (sum(r["kind"] == "step" for r in records) + PLAIN_EVERY - 1) // PLAIN_EVERY, bool(records)

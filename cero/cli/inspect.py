@@ -1,6 +1,7 @@
 """`cero inspect`: what does an allocator know of its prompts?"""
 
 import json
+from functools import partial
 
 HELP = "show what a saved allocator state, or a run's log, knows of the prompts"
 
@@ -19,8 +20,9 @@ def add_arguments(parser):
 
 def run(arguments):
     from cero.analysis.inspection import as_json, inspect, inspection_tables, plot_inspection
+    from cero.cli.output import complain, say
 
-    inspection = inspect(arguments.path)
+    inspection = inspect(arguments.path, partial(complain, "inspect"))
     figures = as_json(inspection, arguments.top)
     if arguments.out:
         figures["picture"] = str(plot_inspection(inspection, arguments.out))
@@ -28,10 +30,9 @@ def run(arguments):
         print(json.dumps(figures, indent=2))
         return
     from rich.console import Console
-    from rich.text import Text
 
     console = Console()
-    console.print(Text(f"{figures['kind']} {figures['source']}"), soft_wrap=True)
+    say(console, f"{figures['kind']} {figures['source']}")
     console.print(*inspection_tables(figures), sep="\n")
     if arguments.out:
-        console.print(f"Picture: {figures['picture']}", soft_wrap=True)
+        say(console, f"Picture: {figures['picture']}")

@@ -1,8 +1,12 @@
 """The `cero` command: finds its subcommands, the other modules of this folder, and runs one."""
 
 import argparse
+import os
 import sys
 from importlib import import_module
+
+from cero.analysis.reading import describe
+from cero.cli.output import complain
 
 COMMANDS = ("benchmark", "inspect", "regret", "report", "simulate", "study", "watch")
 
@@ -21,12 +25,20 @@ def parser():
 
 def main(argv=None):
     """Run the command line; exit with 2 and one line on stderr for input that can't be used."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that the terminal's encoding lacks
     arguments = parser().parse_args(argv)
     try:
         arguments.run_command(arguments)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"cero {arguments.command}: {error}", file=sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError as error:  # whoever read has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(1) from error
+    except (OSError, ValueError) as error:
+        complain(arguments.command, describe(error))
         raise SystemExit(2) from error
+    except KeyboardInterrupt as error:
+        raise SystemExit(130) from error
 
 
 if __name__ == "__main__":

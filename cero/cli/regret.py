@@ -3,6 +3,7 @@
 import json
 
 from cero.cli.arguments import numbers, words
+from cero.cli.output import say
 
 HELP = "measure the distance to the offline optimum over the horizon, for fixed utilities"
 HORIZONS = [10, 30, 100, 300, 1000, 3000]
@@ -67,7 +68,7 @@ def _regret(arguments):
         return
     console = Console()
     console.print(regret.regret_table(records))
-    console.print(f"Picture: {picture}", soft_wrap=True)
+    say(console, f"Picture: {picture}")
 
 
 def _ablation(arguments):
@@ -111,4 +112,4 @@ def _ablation(arguments):
             soft_wrap=True,
             highlight=False,
         )
-    console.print(f"Picture: {picture}", soft_wrap=True)
+    say(console, f"Picture: {picture}")

@@ -1,11 +1,15 @@
 """`cero report`: what did a run do, or several?"""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from cero.analysis import comparison
 from cero.analysis.report import plot_run, run_table, summarise_run
 from cero.analysis.run import TrainingRun, find_log
+from cero.cli.output import complain, drawn, say
+
+tell = partial(complain, "report")
 
 HELP = "show a run, or several side by side, from their allocation logs: a table and a picture"
 
@@ -37,31 +41,38 @@ def run(arguments):
 
 def report_one(path, arguments):
     """Show a run's own table and picture."""
-    run = TrainingRun.read(path)
+    run = TrainingRun.read(path, tell)
     summary = summarise_run(run)
-    picture = Path(arguments.out) if arguments.out else find_log(path).with_name("report.png")
-    plot_run(run, picture, title=arguments.title)
+    place = Path(arguments.out) if arguments.out else find_log(path).with_name("report.png")
+    picture = drawn(partial(plot_run, run, title=arguments.title), place, arguments.out, tell)
     if arguments.json:
-        print(json.dumps(summary | {"picture": str(picture)}, indent=2))
+        print(json.dumps(summary | {"picture": picture and str(picture)}, indent=2))
         return
     from rich.console import Console
 
     console = Console()
     console.print(run_table(summary, title=arguments.title or str(path)))
-    console.print(f"Picture: {picture}", soft_wrap=True)
+    if picture:
+        say(console, f"Picture: {picture}")
 
 
 def report_several(arguments):
     """Show one table and one picture of all runs."""
-    members, left_out = comparison.gather(arguments.runs)
+    members, left_out = comparison.gather(arguments.runs, tell)
     rows, span = comparison.compare_runs(members), comparison.common_range(members)
     place = Path(arguments.runs[0]) if len(arguments.runs) == 1 else Path()
-    picture = Path(arguments.out) if arguments.out else (place if place.is_dir() else Path()) / "report.png"
-    comparison.plot_comparison(members, picture, title=arguments.title)
+    if not place.is_dir():
+        place = Path()
+    picture = drawn(
+        partial(comparison.plot_comparison, members, title=arguments.title),
+        Path(arguments.out) if arguments.out else place / "report.png",
+        arguments.out,
+        tell,
+    )
     if arguments.csv:
         comparison.write_csv(rows, arguments.csv)
     if arguments.json:
-        found = {"runs": rows, "area_over": span, "left_out": left_out, "picture": str(picture)}
+        found = {"runs": rows, "area_over": span, "left_out": left_out, "picture": picture and str(picture)}
         print(json.dumps(found, indent=2))
         return
     from rich.console import Console
@@ -72,7 +83,8 @@ def report_several(arguments):
     title = arguments.title or f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
     console.print(comparison.comparison_table(rows, span, title))
     for path, why in left_out.items():
-        console.print(f"Left out: {path}: {why}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"Picture: {picture}", soft_wrap=True)
+        say(console, f"Left out: {path}: {why}")
+    if picture:
+        say(console, f"Picture: {picture}")
     if arguments.csv:
-        console.print(f"Table: {arguments.csv}", soft_wrap=True)
+        say(console, f"Table: {arguments.csv}")

@@ -4,6 +4,7 @@ import json
 from argparse import ArgumentTypeError
 
 from cero.cli.arguments import numbers, words
+from cero.cli.output import say
 from cero.research.simulation.methods import DEFAULT_METHODS, METHODS
 from cero.research.simulation.presets import PRESETS
 
@@ -141,7 +142,7 @@ def tell(*parts):
 
     console = Console()
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))
+        say(console, part) if isinstance(part, str) else console.print(part)
 
 
 def dumped(data):

@@ -1,7 +1,9 @@
 """`cero study`: which contender trains better, and by how much?"""
 
 import json
+from functools import partial
 
+from cero.cli.output import complain, say
 from cero.research.study.plan import SHIPPED
 
 HELP = "turn the runs of `cero benchmark` into a report: curves, rollouts to a target, intervals"
@@ -33,7 +35,7 @@ def run(arguments):
 
     if arguments.pack:
         pack(arguments.runs)
-    curves = read_curves(arguments.runs)
+    curves = read_curves(arguments.runs, partial(complain, "study"))
     written = write_study(curves, arguments.out or arguments.runs, arguments.champion, arguments.images)
     if arguments.json:
         print(json.dumps(run_results(curves), indent=1))
@@ -47,4 +49,4 @@ def run(arguments):
     for task, split in dict.fromkeys((s.task, s.split) for s in summaries):
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
         console.print(study_table(mine, f"{task}, seeds to {split} (accuracy in %; ratio below 1 is better)"))
-    console.print("Written: " + ", ".join(map(str, written)), soft_wrap=True, markup=False, highlight=False)
+    say(console, "Written: " + ", ".join(map(str, written)))

@@ -6,6 +6,7 @@ few vectorised probes whatever the table's size.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cero.core.arrays import Ids, Ints
+from cero.core.checks import shown
 
 PromptIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[Any]
 Columns: TypeAlias = Mapping[str, tuple[DTypeLike, float]]  # name: (dtype, value for a new prompt)
@@ -72,7 +74,7 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
     kinds = {type(value) for value in values}
     if all(issubclass(kind, str) for kind in kinds):  # NumPy's own text among them
         return np.fromiter((prompt_id(value) for value in values), dtype=np.uint64, count=array.size)
-    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+    if all(issubclass(kind, int | np.integer) and kind not in (bool, np.timedelta64) for kind in kinds):
         outside = [value for value in values if not 0 <= value < 2**64]
         if outside:
             raise ValueError(f"prompt_ids holds {outside[0]}; integer ids must lie in [0, 2**64)")
@@ -85,7 +87,10 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
 
 def _objects(values: Iterable[Any]) -> NDArray[Any]:
     """Return an object array of shape (n,) with what `values` hold, arrays without dimensions unpacked."""
-    items = [each.item() if isinstance(each, np.ndarray) and each.ndim == 0 else each for each in values]
+    try:
+        items = [each.item() if isinstance(each, np.ndarray) and each.ndim == 0 else each for each in values]
+    except TypeError as error:
+        raise ValueError(f"prompt_ids={shown(values)} is no sequence of str or integers") from error
     array = np.empty(len(items), dtype=object)
     for place, item in enumerate(items):  # one by one: NumPy would make sequences into further dimensions
         array[place] = item
@@ -136,6 +141,9 @@ class PromptTable:
         self._spec: dict[str, tuple[DTypeLike, float]] = {"id": (np.uint64, 0)}
         self._data: dict[str, NDArray[Any]] = {"id": np.empty(0, np.uint64)}
         self.size = 0
+        # Only where an id is found depends on the key, not its row, so no allocation does. Each table has its
+        # own, which goes with it into another process.
+        self._key = np.uint64(int.from_bytes(os.urandom(8), "little"))
         self.add_columns(columns)
         self._rebuild(_MIN_SLOTS_LOG2)
 
@@ -224,13 +232,19 @@ class PromptTable:
 
         They must have the table's names and dtypes, one length, finite numbers and distinct ids.
         """
+        if not isinstance(columns, Mapping):
+            raise ValueError(f"prompt table is {shown(columns)} instead of columns by their names")
         if set(columns) != set(self._spec):
             raise ValueError(
                 f"prompt table has columns {sorted(columns)}; this allocator needs {sorted(self._spec)}"
             )
-        size = len(columns["id"])
+        try:
+            arrays = {name: np.asarray(columns[name]) for name in self._spec}
+        except ValueError as error:
+            raise ValueError("prompt table has a column that is no array") from error
+        size = arrays["id"].size
         for name, (dtype, _) in self._spec.items():
-            array = np.asarray(columns[name])
+            array = arrays[name]
             if array.shape != (size,) or array.dtype != np.dtype(dtype):
                 raise ValueError(
                     f"prompt table column {name!r} has shape {array.shape} and dtype {array.dtype}; "
@@ -238,7 +252,7 @@ class PromptTable:
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"prompt table column {name!r} holds a value that is not finite")
-        ordered = np.sort(columns["id"])  # far faster than np.unique, which hashes
+        ordered = np.sort(arrays["id"])  # far faster than np.unique, which hashes
         if (ordered[1:] == ordered[:-1]).any():
             raise ValueError("prompt table column 'id' holds a prompt twice")
 
@@ -252,8 +266,10 @@ class PromptTable:
 
     def _home(self, ids: Ids) -> Ints:
         # Mixed before they are placed: ids in arithmetic progression of the multiplier's inverse, or of any
-        # other step, would otherwise share slots.
+        # other step, would otherwise share slots. Keyed, since the mixing can be inverted: ids made to share
+        # one slot would cost a time that is quadratic in their number.
         mixed = ids ^ (ids >> _FOLD)
+        mixed ^= self._key
         mixed *= _MULTIPLIER
         mixed ^= mixed >> _FOLD
         mixed *= _MULTIPLIER

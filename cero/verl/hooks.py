@@ -25,6 +25,7 @@ HOOKS = {
             "_compute_old_log_prob": ("batch", "metrics"),
             "_compute_advantage": ("batch", "metrics"),
             "_update_actor": ("batch", "metrics"),
+            "fit": ("agent_loop_manager",),
             "_compute_metrics": ("batch", "metrics", "timing_raw", "global_steps", "epoch"),
             "_validate": (),
             "_save_checkpoint": (),

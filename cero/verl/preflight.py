@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 
 from cero.verl.hooks import check_verl
 from cero.verl.reading import read_settings
-from cero.verl.resume import resume_state
+from cero.verl.resume import check_resume
 from cero.verl.surroundings import check_surroundings
 
 
@@ -23,7 +23,7 @@ class Preflight(Callback):
         try:
             check_verl()
             settings = read_settings(config)
-            resume_state(config, settings, settings.make_allocator(), settings.make_baseline())
+            check_resume(config, settings)
             check_surroundings(config)
         except (ValueError, OSError) as error:
             raise SystemExit(f"cero: {error}") from error

@@ -1,5 +1,6 @@
 """What did one training step do, from sampling to metrics?"""
 
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -23,6 +24,7 @@ class Dispatch:
     rollouts : int array, shape (n,): rollouts of each prompt, or the most that it may get where the allocator
         decides while it samples
     buckets : int16 array, shape (n, k), of `cero.estimators.shared`; None without algorithm.cero.bucket
+    begun : seconds of `time.perf_counter` at which they were dispatched
     """
 
     uids: object
@@ -30,6 +32,7 @@ class Dispatch:
     history_mean: np.ndarray
     rollouts: np.ndarray
     buckets: np.ndarray | None = None
+    begun: float = field(default_factory=time.perf_counter)
 
 
 @dataclass
@@ -47,6 +50,7 @@ class StepRecord:
     counts : dict of the rollouts sampled, kept by the rule, and trained on
     plan : `RowPlan` of the rows that are trained on
     scale : factor on the advantages
+    metrics : dict of verl's metrics of the step, to which verl adds
     """
 
     dispatches: list[Dispatch]
@@ -63,6 +67,7 @@ class StepRecord:
     counts: dict = field(default_factory=dict)
     plan: RowPlan | None = None
     scale: float = 1.0
+    metrics: dict = field(default_factory=dict)
 
     @cached_property
     def uids(self):

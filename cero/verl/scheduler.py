@@ -1,19 +1,22 @@
 """What does this project add to a training step, without a trainer and without a queue?
 
-    allocate -> (verl samples) -> open_record -> observe [-> select] -> learn_baselines -> log_step -> save
+    allocate -> (verl samples) -> open_record -> observe [-> select] -> learn_baselines [-> save] -> log_step
 
 A trainer's adapter calls these methods in this order. It hands over what verl's queue holds, and passes on
 what comes back. For every trainer it is the same: prompts go in and rollouts per prompt come out; rewards go
 in and a context for the estimator comes out.
 """
 
+import json
+
 import numpy as np
 
-from cero.core.state import BASELINE_FILE, STATE_FILE, save_state
+from cero.core.state import BASELINE_FILE, STATE_FILE, STEP_FILE, save_state, write_atomically
 from cero.estimators.advantage import group_outcomes, known_so_far
 from cero.verl import selection
 from cero.verl.context import StepContext
 from cero.verl.record import Dispatch, StepRecord
+from cero.verl.resume import PLAN
 from cero.verl.sessions import Sessions
 from cero.verl.timing import Stopwatch
 
@@ -274,8 +277,12 @@ class RolloutScheduler:
         metrics : dict of verl's metrics; those under cero/ and timing_s/ are kept
         step, epoch : int, the training step and the pass over the data
         """
+        self.log.step(**self._line(record, metrics, step, epoch))
+
+    def _line(self, record, metrics, step, epoch):
+        """Return the arguments of `RunLog.step`, a dict; those of `log_step`."""
         kept = {key: float(value) for key, value in metrics.items() if key.startswith(("cero/", "timing_s/"))}
-        self.log.step(
+        return dict(
             step=step,
             epoch=epoch,
             budget=record.cap,
@@ -293,11 +300,54 @@ class RolloutScheduler:
         kept = {key: float(value) for key, value in metrics.items() if key.startswith("val-core/")}
         self.log.validation(step=step, spent=self.allocator.ledger.spent, metrics=kept)
 
-    def save(self, folder):
-        """Write all that was learned into `folder` (Path), a checkpoint's global_step_N."""
+    def save(self, folder, plan, record, metrics, epoch):
+        """Write all that was learned, and the step's line of the log, into a checkpoint's folder.
+
+        The log itself is made durable, too. So a checkpoint whose commit marker is written afterwards has all
+        that its steps did, wherever the run is killed.
+
+        Parameters
+        ----------
+        folder : Path, a checkpoint's global_step_N
+        plan : `cero.verl.resume.Plan` as of this step
+        record, metrics, epoch : as for `log_step`; those metrics that there are yet
+
+        Raises
+        ------
+        OSError
+            If a file can't be written. The message names it, and the remedy.
+        """
+        self.log.sync()
+        files = {STATE_FILE: self._writer(self.allocator.state_dict() | {PLAN: plan.state_dict()})}
+        if self.baseline is not None:
+            files[BASELINE_FILE] = self._writer(self.baseline.state_dict())
+        if self.log.path is not None:
+            line = json.dumps(self.log.step_record(**self._line(record, metrics, plan.step, epoch))).encode()
+            files[STEP_FILE] = lambda path: write_atomically(path, lambda file: file.write(line))
+        for name in (STATE_FILE, BASELINE_FILE, STEP_FILE):
+            path = folder / name
+            try:
+                if name in files:
+                    files[name](path)
+                else:
+                    path.unlink(missing_ok=True)  # of an earlier run in this folder, with other settings
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"{path} could not be written ({error.strerror or error}). The checkpoint of step "
+                    f"{plan.step} is not complete and does not count; the last one before it is intact. Make "
+                    "room in trainer.default_local_dir, and give the same command again to go on from there",
+                ) from error
+
+    def save_learned(self, folder):
+        """Write all that was learned so far into `folder` (Path), which is no checkpoint."""
         save_state(self.allocator.state_dict(), folder / STATE_FILE)
         if self.baseline is not None:
             save_state(self.baseline.state_dict(), folder / BASELINE_FILE)
+
+    @staticmethod
+    def _writer(state):
+        return lambda path: save_state(state, path)
 
 
 def _group_metrics(won, trials, low, high):

@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
 from cero.analysis.comparison import JOB_FILE, as_dict
+from cero.core.state import write_atomically
 from cero.verl.reading import logs_allocations, read_settings
 
 FOLDER, NAME = "CERO_JOB_DIR", "CERO_JOB_NAME"
@@ -161,16 +162,19 @@ class Jobs(Callback):
         path = Path(config.trainer.default_local_dir) / "cero" / JOB_FILE
         overrides = _overrides(config)
         if self.swept and path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))["overrides"]
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))["overrides"]
+            except (ValueError, TypeError, KeyError):
+                before = overrides  # a torn file says nothing
             if self._words(before) != self._words(overrides):
                 raise ValueError(
                     f"job {config.hydra.job.num} ({self._words(overrides)}) would go on in "
                     f"{path.parents[1]}, where {self._words(before)} was trained; give this sweep a "
                     "hydra.sweep.dir of its own"
                 )
-        path.parent.mkdir(parents=True, exist_ok=True)
         about = {"overrides": overrides, "allocator": config.allocator.name}
-        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(about, indent=1) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _say(text):

@@ -8,7 +8,8 @@ If rows may be left out of training, the rewards decide which, so it happens in 
 sampling. The scheduler's state goes into verl's checkpoint.
 """
 
-import math
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,11 @@ from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
 from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit, row_slots
 from cero.verl.reading import read_settings
-from cero.verl.resume import resume_state
+from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
 from cero.verl.scheduler import RolloutScheduler
 from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER, TRAINER_MODE
-from cero.verl.watch import Watch
+from cero.verl.watch import Stalled, Watch
 
 
 def _pass_rates(name, column):
@@ -79,13 +80,9 @@ class ScheduledTrainer:
             )
         if self.settings.bucket is not None:
             row_slots(self.train_dataset[0], self.settings.bucket)  # refuses a column that is not there
-        batch = self.config.data.train_batch_size
-        # verl ends at whichever comes first.
-        steps = min(self.total_training_steps, self.steps_per_epoch * self.config.trainer.total_epochs)
-        allocator = self.settings.make_allocator(
-            epochs=max(1, math.ceil(steps / max(self.steps_per_epoch, 1))),
-            total_budget=steps * batch * self.settings.rollouts_per_prompt,
-        )
+        check_pass(self.config, len(self.train_dataset))
+        self.outlook = look_ahead(self.config, self.settings, self.steps_per_epoch, self.total_training_steps)
+        allocator = self.settings.make_allocator(self.outlook.epochs, self.outlook.total_budget)
         allocator.table.reserve(len(self.train_dataset))
         log = Path(self.config.trainer.default_local_dir) / "cero" / FILE_NAME
         self.scheduler = RolloutScheduler(
@@ -101,14 +98,14 @@ class ScheduledTrainer:
 
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()
-        if self.settings.stall_timeout:
-            Watch(self.settings.stall_timeout * 60, self._save_stalled).over(buffer)
+        self.watch = Watch(self.settings.stall_timeout * 60, self._save_stalled)
+        self.watch.over(buffer)
         return buffer
 
     def _save_stalled(self):
         """Save what was learned since the last checkpoint, and return the folder."""
         folder = Path(self.config.trainer.default_local_dir) / "cero" / f"stalled_in_step_{self.global_steps}"
-        self.scheduler.save(folder)
+        self.scheduler.save_learned(folder)
         return folder
 
     def _init_resource_pool_mgr(self):
@@ -144,12 +141,6 @@ class ScheduledTrainer:
 
     def _balance_batch(self, batch, metrics, *args, **kwargs):
         scheduler, settings = self.scheduler, self.scheduler.settings
-        if not batch.keys:
-            raise RuntimeError(
-                f"step {self.global_steps}: no rollout came back with a reward. Look for errors of the agent "
-                "loop above, and whether the reward function (reward.custom_reward_function) returns None "
-                "for every rollout"
-            )
         with scheduler.stopwatch.timed("observe"):
             played = self.agent_loop_manager.close_step() if scheduler.allocator.sequential else None
             record = self.record = scheduler.open_record(batch.keys, batch.tags, played)
@@ -228,6 +219,7 @@ class ScheduledTrainer:
 
     def _compute_advantage(self, batch, metrics):
         record = self.record
+        record.metrics = metrics
         if record.observed is not None:
             metrics.update(record.observed.result())
         record.context.baselines = record.baselines
@@ -251,6 +243,19 @@ class ScheduledTrainer:
 
     # ---- records and checkpoints --------------------------------------------------------------------
 
+    def fit(self, agent_loop_manager):
+        self.watch.start()
+        try:
+            super().fit(agent_loop_manager)
+        except Stalled:
+            raise
+        except Exception:
+            # verl may notice by itself that something is missing, and then says what is, but not why.
+            self.watch.tell_of_the_dead()
+            raise
+        finally:
+            self.scheduler.log.close()
+
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         with self.scheduler.stopwatch.timed("log"):  # reported with the next step's metrics
@@ -262,20 +267,37 @@ class ScheduledTrainer:
         return metrics
 
     def _save_checkpoint(self):
-        # Before verl writes its commit marker, so that every committed checkpoint has the scheduler's state.
-        self.scheduler.save(Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}")
+        # Before verl writes its commit marker, so that every committed checkpoint has the scheduler's state,
+        # and the step's line. verl logs the step after its validation, which may never end.
+        step, record = self.global_steps, self.record
+        seconds = self.timing_raw | {"step": time.perf_counter() - record.dispatches[0].begun}
+        metrics = record.metrics | {f"timing_s/{part}": value for part, value in seconds.items()}
+        self.scheduler.save(
+            Path(self.config.trainer.default_local_dir) / f"global_step_{step}",
+            self.outlook.plan.at(step),
+            record,
+            metrics,
+            epoch=(step - 1) // self.steps_per_epoch,
+        )
         super()._save_checkpoint()
 
     def _load_checkpoint(self):
         super()._load_checkpoint()
-        scheduler = self.scheduler
-        scheduler.log.rewind(self.global_steps if self.global_steps else -1)
-        if self.global_steps == 0:
+        scheduler, step = self.scheduler, self.global_steps
+        if step == 0:
+            scheduler.log.rewind(-1)
             return
+        scheduler.log.rewind(step, saved_line(self.config, step))
+        ledger, plan = scheduler.allocator.ledger, self.outlook.plan
         if not resume_state(self.config, self.settings, scheduler.allocator, scheduler.baseline):
             # cero.on_missing_state=fresh: posteriors start anew, but the rollouts of past steps are spent.
-            done = self.global_steps * self.config.data.train_batch_size * self.settings.rollouts_per_prompt
-            scheduler.allocator.ledger.spend(done)
+            ledger.spend(step * plan.prompts * plan.rollouts)
+        if changed := changes(self.config, scheduler.allocator, self.outlook):
+            print(
+                f"cero: resumes at step {step} with {', '.join(changed)}; {ledger.spent:,} rollouts are "
+                f"spent, and {plan.left:,} are left (steps: {max(0, plan.last - step):,})",
+                file=sys.stderr,
+            )
 
 
 @register_trainer(TRAINER_MODE)

@@ -3,10 +3,12 @@
 from collections import defaultdict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from cero.verl import watch
+from cero.verl.scheduler import RolloutScheduler
 from cero.verl.watch import GRACE, LOOK, Stalled, Watch, dead_actors
 
 
@@ -19,7 +21,8 @@ class Run:
             setattr(self, kind, defaultdict(set))
         self.partitions = defaultdict(dict)
         self.running_keys["train"] = {str(i) for i in range(16)}
-        Watch(patience, self.save, dead=lambda: self.dead, clock=lambda: self.now).over(self)
+        self.watch = Watch(patience, self.save, dead=lambda: self.dead, clock=lambda: self.now)
+        self.watch.over(self)
 
     def save(self):
         self.saved += 1
@@ -63,6 +66,34 @@ def test_a_run_that_waits_too_long_ends():
     assert "folder/cero/stalled_in_step_3" in run.message and "last checkpoint" in run.message
 
 
+def test_a_disk_that_is_full_does_not_hide_who_is_dead():
+    run = Run(patience=20)
+    run.save = lambda: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    Watch(20, run.save, dead=lambda: run.dead, clock=lambda: run.now).over(run)
+    run.wait(5)
+    run.dead = {"ab12": "X (pid 1)"}
+    run.wait(100)
+    assert "Dead: X (pid 1)" in run.message and "could not be saved ([Errno 28] No space" in run.message
+
+
+def test_what_a_stuck_run_saves(composed, tmp_path):
+    """The allocator's state and the baseline's, that can be read again; no checkpoint is touched."""
+    from cero.core.state import BASELINE_FILE, STATE_FILE, load_state
+    from cero.verl.reading import read_settings
+    from cero.verl.trainer import CeroTrainer
+
+    overrides = ["actor_rollout_ref.rollout.n=8", f"trainer.default_local_dir={tmp_path}"]
+    config = composed("+recipe=cero", *overrides)
+    settings = read_settings(config)
+    scheduler = RolloutScheduler(settings, settings.make_allocator(), settings.make_baseline(), None)
+    scheduler.allocate(["u1", "u2"], np.array([1, 2], dtype=np.uint64))  # rollouts that never came back
+    folder = CeroTrainer._save_stalled(SimpleNamespace(config=config, global_steps=7, scheduler=scheduler))
+    assert folder == tmp_path / "cero" / "stalled_in_step_7"
+    assert load_state(folder / STATE_FILE)["ledger"]["spent"] == 16
+    assert load_state(folder / BASELINE_FILE)["format"] == "cero-baseline"
+    assert [path.name for path in tmp_path.iterdir()] == ["cero"]
+
+
 def test_any_progress_starts_the_wait_anew():
     run = Run(patience=600)
     for _ in range(8):
@@ -98,6 +129,46 @@ def test_who_was_dead_before_is_not_blamed():
     run = Run(patience=300)
     run.dead = {"old": "Helper (pid 7)"}
     assert run.wait(1000) >= 300 and "Helper" not in run.message
+
+
+def test_with_patience_zero_a_run_waits_for_ever():
+    run = Run(patience=0)
+    run.dead = {"old": "Helper (pid 7)"}
+    run.wait(5)
+    run.dead |= {"ab12": "X (pid 1)"}
+    assert run.wait(20_000) is None
+
+
+def test_a_run_that_fails_by_itself_says_who_is_dead(capsys):
+    run = Run(patience=0)
+    run.dead = {"old": "Helper (pid 7)"}
+    run.wait(5)
+    run.watch.tell_of_the_dead()
+    assert capsys.readouterr().err == "" and run.saved == 0
+    run.dead |= {"ab12": "vLLMHttpServer (pid 1)"}
+    run.watch.tell_of_the_dead()
+    assert "Dead: vLLMHttpServer (pid 1). What" in capsys.readouterr().err and run.saved == 1
+
+
+def test_a_trainer_that_can_not_look_any_more_is_ended(capsys, monkeypatch):
+    monkeypatch.setattr(watch, "PRINTING", 0.0)
+    left = []
+    run = Run(patience=600)
+    run.watch._leave = left.append
+    run.wait(5)
+    run.dead = {"ab12": "AgentLoopWorker (pid 1)"}  # the trainer's own thread sees to that
+    run.now += 1000
+    run.watch.end_if_blocked()
+    run.dead["cd34"] = "TransferQueueController TransferQueueController (pid 2)"
+    run.watch.end_if_blocked()
+    run.now += GRACE - 1
+    run.watch.end_if_blocked()
+    assert left == [] and run.saved == 0
+    run.now += 1
+    run.watch.end_if_blocked()
+    assert left == [1] and run.saved == 1
+    told = capsys.readouterr().err
+    assert "AgentLoopWorker (pid 1), TransferQueueController TransferQueueController (pid 2)" in told
 
 
 def test_short_patience_holds_for_the_dead_too():

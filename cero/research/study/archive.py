@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.research.study.tables import COLUMNS, NAN, read_table
+from cero.analysis.reading import describe, parse_object, read_object
+from cero.research.study.tables import COLUMNS, columns_of, read_table
 
 TABLES, RECORDS = "runs.csv.bz2", "runs.jsonl.bz2"
 KEY = ("task", "contender", "seed")
@@ -37,55 +38,99 @@ def single_tables(folder):
     return {(*path.parts[-3:-1], int(path.stem)): path for path in paths if path.stem.isdecimal()}
 
 
-def packed_records(folder):
-    """Return the records of the runs packed in `folder`: dict of (task, contender, seed) -> dict."""
+def packed_records(folder, tell=None):
+    """Return the records of the runs packed in `folder`: dict of (task, contender, seed) -> dict.
+
+    tell : None, or a function of a message (str), to which it is told which lines are left out.
+
+    Raises OSError or ValueError, naming file and line, for what is no record, unless there is `tell`.
+    """
     path = Path(folder) / RECORDS
+    records = {}
+    for number, line in _packed_lines(path, tell):
+        try:
+            record = parse_object(line)
+            records[_key(record)] = record
+        except ValueError as error:
+            _refuse(f"{path}, line {number}: {error}", error, tell)
+    return records
+
+
+def _packed_lines(path, tell):
+    """Yield (number, line) of a packed file, if there is one, until its end or where it is damaged."""
     if not path.is_file():
-        return {}
-    with bz2.open(path, "rt", encoding="utf-8") as file:
-        records = [json.loads(line) for line in file]
-    return {tuple(record[key] for key in KEY): record for record in records}
+        return
+    number = 0
+    try:
+        with bz2.open(path, "rt", encoding="utf-8", newline="") as file:
+            for number, line in enumerate(file, 1):  # noqa: B007
+                yield number, line
+    except (OSError, EOFError, UnicodeError) as error:
+        _refuse(f"{path}, after line {number}: {error}", error, tell)
 
 
-def _packed_rows(folder):
+def _key(row):
+    """Return (task, contender, seed) of a record, or of a row of text. Raises ValueError without them."""
+    try:
+        task, contender, seed = (row[key] for key in KEY)
+        if not (isinstance(task, str) and isinstance(contender, str)):
+            raise ValueError("task and contender must be texts")
+        return task, contender, int(seed)
+    except KeyError as error:
+        raise ValueError(f"it has no {error}") from error
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"seed={row['seed']!r} is no whole number") from error
+
+
+def _refuse(message, error, tell):
+    """Raise ValueError with `message`, or tell it and go on."""
+    if tell is None:
+        raise ValueError(message) from error
+    tell(f"{message}; it is left out")
+
+
+def _packed_rows(folder, tell=None):
     """Return the packed tables as text: dict of (task, contender, seed) -> list of dict of column -> cell."""
     path = Path(folder) / TABLES
     rows = {}
-    if path.is_file():
-        with bz2.open(path, "rt", encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                key = (row.pop("task"), row.pop("contender"), int(row.pop("seed")))
-                rows.setdefault(key, []).append(row)
-    return rows
+    reader = csv.DictReader(line for _, line in _packed_lines(path, tell))
+    while True:
+        try:
+            row = next(reader, None)
+            if row is None:
+                return rows
+            rows.setdefault(_key(row), []).append({k: cell for k, cell in row.items() if k not in KEY})
+        except (csv.Error, ValueError) as error:
+            _refuse(f"{path}, line {reader.line_num}: {error}", error, tell)
 
 
-def read_runs(folder):
+def read_runs(folder, tell=None):
     """Return all runs under `folder` as (where it was read, table, record), by task, contender and seed.
 
     table : dict of column -> float array, as of `tables.read_table`; record : the dict written beside it.
 
+    tell : None, or a function of a message (str). With it, runs that can't be read are told and left out.
+
     Raises FileNotFoundError if there is no run, ValueError naming the file that can't be read.
     """
     folder = Path(folder)
-    singles, records = single_tables(folder), packed_records(folder)
+    singles, records = single_tables(folder), packed_records(folder, tell)
     found = {}
-    for key, rows in _packed_rows(folder).items():
+    for key, rows in _packed_rows(folder, tell).items():
         if key in singles:
             continue
         where = f"{folder / TABLES}, {_name(key)}"
-        if key not in records:
-            raise ValueError(f"{where}: {RECORDS} has no record of this run; restore both files together")
         try:
-            table = {name: np.array([float(row[name] or NAN) for row in rows]) for name in rows[0]}
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {error!r}") from error
-        found[key] = where, table, records[key]
+            if key not in records:
+                raise ValueError(f"{RECORDS} has no record of this run; restore both files together")
+            found[key] = where, columns_of(rows), records[key]
+        except ValueError as error:
+            _refuse(f"{where}: {error}", error, tell)
     for key, path in singles.items():
         try:
-            record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            found[key] = str(path), read_table(path), record
+            found[key] = str(path), read_table(path), read_object(path.with_suffix(".json"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: {error!r}") from error
+            _refuse(f"{path}: {describe(error)}", error, tell)
     if not found:
         raise FileNotFoundError(f"no tables of runs under {folder}; `cero benchmark` makes them")
     return [found[key] for key in sorted(found)]
@@ -104,10 +149,10 @@ def pack(folder):
         return 0
     for key, path in singles.items():
         try:
-            records[key] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            records[key] = read_object(path.with_suffix(".json"))
             records[key]["phase_seconds"] = _phase_seconds(read_table(path))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: {error!r}") from error
+            raise ValueError(f"{path}: {describe(error)}") from error
         with path.open(encoding="utf-8", newline="") as file:
             tables[key] = list(csv.DictReader(file))
     text = io.StringIO(newline="")

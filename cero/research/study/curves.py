@@ -4,6 +4,7 @@ A validation is sampled and therefore noisy. What is read off a single place of 
 reaches a target) is read off the mean of that place and the one before it, for all contenders alike.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,13 +87,19 @@ def make_curve(table, about):
 
     table : columns as of `tables.read_table`; about : the dict of its record
 
-    Raises ValueError if it was validated less than twice.
+    Raises ValueError if it was validated less than twice, or has no budget; KeyError or TypeError for a
+    record that lacks what a curve needs.
     """
     spent = table["rollouts_spent"]
     validated = np.isfinite(table["accuracy"])
     if validated.sum() < 2:
         raise ValueError("a curve needs two validations at least; was trainer.test_freq set?")
     budget, interval = float(about["budget"]), float(about["interval"])
+    if not 0 < interval <= budget < math.inf or budget / interval > 1e6:
+        raise ValueError(f"budget={budget} and interval={interval} make no grid")
+    words = {key: about[key] for key in ("task", "contender", "group", "split")}
+    if not all(isinstance(word, str) for word in words.values()):
+        raise TypeError(f"{words} must be texts")
     grid = interval * np.arange(round(budget / interval) + 1)
 
     def until(column):
@@ -100,11 +107,8 @@ def make_curve(table, about):
         return np.interp(grid, np.concatenate([[0.0], spent[table["step"] > 0]]), total)
 
     return LearningCurve(
-        task=about["task"],
-        contender=about["contender"],
-        group=about["group"],
-        split=about["split"],
-        seed=about["seed"],
+        **words,
+        seed=int(about["seed"]),
         budget=budget,
         interval=interval,
         accuracy=np.interp(grid, spent[validated], table["accuracy"][validated]),
@@ -117,19 +121,27 @@ def make_curve(table, about):
     )
 
 
-def read_curves(folder):
+def read_curves(folder, tell=None):
     """Return the curves of all runs under `folder`, single or packed (see `archive`).
 
     By task; in each the reference, main contenders, peers, ablations; by seed.
 
-    Raises FileNotFoundError if there is none, ValueError naming the run that can't be read.
+    tell : None, or a function of a message (str). With it, runs that can't be read are told and left out.
+
+    Raises FileNotFoundError if there is none, ValueError naming the run that can't be read, or the folder if
+    none of its runs can.
     """
     curves = []
-    for where, table, record in read_runs(folder):
+    for where, table, record in read_runs(folder, tell):
         try:
             curves.append(make_curve(table, record))
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{where}: {error!r}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"{where}: {error!r}"
+            if tell is None:
+                raise ValueError(message) from error
+            tell(f"{message}; it is left out")
+    if not curves:
+        raise ValueError(f"{folder} has no run that can be read")
 
     def order(curve):
         kind = curve.group.partition(":")[0]

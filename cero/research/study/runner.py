@@ -15,6 +15,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from cero.analysis.reading import read_object
 from cero.analysis.runlog import FILE_NAME, read_log
 from cero.research.study import tables
 from cero.research.study.archive import TABLES, packed_records
@@ -77,7 +78,7 @@ class Runner:
         if not table.exists():
             return self._packed.get((run.task.name, run.contender.label, run.seed))
         try:
-            return json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
+            return read_object(table.with_suffix(".json"))
         except (OSError, ValueError):
             return {}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.figures import colours, figure
+from cero.analysis.reading import one_line
 from cero.research.study.gains import band, curves_by_task, duels, run_results, summarise_contenders
 from cero.research.study.plan import REFERENCE, SHIPPED
 
@@ -196,12 +197,13 @@ def markdown_table(header, rows):
 def study_table(summaries, title):
     """Return a rich table of summaries."""
     from rich.table import Table
+    from rich.text import Text
 
-    out = Table(title=title, title_justify="left")
+    out = Table(title=Text(one_line(title)), title_justify="left")
     for name in SUMMARY_COLUMNS:
         out.add_column(name, justify="left" if name == "contender" else "right", no_wrap=True)
     for summary in summaries:
-        out.add_row(*summary_row(summary))
+        out.add_row(*map(Text, map(one_line, summary_row(summary))))
     return out
 
 

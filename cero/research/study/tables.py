@@ -116,12 +116,30 @@ def read_table(path):
 
     Raises ValueError if a column that every table has is missing, or a cell is no number.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeError) as error:
+        raise ValueError(f"{path} is no table of a run: {error}") from error
     missing = [name for name in COLUMNS if not rows or name not in rows[0]]
     if missing:
         raise ValueError(f"{path} lacks the column {missing[0]!r}: it is no table of a run")
     try:
-        return {name: np.array([float(row[name] or NAN) for row in rows]) for name in rows[0]}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} has a cell that is no number: {error}") from error
+        return columns_of(rows)
+    except ValueError as error:
+        raise ValueError(f"{path} has {error}") from error
+
+
+def columns_of(rows):
+    """Return rows of text, a list of dict, as a dict of float arrays; an empty cell is nan.
+
+    Raises ValueError if a row has fewer or more cells than the first, or a cell is no number.
+    """
+    names = list(rows[0])
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise ValueError(f"fewer or more cells in row {number} than in its header")
+    try:
+        return {name: np.array([float(row[name] or NAN) for row in rows]) for name in names}
+    except ValueError as error:
+        raise ValueError(f"a cell that is no number: {error}") from error
