@@ -23,7 +23,7 @@ from cero.core.checks import as_numbers
 from cero.verl import queue, selection
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
-from cero.verl.identity import IDS, CollateWithIds, audit
+from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit, row_slots
 from cero.verl.reading import read_settings
 from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
@@ -78,6 +78,8 @@ class ScheduledTrainer:
                 f"data.train_files={self.config.data.train_files}; "
                 f"there are {', '.join(self.train_dataset[0])}"
             )
+        if self.settings.bucket is not None:
+            row_slots(self.train_dataset[0], self.settings.bucket)  # refuses a column that is not there
         check_pass(self.config, len(self.train_dataset))
         self.outlook = look_ahead(self.config, self.settings, self.steps_per_epoch, self.total_training_steps)
         allocator = self.settings.make_allocator(self.outlook.epochs, self.outlook.total_budget)
@@ -89,7 +91,9 @@ class ScheduledTrainer:
             self.settings.make_baseline(),
             RunLog(log if self.settings.log_allocations else None),
         )
-        self.train_dataloader.collate_fn = CollateWithIds(self.train_dataloader.collate_fn)
+        self.train_dataloader.collate_fn = CollateWithIds(
+            self.train_dataloader.collate_fn, self.settings.bucket
+        )
         audit(self.train_dataset, self.config.data.get("prompt_key", "prompt"))
 
     def _build_replay_buffer(self):
@@ -125,9 +129,10 @@ class ScheduledTrainer:
         ids = batch.pop(IDS).numpy().view(np.uint64)
         column = self.scheduler.settings.pass_rates[0]
         rates = None if column is None else _pass_rates(column, batch[column])
+        buckets = batch.pop(BUCKETS).numpy() if self.settings.bucket is not None else None
         # The column of uids, not a list of them: making the list takes a tenth of this method's time, and
         # nothing needs it before the rollouts are back.
-        dispatch = self.scheduler.allocate(batch.get("uid"), ids, rates)
+        dispatch = self.scheduler.allocate(batch.get("uid"), ids, rates, buckets)
         if self.scheduler.allocator.sequential:
             self.agent_loop_manager.open_step(list(batch["uid"]), dispatch.step)
         # A tensor, since verl reads each prompt's number out of it: a non-tensor column is a hundred times
