@@ -132,7 +132,7 @@ def check_choice(key: str, value: T, choices: Collection[Any]) -> T:
     """Return `value` if it is one of `choices`. Raise ValueError, naming them, if it is not."""
     try:
         hash(value)  # an array of one word is no word
-        known = value in choices
+        known = value in choices and not isinstance(value, complex | np.complexfloating)  # 1 + 0j equals 1
     except (TypeError, ValueError, ArithmeticError):  # what can't be hashed or compared is no choice
         known = False
     if not known:

@@ -106,7 +106,9 @@ def test_no_numbers_are_refused_with_their_key(value):
 
 
 @pytest.mark.parametrize(
-    "value", [np.array(["exp"]), np.array([]), ["exp"], Decimal("sNaN"), {}, HUGE], ids=repr
+    "value",
+    [np.array(["exp"]), np.array([]), ["exp"], Decimal("sNaN"), {}, HUGE, 1 + 0j, np.complex64(1)],
+    ids=repr,
 )
 def test_what_is_no_choice(value):
     for choices in (("exp", "log", 1.0), {"exp": 1}):
