@@ -140,7 +140,7 @@ NO_BUDGETS = [
 NO_BUDGETS += [np.timedelta64(8, "D"), Decimal("sNaN")]
 
 
-@pytest.mark.parametrize("value", NO_BUDGETS, ids=repr)
+@pytest.mark.parametrize("value", NO_BUDGETS, ids=lambda value: type(value).__name__)
 def test_what_is_no_number_of_rollouts(value):
     ledger = Ledger(100)
     ledger.spend(50)
