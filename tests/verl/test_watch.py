@@ -199,6 +199,8 @@ def test_which_actors_count_as_dead(monkeypatch):
     }
     monkeypatch.setattr(state, "actors", lambda job_id, actor_state_name: table)
     context = SimpleNamespace(get_job_id=lambda: "01000000")
+    assert dead_actors() == {} and not watch.ray.is_initialized()
+    monkeypatch.setattr(watch.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(watch.ray, "get_runtime_context", lambda: context)
     assert dead_actors() == {"a": "Worker (pid 1)", "d": "Worker (pid 4)", "e": "Worker (pid 5)"}
     monkeypatch.delattr(state, "actors")
