@@ -1,6 +1,5 @@
 """CERO: a price for each prompt, a price for the budget, both learned online (arXiv 2606.05606)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -85,8 +84,13 @@ class Cero(WithValue, UpfrontAllocator):
         "slope": (np.float64, 0.0),  # 0: not priced yet
         "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding
     }
-    ranges = {"slope": (0.0, 1.0), "visits": (0, MOST_SAVED), "steps": (0, MOST_SAVED)} | {
-        name: (0.0, math.inf) for name in ("last", "price", "price_average")
+    ranges = {
+        "slope": (0.0, 1.0),
+        "last": (0.0, 2.0**20),  # the largest n_max
+        "visits": (0, MOST_SAVED),
+        "steps": (0, MOST_SAVED),
+        "price": (0.0, max(beta.BOUNDS.values())),
+        "price_average": (0.0, max(beta.BOUNDS.values())),
     }
 
     def __init__(

@@ -108,10 +108,12 @@ def round_to_sum(
             if rng is None:
                 raise ValueError("rounding='systematic' needs rng; give a numpy.random.Generator")
             cumulated = np.cumsum(fractions)
-            cumulated *= rest / cumulated[-1]  # the sum is `rest` but for float error; make it exact
-            ticks = np.floor(cumulated - rng.random()).astype(np.int64) + 1
-            ticks[-1] = rest
-            counts += np.diff(ticks, prepend=0)
+            drawn = rng.random()
+            if cumulated[-1] > 0:  # else there is no fraction to go by, only float error of huge targets
+                cumulated *= rest / cumulated[-1]  # the sum is `rest` but for float error; make it exact
+                ticks = np.floor(cumulated - drawn).astype(np.int64) + 1
+                ticks[-1] = rest
+                counts += np.diff(ticks, prepend=0)
         else:
             counts[np.argsort(-fractions, kind="stable")[:rest]] += 1
     counts = np.clip(counts, n_min, n_max)

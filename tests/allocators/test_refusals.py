@@ -236,3 +236,45 @@ def test_odd_reports(name, report):
     with pytest.raises(ValueError, match="prompt|successes|trials"):
         step.report(*report)
     assert (step.successes.tolist(), step.trials.tolist(), step._in_flight.tolist()) == before
+
+
+TOO_LARGE = [
+    ("cero", "price", 1e300),
+    ("cero", "successes", 1e200),
+    ("cero", "last", 1e30),
+    ("cero_seq", "failures", 1e200),
+    ("cero_seq", "first_trials", 1e300),
+    ("knapsack", "recent_trials", 1e200),
+    ("gdro", "price", 0.0),
+]
+
+
+@pytest.mark.parametrize("name, key, value", TOO_LARGE)
+def test_a_state_whose_numbers_would_overflow(name, key, value):
+    allocator, other = made(name), made(name)
+    step = played(allocator)
+    allocator.settle(step, step.successes, step.trials)
+    state = allocator.state_dict()
+    if key in state["scalars"]:
+        state["scalars"][key] = value
+    else:
+        state["table"][key][0] = value
+    before = snapshot(other)
+    with pytest.raises(ValueError, match=f"{key}=.*damaged"):
+        other.load_state_dict(state)
+    assert snapshot(other) == before
+
+
+@pytest.mark.parametrize("price_step", [600.0, 1000.0])
+def test_a_price_of_gdro_whose_steps_are_large(price_step):
+    """It became infinite, then nan; the state was refused at resume."""
+    allocator = make_allocator("gdro", rollouts_per_prompt=4, epochs=4, n_max=32, price_step=price_step)
+    rng = np.random.default_rng(0)
+    with np.errstate(all="raise", under="ignore"):
+        for _ in range(12):
+            n = allocator.allocate(range(6), 24)
+            allocator.observe(range(6), rng.binomial(n, 0.5), n)
+            assert n.sum() == 24 and 0 < allocator.price < float("inf")
+    again = make_allocator("gdro", rollouts_per_prompt=4, epochs=4, n_max=32, price_step=price_step)
+    again.load_state_dict(allocator.state_dict())
+    assert snapshot(again) == snapshot(allocator)

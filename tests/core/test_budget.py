@@ -158,3 +158,11 @@ def test_what_is_no_number_of_rollouts(value):
     for state in (None, [], {}, {"spent": None}):
         with pytest.raises(ValueError, match="ledger: spent="):
             ledger.load_state_dict(state)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_targets_that_miss_the_budget_by_float_error(rounding):
+    """Of huge targets no fraction is left to go by; the rollouts still cost the budget."""
+    with np.errstate(all="raise"):
+        counts = round_to_sum([3.0, 3.0, 0.0], 9, 0, 8, np.random.default_rng(0), rounding)
+    assert counts.sum() == 9 and counts.min() >= 0 and counts.max() <= 8
