@@ -82,6 +82,7 @@ def test_known_forms_are_right_and_no_others(items):
     assert {len(known) for known in forms.values()} == {1, 2, 3}
 
 
+@pytest.mark.e2e  # prepares both in a process of its own
 def test_files_of_fresh_data(tmp_path):
     """The warm start and its report are of the first questions; a sample of them is for validation."""
     tiny = ["--train", "80", "--test", "40", "--practice", "0", "--steps", "1", "--batch", "8"]

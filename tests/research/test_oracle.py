@@ -33,8 +33,8 @@ def test_it_is_no_allocator_of_the_product():
 def test_rollouts_are_in_proportion_to_the_value(value):
     """Systematic rounding is unbiased: means over many steps are the real-valued shares."""
     worth = VALUES[value](P)
-    found = given(oracle(value=value), 6, 6, times=4000)
-    np.testing.assert_allclose(found, 6 * worth / worth.sum(), atol=0.03)
+    found = given(oracle(value=value), 6, 6, times=1000)
+    np.testing.assert_allclose(found, 6 * worth / worth.sum(), atol=0.06)
 
 
 def test_values_by_hand():
@@ -50,9 +50,9 @@ def test_top_takes_the_most_valuable():
     assert given(oracle(pick="top"), 6, 2).tolist() == [0, 0, 1, 1, 0, 0]
     assert given(oracle(pick="top", each=2), 6, 4).tolist() == [0, 0, 2, 2, 0, 0]
     # All at random: each prompt with the same chance.
-    np.testing.assert_allclose(given(oracle(pick="top", at_random=1.0), 6, 2, times=4000), 1 / 3, atol=0.03)
+    np.testing.assert_allclose(given(oracle(pick="top", at_random=1.0), 6, 2, times=1000), 1 / 3, atol=0.06)
     # Half at random: of two picks one is a prompt of 0.5, or both are.
-    half = given(oracle(pick="top", at_random=0.5), 6, 2, times=4000)
+    half = given(oracle(pick="top", at_random=0.5), 6, 2, times=500)
     assert half.sum() == pytest.approx(2) and half[2] > 0.5 > half[1] > 0.1
 
 
@@ -62,12 +62,12 @@ def test_within_strata_every_stratum_keeps_its_share():
     p = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.01, 0.02])
     picked = oracle(p, families, pick="top", strata="family").allocate(range(12), 6)
     assert np.flatnonzero(picked).tolist() == [0, 1, 2, 8, 9, 11]
-    shared = given(oracle(p, families, strata="family"), 12, 6, times=2000)
+    shared = given(oracle(p, families, strata="family"), 12, 6, times=600)
     assert np.bincount(families, shared) == pytest.approx([3, 2, 1], abs=1e-9)
-    assert shared[11] / shared[10] == pytest.approx(0.0196 / 0.0099, rel=0.1)
+    assert shared[11] / shared[10] == pytest.approx(0.0196 / 0.0099, rel=0.3)
     # Shares that are no whole numbers are rounded at random, without bias.
-    quarter = given(oracle(p, families, pick="top", strata="family"), 12, 3, times=4000)
-    assert np.bincount(families, quarter) == pytest.approx([1.5, 1, 0.5], abs=0.05)
+    quarter = given(oracle(p, families, pick="top", strata="family"), 12, 3, times=800)
+    assert np.bincount(families, quarter) == pytest.approx([1.5, 1, 0.5], abs=0.1)
 
 
 def test_noise_costs_value_and_no_noise_none():
