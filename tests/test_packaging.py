@@ -25,6 +25,7 @@ EXTRAS = {
     "cero/verl": ["verl"],
     "cero/verl/cpu": ["verl", "cpu"],
     "cero/research/speed": ["verl"],  # measures a training of verl's
+    "cero/research/laboratory": ["verl", "lab"],
     "cero/allocators/peers/vip.py": ["vip"],
 }
 DISTRIBUTIONS = packages_distributions()

@@ -5,6 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,8 +15,8 @@ from cero.allocators.beliefs import Beliefs
 from cero.allocators.rounds import Step
 from cero.core import beta
 from cero.core.arrays import Floats, Ids, Ints
-from cero.core.budget import Ledger
-from cero.core.checks import as_numbers, check_number
+from cero.core.budget import MOST_TOTAL, Ledger
+from cero.core.checks import MOST_SAVED, as_numbers, check_number, shown
 from cero.core.prompts import Columns, PromptIds, PromptTable, as_prompt_ids, merge_repeats, sort_ids
 
 STATE_FORMAT = "cero-allocator"
@@ -302,21 +303,24 @@ class Allocator(ABC):
         ValueError
             If it is no state of this allocator; nothing has changed then.
         """
-        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        if not isinstance(state, dict) or not _is(state.get("format"), STATE_FORMAT):
             raise ValueError("this is not an allocator's state; give what state_dict() returned")
-        if state.get("version") != STATE_VERSION:
+        if not _is(state.get("version"), STATE_VERSION):
             raise ValueError(
-                f"state version {state.get('version')!r} is not the version {STATE_VERSION} of this cero; "
-                "go on with the cero that wrote it, or start a new run"
+                f"state version {shown(state.get('version'))} is not the version {STATE_VERSION} of this "
+                "cero; go on with the cero that wrote it, or start a new run"
             )
-        if state.get("allocator") != self.name:
+        if not _is(state.get("allocator"), self.name):
             raise ValueError(
-                f"this state is of allocator {state.get('allocator')!r}, the run uses {self.name!r}; "
+                f"this state is of allocator {shown(state.get('allocator'))}, the run uses {self.name!r}; "
                 f"set allocator={state.get('allocator')}, or start a new run"
             )
         missing = {"ledger", "rng", "scalars", "table"} - set(state)
         if missing:
             raise ValueError(f"state lacks {sorted(missing)}; the file is damaged")
+        for key in ("rng", "scalars", "table"):
+            if not isinstance(state[key], Mapping):
+                raise ValueError(f"state has {key}={shown(state[key])}; the file is damaged")
         table = self._without_retired(state["table"])
         self.table.check_columns(table)
         self.ledger.check_state(state["ledger"])
@@ -327,12 +331,10 @@ class Allocator(ABC):
             )
         for key, value in state["scalars"].items():
             check_number(f"state scalar {key}", value, -math.inf, math.inf)
+            if isinstance(value, int) and abs(value) > MOST_TOTAL:  # more than NumPy's integers hold
+                raise ValueError(f"state scalar {key}={shown(value)} is no number of a run")
         self._check_ranges({**table, **state["scalars"]})
-        rng = np.random.default_rng(0)
-        try:
-            rng.bit_generator.state = state["rng"]
-        except (TypeError, ValueError, KeyError) as error:
-            raise ValueError(f"state's random generator can't be restored: {error}") from error
+        rng = _generator(state["rng"])
 
         self._rng = rng
         self.table.load(table)
@@ -408,7 +410,7 @@ class Allocator(ABC):
 
     def _check_ranges(self, values: Mapping[str, Any]) -> None:
         """Raise ValueError if a column or a number of a state lies where no run can have brought it."""
-        known = {"allocated": (0, MOST_ROLLOUTS), "pending": (0, MOST_ROLLOUTS), **self.ranges}
+        known = {"allocated": (0, MOST_SAVED), "pending": (0, MOST_SAVED), **self.ranges}
         if self.beliefs is not None:
             known |= Beliefs.ranges
         for name, (low, high) in known.items():
@@ -463,13 +465,36 @@ class Allocator(ABC):
         return ids, successes, trials
 
 
+def _is(found: Any, wanted: str | int | None) -> bool:
+    """Return whether a state has what is wanted; an array, say, is not compared with it."""
+    return type(found) is type(wanted) and found == wanted
+
+
+def _generator(state: Mapping[str, Any]) -> np.random.Generator:
+    """Return a random generator in `state`. Raise ValueError if it can't be one."""
+    rng = np.random.default_rng(0)
+    try:
+        figures = [*state["state"].values(), state["has_uint32"], state["uinteger"]]
+        if any(type(figure) is not int for figure in figures):
+            raise ValueError("it holds what is no integer")
+        rng.bit_generator.state = dict(state)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(f"state's random generator can't be restored: {error}") from error
+    return rng
+
+
 def option_names(cls: type) -> list[str]:
     """Return the names of the options that a class takes: its own first, then inherited ones."""
-    return list(option_defaults(cls))
+    return list(_option_defaults(cls))
 
 
 def option_defaults(cls: type) -> dict[str, Any]:
     """Return the options that a class takes, its own first, and their defaults (`Parameter.empty`: none)."""
+    return dict(_option_defaults(cls))
+
+
+@cache
+def _option_defaults(cls: type) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" in vars(base) and base is not object:

@@ -1,6 +1,5 @@
 """What is known of prompts, from their rewards so far: a Beta posterior for each."""
 
-import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal, get_args
 
@@ -9,12 +8,14 @@ from numpy.typing import ArrayLike
 
 from cero.core import beta
 from cero.core.arrays import Floats, Ids, Ints
-from cero.core.checks import at_ends, check_choice, check_number
+from cero.core.budget import MOST_TOTAL
+from cero.core.checks import MOST_SAVED, as_numbers, at_ends, check_choice, check_number
 from cero.core.prompts import PromptTable
 
 ForgettingUnit = Literal["visit", "step"]
 Prior = Literal["fixed", "pooled"]
 RETENTIONS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.55, 0.4, 0.2)  # what forgetting=auto chooses from
+MOST_COUNTED = 2.0**32  # a prompt's successes or failures: its rollouts, and those of a pass rate
 SCORED = 512  # prompts of a step that forgetting=auto is judged on: enough, and no more in a larger step
 
 
@@ -49,8 +50,12 @@ class Beliefs:
 
     # What the columns and numbers of a state can be; see `Allocator.ranges`.
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
-        name: (0.0, math.inf)
-        for name in ("successes", "failures", "seen", "clock", "first_successes", "first_trials")
+        "successes": (0.0, MOST_COUNTED),
+        "failures": (0.0, MOST_COUNTED),
+        "seen": (0, MOST_SAVED),
+        "clock": (0, MOST_SAVED),
+        "first_successes": (0.0, MOST_TOTAL),
+        "first_trials": (0.0, MOST_TOTAL),
     }
 
     def __init__(
@@ -64,7 +69,7 @@ class Beliefs:
         prior_b: float = 1.0,
     ) -> None:
         self.forgetting_unit = check_choice("forgetting_unit", forgetting_unit, get_args(ForgettingUnit))
-        if forgetting != "auto":
+        if not (isinstance(forgetting, str) and forgetting == "auto"):
             forgetting = float(
                 check_number("forgetting (a number, or auto)", forgetting, 0, 1, open_low=True)
             )
@@ -138,7 +143,7 @@ class Beliefs:
 
     def set_pass_rates(self, ids: Ids, pass_rates: ArrayLike, strength: float) -> None:
         """Start prompts at pass rates measured before the run; see `Allocator.set_pass_rates`."""
-        rates = at_ends(pass_rates, 0.0, 1.0)
+        rates = at_ends(as_numbers("pass_rates", pass_rates), 0.0, 1.0)
         strength = float(check_number("strength", strength, 0, 1e6, open_low=True))
         if rates.shape != ids.shape:
             raise ValueError(

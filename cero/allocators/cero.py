@@ -1,6 +1,5 @@
 """CERO: a price for each prompt, a price for the budget, both learned online (arXiv 2606.05606)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -11,7 +10,7 @@ from cero.allocators.options import WithValue
 from cero.allocators.upfront import UpfrontAllocator
 from cero.core import beta, duals
 from cero.core.arrays import Floats, Ids, Ints
-from cero.core.checks import check_choice, check_number
+from cero.core.checks import MOST_SAVED, check_choice, check_number
 from cero.core.utility import UTILITIES, UtilityName
 
 Anchor = Literal["equal", "last"]
@@ -85,8 +84,13 @@ class Cero(WithValue, UpfrontAllocator):
         "slope": (np.float64, 0.0),  # 0: not priced yet
         "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding
     }
-    ranges = {"slope": (0.0, 1.0)} | {
-        name: (0.0, math.inf) for name in ("last", "visits", "price", "price_average", "steps")
+    ranges = {
+        "slope": (0.0, 1.0),
+        "last": (0.0, 2.0**20),  # the largest n_max
+        "visits": (0, MOST_SAVED),
+        "steps": (0, MOST_SAVED),
+        "price": (0.0, max(beta.BOUNDS.values())),
+        "price_average": (0.0, max(beta.BOUNDS.values())),
     }
 
     def __init__(
@@ -127,7 +131,8 @@ class Cero(WithValue, UpfrontAllocator):
         # the units, and the warm start.
         share = self.epochs * self.rollouts_per_prompt
         self._scale = self.saturation * share
-        self._slope_unit = float(self._utility.slope(share, self._scale))
+        with np.errstate(over="ignore"):  # the slope is 0 then, and refused below
+            self._slope_unit = float(self._utility.slope(share, self._scale))
         if self._slope_unit < duals.SLOPE_FLOOR:
             raise ValueError(
                 f"saturation={saturation} with utility={utility}: a prompt's equal share would be worth "

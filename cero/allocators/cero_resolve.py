@@ -1,6 +1,5 @@
 """CERO re-solved: at each step, the price that is right for what is left. This project's, not the paper's."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from cero.allocators.options import WithValue
 from cero.allocators.upfront import UpfrontAllocator
 from cero.core import beta
 from cero.core.arrays import Floats, Ints
-from cero.core.checks import check_choice, check_number
+from cero.core.checks import MOST_SAVED, check_choice, check_number
 from cero.core.utility import UTILITIES, UtilityName
 
 BISECTIONS = 60  # halvings of log(price): far below float resolution
@@ -37,7 +36,7 @@ class CeroResolve(WithValue, UpfrontAllocator):
 
     name = "cero_resolve"
     columns = {"visits": (np.int32, 0)}
-    ranges = {"visits": (0.0, math.inf)}
+    ranges = {"visits": (0, MOST_SAVED)}
 
     def __init__(
         self,

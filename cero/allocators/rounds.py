@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import Bools, Floats, Ids, Ints
+from cero.core.checks import as_numbers
 
 WAIT = -1  # what a rule answers for a prompt of which it wants to be asked again
 
@@ -89,27 +90,35 @@ class Step(ABC):
 
         prompts, successes, trials : sequences of one length
         """
-        prompts, successes = np.asarray(prompts, np.int64), np.asarray(successes, np.float64)
-        trials = np.asarray(trials, np.int64)
-        known = (prompts >= 0) & (prompts < self.ids.size)
-        known[known] = self._in_flight[prompts[known]]
-        if not known.all() or np.unique(prompts).size < prompts.size:
-            wrong = prompts[~known][0] if not known.all() else prompts[0]
+        places, successes = as_numbers("prompt", prompts), as_numbers("successes", successes)
+        trials = as_numbers("trials", trials)
+        if not (places.ndim == 1 and places.shape == successes.shape == trials.shape):
+            raise ValueError(
+                f"prompt, successes and trials have shapes {places.shape}, {successes.shape} and "
+                f"{trials.shape}; give one of each for each prompt"
+            )
+        known = (places >= 0) & (places < self.ids.size) & (places == np.floor(places))
+        known[known] = self._in_flight[places[known].astype(np.int64)]
+        if not known.all() or np.unique(places).size < places.size:
+            wrong = places[~known][0] if not known.all() else places[0]
+            wrong = int(wrong) if wrong == np.floor(wrong) and abs(wrong) < 2**53 else wrong
             raise ValueError(
                 f"prompt={wrong} has nothing in flight; report each prompt once after each launch"
             )
-        flown = self.launched[prompts] - self._before[prompts]
-        bad = ~((successes >= 0) & (successes <= trials) & (trials <= flown))
+        indices = places.astype(np.int64)
+        flown = self.launched[indices] - self._before[indices]
+        whole = trials == np.floor(trials)
+        bad = ~((successes >= 0) & (successes <= trials) & (trials <= flown) & whole)
         if bad.any():
             at = int(np.argmax(bad))
             raise ValueError(
-                f"prompt={prompts[at]}: successes={successes[at]} of trials={trials[at]} must lie in 0 <= "
-                f"successes <= trials <= {flown[at]}, the rollouts in flight"
+                f"prompt={indices[at]}: successes={successes[at]} of trials={trials[at]:g} must lie in 0 <= "
+                f"successes <= trials <= {flown[at]}, the rollouts in flight, and trials be whole"
             )
-        self._in_flight[prompts] = False
-        self.successes[prompts] += successes
-        self.trials[prompts] += trials
-        failed = prompts[trials < flown]
+        self._in_flight[indices] = False
+        self.successes[indices] += successes
+        self.trials[indices] += trials.astype(np.int64)
+        failed = indices[trials < flown]
         self._over[failed] = True
         return {int(i): 0 for i in failed} | self._decide()
 

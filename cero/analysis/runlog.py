@@ -380,7 +380,24 @@ def _short(value):
 def held_out_accuracy(metrics):
     """Return a validation's accuracy: verl's mean over samples, averaged over data sources; None without one.
 
-    With several samples of a question verl also reports best@k and the spread, which are no accuracy.
+    With several samples of a question verl also reports best@k and the spread, which are no accuracy. A data
+    source whose name ends in "/train" has questions that are trained on: see `train_accuracy`.
     """
-    values = [value for key, value in metrics.items() if key.startswith("val-core/") and "/mean@" in key]
+    return _accuracy(metrics, of_train=False)
+
+
+def train_accuracy(metrics):
+    """Return a validation's accuracy on data sources whose name ends in "/train"; None without one."""
+    return _accuracy(metrics, of_train=True)
+
+
+def _accuracy(metrics, of_train):
+    # Keys are val-core/<data source>/<variable>/mean@<samples>.
+    values = [
+        value
+        for key, value in metrics.items()
+        if key.startswith("val-core/")
+        and "/mean@" in key
+        and key.rsplit("/", 2)[0].endswith("/train") == of_train
+    ]
     return sum(values) / len(values) if values else None

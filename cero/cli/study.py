@@ -30,13 +30,16 @@ def add_arguments(parser):
 def run(arguments):
     from cero.research.study.archive import pack
     from cero.research.study.curves import read_curves
-    from cero.research.study.gains import run_results, summarise_contenders
+    from cero.research.study.gains import read_ceilings, run_results, summarise_contenders
     from cero.research.study.study_report import study_table, write_study
 
     if arguments.pack:
         pack(arguments.runs)
     curves = read_curves(arguments.runs, partial(complain, "study"))
-    written = write_study(curves, arguments.out or arguments.runs, arguments.champion, arguments.images)
+    ceilings = read_ceilings(arguments.runs)
+    written = write_study(
+        curves, arguments.out or arguments.runs, arguments.champion, arguments.images, ceilings
+    )
     if arguments.json:
         print(json.dumps(run_results(curves), indent=1))
         return
@@ -44,8 +47,8 @@ def run(arguments):
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=220)  # into a file or a pipe: nothing is cut off
-    summaries = summarise_contenders(curves)
+        console = Console(width=250)  # into a file or a pipe: nothing is cut off
+    summaries = summarise_contenders(curves, ceilings=ceilings)
     for task, split in dict.fromkeys((s.task, s.split) for s in summaries):
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
         console.print(study_table(mine, f"{task}, seeds to {split} (accuracy in %; ratio below 1 is better)"))

@@ -7,15 +7,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import Floats, Ints
+from cero.core.checks import is_whole, shown
 
 Rounding = Literal["systematic", "largest_remainder"]
+MOST_TOTAL = 2**62  # rollouts of a run: what int64 and a float hold
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
 def check_feasible(budget: float, prompts: int, n_min: int, n_max: int) -> None:
     """Raise ValueError unless `prompts` prompts of n_min to n_max rollouts each can cost exactly `budget`."""
-    if budget != int(budget):
-        raise ValueError(f"budget={budget} is not a whole number of rollouts")
+    if not is_whole(budget):
+        raise ValueError(f"budget={shown(budget)} is not a whole number of rollouts")
     low, high = prompts * n_min, prompts * n_max
     if budget < low:
         raise ValueError(
@@ -106,10 +108,12 @@ def round_to_sum(
             if rng is None:
                 raise ValueError("rounding='systematic' needs rng; give a numpy.random.Generator")
             cumulated = np.cumsum(fractions)
-            cumulated *= rest / cumulated[-1]  # the sum is `rest` but for float error; make it exact
-            ticks = np.floor(cumulated - rng.random()).astype(np.int64) + 1
-            ticks[-1] = rest
-            counts += np.diff(ticks, prepend=0)
+            drawn = rng.random()
+            if cumulated[-1] > 0:  # else there is no fraction to go by, only float error of huge targets
+                cumulated *= rest / cumulated[-1]  # the sum is `rest` but for float error; make it exact
+                ticks = np.floor(cumulated - drawn).astype(np.int64) + 1
+                ticks[-1] = rest
+                counts += np.diff(ticks, prepend=0)
         else:
             counts[np.argsort(-fractions, kind="stable")[:rest]] += 1
     counts = np.clip(counts, n_min, n_max)
@@ -136,8 +140,10 @@ class Ledger:
     """
 
     def __init__(self, total: float | None = None) -> None:
-        if total is not None and (total != int(total) or total < 0):
-            raise ValueError(f"total_budget={total} must be a whole number of rollouts, 0 or more, or None")
+        if total is not None and (not is_whole(total) or not 0 <= total <= MOST_TOTAL):
+            raise ValueError(
+                f"total_budget={shown(total)} must be a whole number of rollouts, 0 to {MOST_TOTAL}, or None"
+            )
         self.total = None if total is None else int(total)
         self.spent = 0
 
@@ -147,7 +153,10 @@ class Ledger:
         return None if self.total is None else self.total - self.spent
 
     def check(self, rollouts: int) -> None:
-        """Raise ValueError if spending `rollouts` more would break the global budget."""
+        """Raise ValueError if spending `rollouts`, a whole number, more would break the global budget."""
+        if not is_whole(rollouts):
+            raise ValueError(f"budget={shown(rollouts)} is not a whole number of rollouts")
+        rollouts = int(rollouts)  # one of NumPy's small kinds would overflow in the sum
         if self.total is not None and self.spent + rollouts > self.total:
             raise ValueError(
                 f"budget={rollouts} would bring the run to {self.spent + rollouts} rollouts, over its "
@@ -156,15 +165,15 @@ class Ledger:
 
     def spend(self, rollouts: int) -> None:
         """Count `rollouts` as spent. Raise ValueError if they would break the global budget."""
-        if rollouts != int(rollouts) or rollouts < 0:
-            raise ValueError(f"can't spend {rollouts} rollouts; give a whole number, 0 or more")
+        if not is_whole(rollouts) or rollouts < 0:
+            raise ValueError(f"can't spend {shown(rollouts)} rollouts; give a whole number, 0 or more")
         self.check(rollouts)
         self.spent += int(rollouts)
 
     def refund(self, rollouts: int) -> None:
         """Give back rollouts that were counted and not launched. Raise ValueError if they are too many."""
-        if rollouts != int(rollouts) or not 0 <= rollouts <= self.spent:
-            raise ValueError(f"can't refund {rollouts} of {self.spent} rollouts spent")
+        if not is_whole(rollouts) or not 0 <= rollouts <= self.spent:
+            raise ValueError(f"can't refund {shown(rollouts)} of {self.spent} rollouts spent")
         self.spent -= int(rollouts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -173,9 +182,9 @@ class Ledger:
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError unless `state` fits: it may not have spent more than the total configured now."""
-        spent = state["spent"]
-        if not isinstance(spent, int) or spent < 0:
-            raise ValueError(f"ledger: spent={spent!r} must be an integer, 0 or more")
+        spent = state.get("spent") if isinstance(state, Mapping) else None
+        if not isinstance(spent, int) or isinstance(spent, bool) or not 0 <= spent <= MOST_TOTAL:
+            raise ValueError(f"ledger: spent={shown(spent)} must be an integer, 0 to {MOST_TOTAL}")
         if self.total is not None and spent > self.total:
             raise ValueError(
                 f"ledger: the saved run had spent {spent} rollouts, "

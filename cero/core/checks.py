@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 T = TypeVar("T")
+MOST_SAVED = 2**30  # of a count in a saved state: what follows still fits the columns' 32 bits
 FLOAT32_ROUNDING = 2.0**-23  # of 1: trainers keep rewards in single precision
 
 
@@ -50,12 +51,42 @@ def check_number(
     """
     kind = "an integer" if integer else "a number"
     interval = f"{'(' if open_low else '['}{low}, {high}]"
-    fits = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    kinds = int | float | np.integer | np.floating
+    fits = isinstance(value, kinds) and not isinstance(value, bool | np.timedelta64)
+    try:
+        fits = fits and math.isfinite(value)
+    except OverflowError:  # an integer beyond floats
+        fits = False
     if fits and integer:
         fits = value == int(value)
     if not fits or value < low or value > high or (open_low and value == low):
-        raise ValueError(f"{key}={value!r} must be {kind} in {interval}")
+        raise ValueError(f"{key}={shown(value)} must be {kind} in {interval}")
     return int(value) if integer else float(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether `value` is a whole number of any real kind; truth values and spans of time are none.
+
+    >>> [is_whole(value) for value in (3, 3.0, np.int8(3), 3.5, float("nan"), True, "3", [3])]
+    [True, True, True, False, False, False, False, False]
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    kinds = (numbers.Real, Decimal)
+    if not isinstance(value, kinds) or isinstance(value, (bool, np.timedelta64)):  # type: ignore[unreachable]
+        return False
+    try:
+        return bool(value == int(value))  # type: ignore[arg-type]
+    except (ValueError, OverflowError):  # nan, infinite
+        return False
+
+
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, for a message: its first 80 characters."""
+    try:
+        return repr(value)[:80]
+    except ValueError:  # Python does not write integers of thousands of digits
+        return "an integer of thousands of digits"
 
 
 def as_numbers(key: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -63,15 +94,22 @@ def as_numbers(key: str, values: ArrayLike) -> NDArray[np.float64]:
 
     Raises ValueError, naming `key`, if they are no numbers: words, truth values, dates, or nothing at all.
     """
-    array = np.asarray(values)
-    if array.dtype == object and array.size:
-        kinds = {type(each) for each in array.ravel().tolist()}
-        good = all(issubclass(kind, numbers.Real | Decimal) and not issubclass(kind, bool) for kind in kinds)
-    else:
-        good = array.dtype.kind in "iuf" or not array.size
-    if not good:
-        raise ValueError(f"{key}={array.ravel().tolist()[:3]} must be numbers")
-    return array.astype(np.float64)
+    try:
+        array = np.asarray(values)
+        if array.dtype == object and array.size:
+            kinds = {type(each) for each in array.ravel().tolist()}
+            good = all(
+                issubclass(kind, numbers.Real | Decimal) and not issubclass(kind, bool | np.timedelta64)
+                for kind in kinds
+            )
+        else:
+            good = array.dtype.kind in "iuf" or not array.size
+        if good:
+            return array.astype(np.float64)
+        first = shown(array.ravel().tolist()[:3])
+    except (ValueError, TypeError, OverflowError):  # lists of several lengths, integers beyond a float
+        first = shown(values)
+    raise ValueError(f"{key}={first} must be numbers")
 
 
 def at_ends(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
@@ -93,9 +131,10 @@ def at_ends(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
 def check_choice(key: str, value: T, choices: Collection[Any]) -> T:
     """Return `value` if it is one of `choices`. Raise ValueError, naming them, if it is not."""
     try:
-        known = value in choices
-    except TypeError:  # a list, say, has no place in a dict
+        hash(value)  # an array of one word is no word
+        known = value in choices and not isinstance(value, complex | np.complexfloating)  # 1 + 0j equals 1
+    except (TypeError, ValueError, ArithmeticError):  # what can't be hashed or compared is no choice
         known = False
     if not known:
-        raise ValueError(f"{key}={value!r} is not known; choose one of {', '.join(map(str, choices))}")
+        raise ValueError(f"{key}={shown(value)} is not known; choose one of {', '.join(map(str, choices))}")
     return value

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cero.core.arrays import Ids, Ints
+from cero.core.checks import shown
 
 PromptIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[Any]
 Columns: TypeAlias = Mapping[str, tuple[DTypeLike, float]]  # name: (dtype, value for a new prompt)
@@ -73,7 +74,7 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
     kinds = {type(value) for value in values}
     if all(issubclass(kind, str) for kind in kinds):  # NumPy's own text among them
         return np.fromiter((prompt_id(value) for value in values), dtype=np.uint64, count=array.size)
-    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+    if all(issubclass(kind, int | np.integer) and kind not in (bool, np.timedelta64) for kind in kinds):
         outside = [value for value in values if not 0 <= value < 2**64]
         if outside:
             raise ValueError(f"prompt_ids holds {outside[0]}; integer ids must lie in [0, 2**64)")
@@ -86,7 +87,10 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
 
 def _objects(values: Iterable[Any]) -> NDArray[Any]:
     """Return an object array of shape (n,) with what `values` hold, arrays without dimensions unpacked."""
-    items = [each.item() if isinstance(each, np.ndarray) and each.ndim == 0 else each for each in values]
+    try:
+        items = [each.item() if isinstance(each, np.ndarray) and each.ndim == 0 else each for each in values]
+    except TypeError as error:
+        raise ValueError(f"prompt_ids={shown(values)} is no sequence of str or integers") from error
     array = np.empty(len(items), dtype=object)
     for place, item in enumerate(items):  # one by one: NumPy would make sequences into further dimensions
         array[place] = item
@@ -228,13 +232,19 @@ class PromptTable:
 
         They must have the table's names and dtypes, one length, finite numbers and distinct ids.
         """
+        if not isinstance(columns, Mapping):
+            raise ValueError(f"prompt table is {shown(columns)} instead of columns by their names")
         if set(columns) != set(self._spec):
             raise ValueError(
                 f"prompt table has columns {sorted(columns)}; this allocator needs {sorted(self._spec)}"
             )
-        size = len(columns["id"])
+        try:
+            arrays = {name: np.asarray(columns[name]) for name in self._spec}
+        except ValueError as error:
+            raise ValueError("prompt table has a column that is no array") from error
+        size = arrays["id"].size
         for name, (dtype, _) in self._spec.items():
-            array = np.asarray(columns[name])
+            array = arrays[name]
             if array.shape != (size,) or array.dtype != np.dtype(dtype):
                 raise ValueError(
                     f"prompt table column {name!r} has shape {array.shape} and dtype {array.dtype}; "
@@ -242,7 +252,7 @@ class PromptTable:
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"prompt table column {name!r} holds a value that is not finite")
-        ordered = np.sort(columns["id"])  # far faster than np.unique, which hashes
+        ordered = np.sort(arrays["id"])  # far faster than np.unique, which hashes
         if (ordered[1:] == ordered[:-1]).any():
             raise ValueError("prompt table column 'id' holds a prompt twice")
 

@@ -31,6 +31,9 @@ class Groups:
     baseline : shape (r,), in (0, 1), or None
         What `posterior` subtracts from each reward in place of its own baseline. See
         `cero.estimators.baseline`.
+    prior : (a, b), two arrays of shape (g,), above 0, or None
+        The Beta distribution of each prompt's success probability before this step's rewards, faded as they
+        will fade it. Only `mapp` uses it. None: of two rollouts with the mean that `history_mean` gives.
 
     Raises
     ------
@@ -46,6 +49,7 @@ class Groups:
         trials: ArrayLike | None = None,
         successes: ArrayLike | None = None,
         baseline: Floats | None = None,
+        prior: tuple[Floats, Floats] | None = None,
     ) -> None:
         self.rewards, self.groups = np.asarray(rewards, np.float64), np.asarray(groups, np.int64)
         good = np.isfinite(self.rewards) & (self.rewards >= 0) & (self.rewards <= 1)
@@ -57,6 +61,7 @@ class Groups:
         self.trials = self.count[self.groups] if trials is None else np.asarray(trials, np.float64)
         self.successes = self.sum[self.groups] if successes is None else np.asarray(successes, np.float64)
         self.baseline = baseline
+        self.prior = prior
 
     @property
     def mean(self) -> Floats:
@@ -153,14 +158,18 @@ def posterior(data: Groups, history_mean: Floats, *, history: float = 8.0, scale
     ValueError
         If `history_mean` lies outside (0, 1), or `history` is not above 0.
     """
-    if not ((history_mean > 0) & (history_mean < 1)).all():
-        raise ValueError("history_mean must lie in (0, 1); a Beta posterior's mean does")
+    _check_history(history_mean)
     if not history > 0:
         raise ValueError(f"history={history} must be above 0: a group of one has no other baseline")
     others = data.successes - data.rewards
     baseline = (history * history_mean[data.groups] + others) / (history + data.trials - 1)
     advantages = data.rewards - (baseline if data.baseline is None else data.baseline)
     return advantages / np.sqrt(baseline * (1.0 - baseline)) if scale else advantages
+
+
+def _check_history(history_mean: Floats) -> None:
+    if not ((history_mean > 0) & (history_mean < 1)).all():
+        raise ValueError("history_mean must lie in (0, 1); a Beta posterior's mean does")
 
 
 def aero(data: Groups, history_mean: Floats, *, aero_form: str = "standard") -> Floats:
@@ -194,6 +203,63 @@ def ada_est(data: Groups, history_mean: Floats) -> Floats:
     return (data.rewards - mean) / np.sqrt(mean + EPSILON)
 
 
+def mapp(data: Groups, history_mean: Floats, *, mapp_group: int | None = None) -> Floats:
+    """Return GRPO's advantage, averaged over the peers that a rollout might have had: MaPP's.
+
+        r = 1:  A = + sum_{S=1}^{G-1} w_S(a, b) sqrt((G - S) / S)
+        r = 0:  A = - sum_{S=1}^{G-1} w_S(b, a) sqrt((G - S) / S)
+        w_S(a, b) = C(G-1, S-1) B(a + S - 1, b + G - S) / B(a, b)
+
+    Beta(a, b) is what the prompt's prior and the group's **other** rollouts say (trials and successes of the
+    whole step, the rollout itself left out). w_S is the probability that S - 1 of G - 1 peers have the same
+    reward. G is the number of the prompt's rollouts, or `mapp_group` for all. A group of one has no peers and
+    gets 0, unless `mapp_group` names a size. Homogeneous groups get an advantage of the right sign.
+    Source: MaPP (arXiv 2609.34990), as its text has it. This project's: groups that differ in size, and a
+    reward between 0 and 1, which gets r times the first and 1 - r times the second.
+
+    The expected gradient is GRPO's, not that of the mean reward: where the posterior is sure of p, A is the
+    mean of GRPO's advantage (by the standard deviation with n) over the peers, so that it has GRPO's
+    expectation and less variance. It costs O(G) for each rollout.
+
+    Raises
+    ------
+    ValueError
+        If `history_mean` lies outside (0, 1), or `mapp_group` is not a whole number, 2 or more, or None.
+    """
+    _check_history(history_mean)
+    if mapp_group is not None and (mapp_group != int(mapp_group) or mapp_group < 2):
+        raise ValueError(f"mapp_group={mapp_group} must be a whole number of rollouts, 2 or more, or null")
+    a, b = (2.0 * history_mean, 2.0 * (1.0 - history_mean)) if data.prior is None else data.prior
+    r, g = data.rewards, data.groups
+    right = a[g] + data.successes - r
+    wrong = b[g] + (data.trials - data.successes) - (1.0 - r)
+    group = data.trials.astype(np.int64) if mapp_group is None else np.full(r.size, int(mapp_group))
+    result = np.zeros(r.size)
+    for share, same, other in ((r, right, wrong), (r - 1.0, wrong, right)):
+        some = share != 0
+        result[some] += share[some] * _expected_over_peers(same[some], other[some], group[some])
+    return result
+
+
+def _expected_over_peers(same: Floats, other: Floats, group: Ints) -> Floats:
+    """Return sum_{S=1}^{G-1} w_S(a, b) sqrt((G - S) / S) with a = same, b = other, G = group; shape (n,)."""
+    total = np.zeros(group.size)
+    if not group.size:
+        return total
+    most = int(group.max())
+    # Logarithms, since single weights of a large group are too small for floats. First w_1, that no peer has
+    # the same reward; then w_{S+1} / w_S = (G-S) (a+S-1) / (S (b+G-S-1)).
+    log_weight = np.zeros(group.size)
+    for k in range(most - 1):
+        log_weight += np.where(k < group - 1, np.log((other + k) / (same + other + k)), 0.0)
+    for s in range(1, most):
+        left = np.maximum(group - s, 0)
+        total += np.exp(log_weight) * np.sqrt(left / s)
+        after = np.maximum(group - s - 1, 0)
+        log_weight += np.log(np.maximum(left, 1) * (same + s - 1) / (s * (other + after)))
+    return total
+
+
 ADVANTAGES: dict[str, Callable[..., Floats]] = {
     "posterior": posterior,
     "grpo": grpo,
@@ -202,6 +268,7 @@ ADVANTAGES: dict[str, Callable[..., Floats]] = {
     "aero": aero,
     "ada_global": ada_global,
     "ada_est": ada_est,
+    "mapp": mapp,
 }
 
 
@@ -215,6 +282,7 @@ def advantages(
     history: float = 8.0,
     scale: bool = True,
     aero_form: str = "standard",
+    mapp_group: int | None = None,
 ) -> Floats:
     """Return the advantage of each rollout trained on.
 
@@ -226,7 +294,8 @@ def advantages(
     ----------
     kind : a key of ADVANTAGES
     data : the rollouts
-    history_mean : shape (g,), in (0, 1), E[p_i] before this step's rewards; only `posterior` uses it
+    history_mean : shape (g,), in (0, 1), E[p_i] before this step's rewards; `posterior` uses it, and
+        `mapp` where the data bring no prior
     prompt_weight : "trajectory" or "prompt"
         Whether each rollout counts once, or each prompt, as under GRPO: then a rollout's advantage is
         multiplied by rollouts_per_prompt / n_i.
@@ -234,6 +303,7 @@ def advantages(
     history : above 0, of `posterior`: the rollouts that `history_mean` counts for
     scale : of `posterior`: whether to divide by the standard deviation
     aero_form : of `aero`, one of AERO_FORMS
+    mapp_group : of `mapp`: the size that every group counts as, 2 or more; None: its own
 
     Returns
     -------
@@ -250,7 +320,7 @@ def advantages(
         raise ValueError(
             f"prompt_weight={prompt_weight!r} is not known; choose one of {', '.join(PROMPT_WEIGHTS)}"
         )
-    options = {"history": history, "scale": scale, "aero_form": aero_form}
+    options = {"history": history, "scale": scale, "aero_form": aero_form, "mapp_group": mapp_group}
     rule = ADVANTAGES[kind]
     taken = {name: options[name] for name in options_of(rule)}
     result = rule(data, np.asarray(history_mean, np.float64), **taken)

@@ -9,10 +9,12 @@ from cero.core.arrays import AnyArray, Floats, Ints
 from cero.core.checks import check_number
 from cero.core.prompts import PromptIds, PromptTable, as_prompt_ids, merge_repeats, sort_ids
 from cero.estimators.advantage import known_so_far
+from cero.estimators.shared import Shared, make_shared
 
 BASELINES = ("mean", "optimal")
 STATE_FORMAT = "cero-baseline"
-PRIOR = 2.0  # rollouts of mean weight that every prompt starts with, half of them right
+SHARED_PREFIX = "shared."  # of the arrays of a state that belong to the buckets
+PRIOR = 2.0  # rollouts of mean weight that every prompt starts with; half of them are right, without buckets
 FADING = 0.95  # what is left of the mean weight's history after a step: the policy grows surer
 FLOOR = 1e-3  # what is added to each weight, in units of the mean weight
 
@@ -47,9 +49,15 @@ class OptimalBaseline:
     mean over the run. E comes from the weights of earlier visits, which fade, and of the step's *other*
     rollouts of the prompt. So the baseline does not depend on the rollout from which it is subtracted.
 
+    A prompt never seen starts at PRIOR rollouts of mean weight. Half of them are right or, with `bucket`, as
+    many as earlier steps make expected of prompts like it (`cero.estimators.shared`). Its own evidence is
+    added to that, visit by visit.
+
     Parameters
     ----------
     forgetting : in (0, 1], the share of a prompt's weights that is left at its next visit
+    bucket : what makes prompts alike
+        `cero.estimators.shared.TEXT`, another text (the name of a column of the data set), or None: nothing.
 
     Raises
     ------
@@ -57,8 +65,10 @@ class OptimalBaseline:
         If `forgetting` is out of range.
     """
 
-    def __init__(self, forgetting: float = 0.7) -> None:
+    def __init__(self, forgetting: float = 0.7, bucket: str | None = None) -> None:
         self.forgetting = check_number("forgetting", forgetting, 0, 1, open_low=True)
+        self.bucket = bucket
+        self.shared = None if bucket is None else make_shared(bucket)
         self.table = PromptTable({"right": (np.float32, 0.0), "wrong": (np.float32, 0.0)})
         self._weights = np.zeros(2)  # the sum and the number of the weights so far, both fading
 
@@ -69,6 +79,7 @@ class OptimalBaseline:
         rewards: Floats,
         weights: ArrayLike,
         rounds: ArrayLike | None = None,
+        buckets: AnyArray | None = None,
     ) -> Floats:
         """Return the baseline of each rollout of a step, and learn from all of them.
 
@@ -79,6 +90,8 @@ class OptimalBaseline:
         rewards : shape (r,), in [0, 1]
         weights : shape (r,), >= 0: see `score_weights`
         rounds : integers, shape (r,), or None: see `cero.estimators.advantage.known_so_far`
+        buckets : slots of each prompt, shape (g, k), with -1 where there is none; see
+            `cero.estimators.shared`. They are needed exactly if the baseline was made with a `bucket`.
 
         Returns
         -------
@@ -87,7 +100,7 @@ class OptimalBaseline:
         Raises
         ------
         ValueError
-            If a weight is negative or not finite; nothing has changed then.
+            If a weight is negative or not finite, or buckets are missing; nothing has changed then.
         """
         ids = as_prompt_ids(prompt_ids)
         weights = np.asarray(weights, np.float64)
@@ -100,26 +113,53 @@ class OptimalBaseline:
         total, number = self._weights if self._weights[0] > 0 else new
         weights = weights / total * number + FLOOR if total > 0 else np.ones(weights.size)
         rows = self.table.rows(ids)
-        right, wrong = self._of_rows(rows)
+        right, wrong = self._of_rows(rows, buckets)
         known, won = known_so_far(rewards, groups, rounds, weights)
         own = weights * rewards
         baseline: Floats = (right[groups] + won - own) / ((right + wrong)[groups] + known - weights)
 
         self._weights = FADING * self._weights + new
         size = ids.size
-        self._observe(ids, rows, np.bincount(groups, own, size), np.bincount(groups, weights - own, size))
+        weighted = _summed(groups, own, size), _summed(groups, weights - own, size)
+        self._observe(ids, rows, *weighted)
+        if self.shared is not None and buckets is not None:
+            plain = _summed(groups, rewards, size), _summed(groups, 1.0 - rewards, size)
+            self.shared.learn(buckets, weighted, plain)
         return baseline
 
-    def remembered(self, prompt_ids: PromptIds) -> tuple[Floats, Floats]:
+    def remembered(self, prompt_ids: PromptIds, buckets: AnyArray | None = None) -> tuple[Floats, Floats]:
         """Return the weights of right and of wrong rollouts of earlier visits, the prior included.
 
-        Two float arrays of shape (n,), above 0, in units of the mean weight.
+        Two float arrays of shape (n,), above 0, in units of the mean weight. `buckets`: see `of_step`.
         """
-        return self._of_rows(self.table.rows(as_prompt_ids(prompt_ids)))
+        return self._of_rows(self.table.rows(as_prompt_ids(prompt_ids)), buckets)
 
-    def _of_rows(self, rows: Ints) -> tuple[Floats, Floats]:
+    def expected_success(self, buckets: AnyArray) -> Floats:
+        """Return the success probability to be expected of prompts in these buckets, by earlier steps alone.
+
+        Shape (g,), in (0, 1). `buckets` are those of `of_step`. Raises ValueError without a `bucket`.
+        """
+        shared, buckets = self._checked(buckets, len(buckets))
+        success: Floats = shared.expected(buckets)[1]
+        return success
+
+    def _checked(self, buckets: AnyArray | None, size: int) -> tuple[Shared, AnyArray]:
+        """Return what learns over `buckets`, and these. Raise ValueError unless they fit `size` prompts."""
+        if self.shared is None or buckets is None:
+            have = "none were" if buckets is None else "some were"
+            raise ValueError(f"bucket={self.bucket!r}, but {have} given; give buckets exactly if it is set")
+        if buckets.ndim != 2 or len(buckets) != size:
+            raise ValueError(f"buckets have shape {buckets.shape}; give one row for each of {size} prompts")
+        return self.shared, buckets
+
+    def _of_rows(self, rows: Ints, buckets: AnyArray | None) -> tuple[Floats, Floats]:
+        if self.shared is None and buckets is None:
+            counts = np.full((2, rows.size), PRIOR / 2)
+        else:
+            shared, buckets = self._checked(buckets, rows.size)
+            expected = shared.expected(buckets)[0]
+            counts = PRIOR * np.array([expected, 1.0 - expected])
         known = rows >= 0
-        counts = np.full((2, rows.size), PRIOR / 2)
         for count, column in zip(counts, ("right", "wrong"), strict=True):
             count[known] += self.table[column][rows[known]]
         return counts[0], counts[1]
@@ -136,17 +176,44 @@ class OptimalBaseline:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that was learned, as plain data and NumPy arrays. `cero.core.state` writes it."""
-        return {"format": STATE_FORMAT, "weights": self._weights.tolist(), "table": self.table.columns()}
+        state: dict[str, Any] = {"format": STATE_FORMAT, "weights": self._weights.tolist()}
+        columns = self.table.columns()
+        if self.shared is not None:
+            state["bucket"] = self.bucket
+            columns |= {SHARED_PREFIX + name: array for name, array in self.shared.columns().items()}
+        return state | {"table": columns}
 
     def load_state_dict(self, state: Any) -> None:
-        """Go on from a `state_dict`. Raise ValueError if it is none; nothing has changed then."""
+        """Go on from a `state_dict`. Raise ValueError if it is none; nothing has changed then.
+
+        A state without buckets, or with those of another `bucket`, leaves this baseline's to start anew.
+        """
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise ValueError("this is no state of an optimal baseline; give what state_dict() returned")
         weights = np.asarray(state.get("weights"), np.float64)
         if weights.shape != (2,) or not (np.isfinite(weights) & (weights >= 0)).all():
             raise ValueError(f"state has weights={state.get('weights')}; the file is damaged")
-        self.table.load(state["table"])
+        columns = state["table"]
+        shared = {
+            name.removeprefix(SHARED_PREFIX): array
+            for name, array in columns.items()
+            if name.startswith(SHARED_PREFIX)
+        }
+        goes_on = state.get("bucket") == self.bucket
+        if self.shared is not None and goes_on:
+            self.shared.check_columns(shared)
+        self.table.load({name: columns[name] for name in columns if not name.startswith(SHARED_PREFIX)})
         self._weights = weights
+        if self.shared is not None and goes_on:
+            self.shared.load(shared)
+        elif self.shared is not None:
+            self.shared.forget()
 
     def __repr__(self) -> str:
-        return f"OptimalBaseline(forgetting={self.forgetting}, prompts={len(self.table)})"
+        options = f"forgetting={self.forgetting}, bucket={self.bucket!r}"
+        return f"OptimalBaseline({options}, prompts={len(self.table)})"
+
+
+def _summed(groups: Ints, values: Floats, size: int) -> Floats:
+    """Return the sum of `values` over each group, shape (size,)."""
+    return np.bincount(groups, values, size).astype(np.float64, copy=False)

@@ -26,7 +26,9 @@ class StepContext:
         what an unbiased baseline may use (`cero.estimators.advantage.known_so_far`)
     to_success : callable, rewards -> successes in [0, 1]
     rollouts_per_prompt : int, verl's actor_rollout_ref.rollout.n
-    options : dict of the estimator's options: advantage, history, scale, prompt_weight, aero_form
+    options : dict of the estimator's options: advantage, history, scale, prompt_weight, aero_form, mapp_group
+    prior : (a, b), two float arrays of shape (g,): of each prompt's posterior before this step, for the
+        advantage `mapp`; or None
     baselines : an object whose `result()` is a float array, shape (s,), of `cero.estimators.baseline`; or
         None, where the estimator has a baseline of its own
     keys : list of str, "<uid>_<session>_<output>": the keys of the rows of verl's call
@@ -40,6 +42,7 @@ class StepContext:
     to_success: object
     rollouts_per_prompt: int
     options: dict
+    prior: tuple | None = None
     baselines: object = None
     keys: list | None = None
 
@@ -62,6 +65,7 @@ class StepContext:
                 trials[sessions],
                 successes[sessions],
                 None if self.baselines is None else self.baselines.result()[sessions],
+                self.prior,
             ),
             self.history_mean,
             rollouts_per_prompt=self.rollouts_per_prompt,

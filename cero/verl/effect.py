@@ -40,10 +40,9 @@ def _that_take(option, rules):
 
 def _of_estimator(it):
     """Yield (key, value, reason, remedy) of options under algorithm.cero that nothing reads."""
-    options, kind = (
-        it.settings.estimator | {"baseline": it.asked_baseline},
-        it.settings.estimator["advantage"],
-    )
+    kind = it.settings.estimator["advantage"]
+    asked = {"baseline": it.asked_baseline, "bucket": it.config.algorithm.get("cero", {}).get("bucket")}
+    options = it.settings.estimator | asked
     taken = ("advantage", "prompt_weight", *options_of(ADVANTAGES[kind]))
     # What the allocator brings for its own estimator stays unread if another one is chosen.
     brought = it.config.allocator if it.config.allocator.get("adv_estimator") == ESTIMATOR else {}
@@ -54,10 +53,13 @@ def _of_estimator(it):
         if not it.settings.estimates:
             reason = f"algorithm.adv_estimator={it.estimator}: only the estimator {ESTIMATOR} reads it"
             yield name, value, reason, f"algorithm.adv_estimator to {ESTIMATOR}"
-        elif key == "baseline" and kind != "posterior":
+        elif key in asked and kind != "posterior":
             reason = f"algorithm.cero.advantage={kind}, which has a baseline of its own"
             yield name, value, reason, "algorithm.cero.advantage to posterior"
-        elif key != "baseline" and key not in taken:
+        elif key == "bucket" and it.settings.baseline != "optimal":
+            reason = f"algorithm.cero.baseline={it.settings.baseline}: only the optimal one is shared"
+            yield name, value, reason, "algorithm.cero.baseline to optimal"
+        elif key not in asked and key not in taken:
             reason = f"algorithm.cero.advantage={kind}, which has no such option"
             yield name, value, reason, f"algorithm.cero.advantage {_that_take(key, ADVANTAGES)}"
         elif key == "history" and it.settings.baseline != "mean" and not options["scale"]:

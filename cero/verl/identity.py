@@ -19,11 +19,14 @@ import numpy as np
 import torch
 
 from cero.core.prompts import prompt_id
+from cero.estimators.shared import TEXT, padded, slot_of, slots_of_text, text_of
 
 logger = logging.getLogger(__name__)
 
 ID_COLUMN = "prompt_id"
-IDS = "__cero_ids__"  # column of a dispatch batch, taken out before the batch reaches a worker
+# Columns of a dispatch batch, taken out before the batch reaches a worker.
+IDS = "__cero_ids__"
+BUCKETS = "__cero_buckets__"
 AUDITED = 100_000  # rows of a data set that `audit` reads at the start of a run, at most
 
 _BYTES = (bytes, bytearray, memoryview)
@@ -132,6 +135,34 @@ def batch_prompt_ids(batch):
     return np.array(given, dtype=np.uint64)
 
 
+def in_row(row, column):
+    """Return what a row (any mapping) has in `column`; None where it has nothing.
+
+    A name with dots that is no column itself is a path: extra_info.topic is `topic` of the dict `extra_info`.
+    """
+    if column in row.keys():
+        return row[column]
+    first, _, rest = column.partition(".")
+    value = row[first] if rest and first in row.keys() else None
+    return in_row(value, rest) if isinstance(value, dict) else None
+
+
+def row_slots(row, bucket):
+    """Return the slots of a row's buckets, list of int (`cero.estimators.shared`).
+
+    row : any mapping; bucket : algorithm.cero.bucket. Raises ValueError, naming the key, if the row has
+    nothing in that column.
+    """
+    value = in_row(row, "raw_prompt" if bucket == TEXT else bucket)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        what = "no raw_prompt" if bucket == TEXT else "nothing there"
+        raise ValueError(
+            f"algorithm.cero.bucket={bucket}: a row of data.train_files has {what}, only "
+            f"{', '.join(map(str, row))}; fill it, name another column, or set algorithm.cero.bucket to null"
+        )
+    return slots_of_text(text_of(value)) if bucket == TEXT else [slot_of(_canonical(value))]
+
+
 def audit(dataset, prompt_key="prompt"):
     """Warn of prompts of a data set that would be taken for one another, or could not be told apart.
 
@@ -185,14 +216,17 @@ def audit(dataset, prompt_key="prompt"):
 
 
 class CollateWithIds:
-    """Collate rows as verl's function `collate` does, and add each prompt's id.
+    """Collate rows as verl's function `collate` does, and add each prompt's id and, if asked, its buckets.
 
     This runs where the data is loaded, mostly in other processes and ahead of the step, so that hashing costs
     the step nothing; and the rows are still plain dicts there.
+
+    bucket : algorithm.cero.bucket
     """
 
-    def __init__(self, collate):
-        self.collate, self.seconds = collate, 0.0  # seconds spent on ids in this process
+    def __init__(self, collate, bucket=None):
+        self.collate, self.bucket = collate, bucket
+        self.seconds = 0.0  # spent on ids and buckets in this process
 
     def __call__(self, rows):
         batch = self.collate(rows)
@@ -200,5 +234,7 @@ class CollateWithIds:
         absent = [None] * len(rows)
         ids = batch_prompt_ids({"data_source": absent, "reward_model": absent} | batch)
         batch[IDS] = torch.from_numpy(ids.view(np.int64))  # torch knows uint64 by name only
+        if self.bucket is not None:
+            batch[BUCKETS] = torch.from_numpy(padded([row_slots(row, self.bucket) for row in rows]))
         self.seconds += time.perf_counter() - started
         return batch

@@ -45,6 +45,7 @@ def read_settings(config):
     section = config.cero
     estimator = _estimator_options(config)
     baseline = _baseline(estimator.pop("baseline"), config, estimator["advantage"])
+    bucket = estimator.pop("bucket")
     settings = Settings(
         allocator=name,
         options=allocator,
@@ -68,6 +69,7 @@ def read_settings(config):
         estimates=config.algorithm.adv_estimator == ESTIMATOR,
         estimator=estimator,
         baseline=baseline,
+        bucket=bucket if baseline == "optimal" else None,
     )
     check_compatibility(config, settings)
     return settings
@@ -116,6 +118,13 @@ def _estimator_options(config):
     check_choice("algorithm.cero.advantage", options["advantage"], ADVANTAGES)
     check_choice("algorithm.cero.baseline", options["baseline"], BASELINES)
     check_choice("algorithm.cero.aero_form", options["aero_form"], AERO_FORMS)
+    if options["mapp_group"] is not None:
+        check_number("algorithm.cero.mapp_group", options["mapp_group"], 2, 2**20, integer=True)
+    bucket = options["bucket"]
+    if bucket is not None and (not isinstance(bucket, str) or not bucket):
+        raise ValueError(
+            f"algorithm.cero.bucket={bucket!r} must be text, the name of a column of the data set, or null"
+        )
     return options
 
 

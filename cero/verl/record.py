@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from cero.allocators.rounds import Step
+from cero.estimators.shared import stacked
 from cero.verl.context import StepContext
 from cero.verl.rows import RowPlan
 from cero.verl.sessions import Sessions
@@ -22,6 +23,7 @@ class Dispatch:
     history_mean : float array, shape (n,), in (0, 1): E[p] of each prompt before this step's rewards
     rollouts : int array, shape (n,): rollouts of each prompt, or the most that it may get where the allocator
         decides while it samples
+    buckets : int16 array, shape (n, k), of `cero.estimators.shared`; None without algorithm.cero.bucket
     figures : dict of str to float, metrics of how they were chosen, where there were candidates
     begun : seconds of `time.perf_counter` at which they were dispatched
     """
@@ -30,6 +32,7 @@ class Dispatch:
     step: Step
     history_mean: np.ndarray
     rollouts: np.ndarray
+    buckets: np.ndarray | None = None
     figures: dict = field(default_factory=dict)
     begun: float = field(default_factory=time.perf_counter)
 
@@ -92,6 +95,12 @@ class StepRecord:
     def history_mean(self):
         """E[p] of each prompt before this step's rewards, float array."""
         return np.concatenate([dispatch.history_mean for dispatch in self.dispatches])
+
+    @property
+    def buckets(self):
+        """Buckets of each prompt, int16 array of shape (g, k); None without algorithm.cero.bucket."""
+        parts = [dispatch.buckets for dispatch in self.dispatches]
+        return None if parts[0] is None else stacked(parts)
 
     @property
     def cap(self):

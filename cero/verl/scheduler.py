@@ -41,7 +41,7 @@ class RolloutScheduler:
 
     # ---- before sampling ------------------------------------------------------------------------
 
-    def allocate(self, uids, ids, pass_rates=None):
+    def allocate(self, uids, ids, pass_rates=None, buckets=None):
         """Decide how many rollouts each prompt gets that is about to be sampled.
 
         Parameters
@@ -49,6 +49,7 @@ class RolloutScheduler:
         uids : verl's column of the prompts' uids, length n
         ids : uint64 array, shape (n,), prompt ids
         pass_rates : success rates measured before the run: float array, shape (n,), in [0, 1] or nan; or None
+        buckets : what makes prompts alike (`cero.estimators.shared`): int16 array, shape (n, k); or None
 
         Returns
         -------
@@ -62,13 +63,13 @@ class RolloutScheduler:
         """
         if pass_rates is not None:  # the allocator takes them for prompts not visited yet
             self.allocator.set_pass_rates(ids, pass_rates, self.settings.pass_rates[1])
-        history_mean = self.allocator.success_mean(ids)
+        history_mean = self._history_mean(ids, buckets)
         step = self.allocator.begin(ids, budget=ids.size * self.settings.rollouts_per_prompt)
         if self.allocator.sequential:
             rollouts = np.full(ids.size, min(step.n_max, step.cap))
         else:
             rollouts = step.start()
-        dispatch = Dispatch(uids, step, history_mean, rollouts)
+        dispatch = Dispatch(uids, step, history_mean, rollouts, buckets)
         self._dispatches.append(dispatch)
         return dispatch
 
@@ -94,14 +95,15 @@ class RolloutScheduler:
             self.allocator.set_pass_rates(ids, pass_rates, self.settings.pass_rates[1])
         return self.allocator.choose(ids, budget, offer.least, offer.most)
 
-    def take_up(self, uids, choice, waiting=None):
+    def take_up(self, uids, choice, waiting=None, buckets=None):
         """Return the `Dispatch` of the chosen prompts, which are about to be sampled.
 
         uids : verl's column of their uids, in the order of `choice.step`; choice : of `choose`
         waiting : int, the candidates that will be offered again, or None where none are
+        buckets : as for `allocate`, of the chosen prompts
         """
         step = choice.step
-        dispatch = Dispatch(uids, step, self.allocator.success_mean(step.ids), step.start())
+        dispatch = Dispatch(uids, step, self._history_mean(step.ids, buckets), step.start(), buckets)
         figures = {
             "count": choice.offered,
             "chosen": step.ids.size,
@@ -119,6 +121,32 @@ class RolloutScheduler:
     def dispatched(self):
         """The number of prompts that were dispatched since the last record."""
         return sum(dispatch.rollouts.size for dispatch in self._dispatches)
+
+    def _history_mean(self, ids, buckets):
+        """Return E[p] of each prompt, by its own past or, where it has none, by prompts of its buckets."""
+        mean = self.allocator.success_mean(ids)
+        if buckets is None:
+            return mean
+        new = self.allocator.table.rows(ids) < 0
+        if self.allocator.beliefs is None:
+            new |= mean == 0.5  # what an allocator says of prompts of which it keeps nothing
+        return np.where(new, self.baseline.expected_success(buckets), mean)
+
+    def _prior(self, ids):
+        """Return (a, b) of the posteriors of prompts before this step, faded as their visit will fade them.
+
+        Two float arrays, shape (n,); None where the allocator keeps no posteriors.
+        """
+        beliefs = self.allocator.beliefs
+        if beliefs is None:
+            return None
+        rows, prior = self.allocator.table.rows(ids), beliefs.prior_parameters()
+        a, b = (np.full(ids.size, count) for count in prior)
+        known = rows >= 0
+        a[known], b[known] = beliefs.parameters(rows[known])
+        # With forgetting=auto, the parameters are faded already.
+        kept = 1.0 if beliefs.forgetting == "auto" else beliefs.forgetting
+        return prior[0] + kept * (a - prior[0]), prior[1] + kept * (b - prior[1])
 
     # ---- after sampling -------------------------------------------------------------------------
 
@@ -166,6 +194,7 @@ class RolloutScheduler:
             )
         won, trials, low, high = group_outcomes(successes, sessions.groups, len(record.uids))
         record.won, record.trials, record.sessions, record.successes = won, trials, sessions, successes
+        prior = self._prior(record.ids) if settings.estimator["advantage"] == "mapp" else None
         start = 0
         for dispatch in record.dispatches:
             part = slice(start, start := start + dispatch.history_mean.size)
@@ -179,6 +208,7 @@ class RolloutScheduler:
             to_success=settings.to_success,
             rollouts_per_prompt=settings.rollouts_per_prompt,
             options=settings.estimator,
+            prior=prior,
         )
 
         lengths = sessions.per_session([tag["response_len"] for tag in record.tags])
@@ -288,7 +318,7 @@ class RolloutScheduler:
         weights = trained.per_session([weight_of[key] for key in keys_of_rows])
         baselines = np.full(record.sessions.count, np.nan)
         baselines[places] = self.baseline.of_step(
-            record.ids, trained.groups, successes, weights, record.round_of(trained)
+            record.ids, trained.groups, successes, weights, record.round_of(trained), record.buckets
         )
         return baselines
 

@@ -18,6 +18,8 @@ DEFAULTS = {
         "scale": True,
         "prompt_weight": "trajectory",
         "aero_form": "standard",
+        "mapp_group": None,
+        "bucket": None,
     },
     "cero.keep": {"ratio": 1.0, "count": 4},
     "cero.pass_rates": {"strength": 4.0},
@@ -53,6 +55,7 @@ class Settings:
     estimates : whether advantages come from the estimator `cero`
     estimator : options of that estimator
     baseline : "mean" or "optimal" (`cero.estimators.baseline`)
+    bucket : what makes prompts alike for the optimal baseline (`cero.estimators.shared`), or None
     """
 
     allocator: str
@@ -73,6 +76,7 @@ class Settings:
     estimates: bool
     estimator: dict
     baseline: str
+    bucket: str | None
 
     @property
     def offers(self):
@@ -113,7 +117,7 @@ class Settings:
 
     def make_baseline(self):
         """Return a new `OptimalBaseline` if the baseline is learned, else None."""
-        return OptimalBaseline() if self.baseline == "optimal" else None
+        return OptimalBaseline(bucket=self.bucket) if self.baseline == "optimal" else None
 
     def to_success(self, reward):
         """Return rewards (array) mapped linearly from cero.success.range to [0, 1]."""

@@ -27,13 +27,13 @@ from cero.verl import queue, selection
 from cero.verl.candidates import ROW, batches_of, check_size, make_offers, numbered, resume_pass
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
-from cero.verl.identity import IDS, CollateWithIds, audit
+from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit, row_slots
 from cero.verl.reading import read_settings
 from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
 from cero.verl.scheduler import RolloutScheduler
 from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER, TRAINER_MODE
-from cero.verl.watch import Watch
+from cero.verl.watch import Stalled, Watch
 
 
 def _pass_rates(name, column):
@@ -84,6 +84,8 @@ class ScheduledTrainer:
                 f"there are {', '.join(self.train_dataset[0])}"
             )
         check_size(self.config, self.settings, len(self.train_dataset))
+        if self.settings.bucket is not None:
+            row_slots(self.train_dataset[0], self.settings.bucket)  # refuses a column that is not there
         check_pass(self.config, len(self.train_dataset))
         self.offers = make_offers(self.config, self.settings, len(self.train_dataset))
         if self.settings.returns:
@@ -98,13 +100,15 @@ class ScheduledTrainer:
             self.settings.make_baseline(),
             RunLog(log if self.settings.log_allocations else None),
         )
-        self.train_dataloader.collate_fn = CollateWithIds(self.train_dataloader.collate_fn)
+        self.train_dataloader.collate_fn = CollateWithIds(
+            self.train_dataloader.collate_fn, self.settings.bucket
+        )
         audit(self.train_dataset, self.config.data.get("prompt_key", "prompt"))
 
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()
-        if self.settings.stall_timeout:
-            Watch(self.settings.stall_timeout * 60, self._save_stalled).over(buffer)
+        self.watch = Watch(self.settings.stall_timeout * 60, self._save_stalled)
+        self.watch.over(buffer)
         return buffer
 
     def _save_stalled(self):
@@ -184,11 +188,12 @@ class ScheduledTrainer:
         # The column of uids, not a list of them: making the list takes a tenth of this method's time, and
         # nothing needs it before the rollouts are back.
         uids = batch.get("uid")
+        buckets = batch.pop(BUCKETS).numpy() if self.settings.bucket is not None else None
         if self.offers is None:
-            dispatch = self.scheduler.allocate(uids, *self._known_of(batch))
+            dispatch = self.scheduler.allocate(uids, *self._known_of(batch), buckets)
         else:
             waiting = self.offers.waiting.size if self.settings.returns else None
-            dispatch = self.scheduler.take_up(uids, self.choice, waiting)
+            dispatch = self.scheduler.take_up(uids, self.choice, waiting, buckets)
         if self.scheduler.allocator.sequential:
             self.agent_loop_manager.open_step(list(batch["uid"]), dispatch.step)
         # A tensor, since verl reads each prompt's number out of it: a non-tensor column is a hundred times
@@ -305,8 +310,15 @@ class ScheduledTrainer:
     # ---- records and checkpoints --------------------------------------------------------------------
 
     def fit(self, agent_loop_manager):
+        self.watch.start()
         try:
             super().fit(agent_loop_manager)
+        except Stalled:
+            raise
+        except Exception:
+            # verl may notice by itself that something is missing, and then says what is, but not why.
+            self.watch.tell_of_the_dead()
+            raise
         finally:
             self.scheduler.log.close()
 

@@ -4,12 +4,19 @@ verl's trainer looks at its replay buffer until enough prompts are finished. If 
 been killed, its prompts never are, and verl looks for ever.
 """
 
+import os
+import sys
+import threading
 import time
 
 import ray
 
 LOOK = 10.0  # seconds between looks at the processes
 GRACE = 60.0  # seconds that a run goes on after a process died: verl may notice by itself, and say more
+PRINTING = 2.0  # seconds that Ray gets to show what was printed last
+# Without this actor no call to the queue comes back, and they have no time limit. Then the trainer's thread
+# can't look any more, and another one ends the process.
+VITAL = "TransferQueueController"
 
 
 class Stalled(RuntimeError):
@@ -22,6 +29,8 @@ def dead_actors():
     Ray's public list of actors needs its dashboard, which may be off. So this asks for the same table
     directly. Where Ray has no such table any more, nothing is known to be dead.
     """
+    if not ray.is_initialized():  # to ask would start one
+        return {}
     try:
         from ray._private.state import actors
 
@@ -46,16 +55,18 @@ class Watch:
 
     Parameters
     ----------
-    patience : float, seconds without progress
+    patience : float, seconds without progress; 0 for any number
     save : function that saves what was learned, and returns where
     dead : function like `dead_actors`
     clock : function that returns seconds
+    leave : function like `os._exit`
     """
 
-    def __init__(self, patience, save, dead=dead_actors, clock=time.monotonic):
-        self.patience, self.save, self._dead, self._clock = patience, save, dead, clock
+    def __init__(self, patience, save, dead=dead_actors, clock=time.monotonic, leave=os._exit):
+        self.patience, self.save, self._dead, self._clock, self._leave = patience, save, dead, clock, leave
         self._buffer, self._progress, self._since, self._looked = None, None, 0.0, 0.0
         self._before, self._lost = None, {}  # actors dead at the first look, and those that died since
+        self._blocked = None  # since when the trainer's thread can't go on
 
     def over(self, buffer):
         """Watch while `buffer` (verl's ReplayBuffer, or one like it) waits. Other buffers are left alone."""
@@ -72,18 +83,63 @@ class Watch:
 
     def look(self, partition_id):
         """Note whether anything has come back since the last look. Raise `Stalled` after too long."""
-        now, progress = self._clock(), self._seen(partition_id)
         if self._before is None:
-            self._before = self._dead().keys()
+            self._before = set(self._dead())
+        if not self.patience:
+            return
+        now, progress = self._clock(), self._seen(partition_id)
         if progress != self._progress:
             self._progress, self._since = progress, now
             return
         if now - self._looked >= LOOK:
             self._looked = now
-            self._lost = {number: what for number, what in self._dead().items() if number not in self._before}
+            self._look_for_the_dead()
         waited = now - self._since
         if waited >= self.patience or (self._lost and waited >= GRACE):
             raise Stalled(self._message(partition_id, waited))
+
+    def start(self):
+        """Start the thread that ends the process where the trainer's own can't."""
+        if self.patience:
+            threading.Thread(target=self._guard, daemon=True).start()
+
+    def _guard(self):
+        while True:
+            time.sleep(LOOK)
+            self.end_if_blocked()
+
+    def end_if_blocked(self):
+        """End the process if the trainer's thread has been blocked for too long, because VITAL is dead."""
+        self._look_for_the_dead()
+        if not any(what.startswith(VITAL) for what in self._lost.values()):
+            return
+        self._blocked = self._blocked or self._clock()
+        if self._clock() - self._blocked >= GRACE:
+            self.tell_of_the_dead()
+            time.sleep(PRINTING)
+            self._leave(1)
+
+    def tell_of_the_dead(self):
+        """Print which processes have died, and save what was learned, if any have; for a run that fails."""
+        self._look_for_the_dead()
+        if self._lost:
+            print(
+                f"cero: the run ends after processes of it died. Dead: {', '.join(self._lost.values())}. "
+                f"What the allocator has learned {self._saved()}. Start the same command again to go on from "
+                "the last checkpoint.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _look_for_the_dead(self):
+        before = self._before or ()
+        self._lost = {number: what for number, what in self._dead().items() if number not in before}
+
+    def _saved(self):
+        try:
+            return f"is saved in {self.save()}"
+        except OSError as error:  # what is dead matters more
+            return f"could not be saved ({error})"
 
     def _seen(self, partition_id):
         """Return what changes when anything comes back: prompts of the partition by status, and its rows."""
@@ -101,13 +157,9 @@ class Watch:
                 "No process of the run is known to be dead; the engine may hang. If rollouts may take so "
                 "long, raise cero.stall_timeout (minutes); 0 waits for ever."
             )
-        try:
-            learned = f"is saved in {self.save()}"
-        except OSError as error:  # what is dead matters more
-            learned = f"could not be saved ({error})"
         return (
             f"cero: no rollout has come back for {waited / 60:.1f} minutes; {finished + failed} of {prompts} "
             f"prompts of the partition {partition_id!r} are finished, with {rows} rows. {cause} What the "
-            f"allocator has learned {learned}. Start the same command again to go on from the last "
+            f"allocator has learned {self._saved()}. Start the same command again to go on from the last "
             "checkpoint."
         )

@@ -19,7 +19,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SHARED = ("folder.py", "items.py", "tiny_model.py", "warm_start.py", "latent.py")  # the code of all tasks
-PRODUCTS = {"train.parquet", "test.parquet", "model", "latent.json", "latent.png", "stamp.json"}
+PRODUCTS = {
+    *("train.parquet", "test.parquet", "train_sample.parquet"),
+    *("model", "latent.json", "latent.png", "stamp.json"),
+}
+SAMPLE = 240  # train questions in train_sample.parquet, whatever the number of train questions
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Task:
     pieces: tuple[str, ...]  # of the tokenizer, besides the special ones
     max_response: int  # tokens, <eos> included
     sources: tuple[Path, ...]  # the task's own code
-    # Gives three lists of items.Item: for training, held out, for the warm start only.
+    # Gives three lists of items.Item: for training, held out, for the warm start only. Of the first, those
+    # beyond --train are trained on by reinforcement only.
     make_items: Callable[[argparse.Namespace], tuple[list, list, list]]
     # Gives the reward function. Called only when it is needed, because of its imports.
     compute_score: Callable[[], Callable]
@@ -108,8 +113,11 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
     transformers.utils.logging.disable_progress_bar()
     compute_score = task.compute_score()
     train_items, test_items, practice = task.make_items(arguments)
+    first_items = train_items[: arguments.train]  # further ones are no part of the warm start
     splits = {"train": train_items, "test": test_items}
     rows = {name: make_rows(items, name, task.data_source, task.ability) for name, items in splits.items()}
+    # A data source of its own, so that accuracy on these is not taken for held-out accuracy.
+    rows["train_sample"] = make_rows(train_items[:SAMPLE], "train", f"{task.data_source}/train", task.ability)
     for name in rows:
         write_parquet(rows[name], folder / f"{name}.parquet")
 
@@ -127,7 +135,7 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
             f"warm start: {size:.2f}M parameters, {arguments.steps} steps of {arguments.batch} answers",
             flush=True,
         )
-        items = [*train_items, *test_items, *practice]
+        items = [*first_items, *test_items, *practice]
         data = Mixture(
             items, tokenizer, arguments.steps * arguments.batch, arguments.seed, arguments.execution
         )
@@ -139,16 +147,17 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
     tokenizer.save_pretrained(folder / "model")
 
     torch.manual_seed(arguments.seed)
+    first_rows = rows["train"][: len(first_items)]
     successes = sample_successes(
-        model, tokenizer, rows["train"], arguments.samples, task.max_response,
+        model, tokenizer, first_rows, arguments.samples, task.max_response,
         lambda response, truth: compute_score(task.data_source, response, truth)["score"] == 1.0,
     )  # fmt: skip
     shares: dict[str, list[float]] = {}
-    for item in train_items:
+    for item in first_items:
         shares.setdefault(item.family, []).append(item.share)
     families = {
         name: {"share": round(sum(shares[name]) / len(shares[name]), 4), "measured": measured}
-        for name, measured in by_family(rows["train"], successes, arguments.samples).items()
+        for name, measured in by_family(first_rows, successes, arguments.samples).items()
     }
     write_report(folder, summarise(successes, arguments.samples), dict(sorted(families.items())))
 

@@ -18,6 +18,16 @@ class Item:
     share: float  # of the right response in the second part of the warm start
 
 
+def known_forms(item: Item) -> list[str]:
+    """Return the forms of the right response that either procedure can lead to, sorted.
+
+    They are the right response in full, the bare answer, and the answer after the working of either
+    procedure. The reward function accepts the answer after any other working, too.
+    """
+    workings = [text[: text.index(")") + 1] for text in item.responses if text.startswith("(")]
+    return sorted({item.responses[1], item.answer, *(working + item.answer for working in workings)})
+
+
 def make_rows(items: list[Item], split: str, data_source: str, ability: str) -> list[dict]:
     """Return one dict per question, as verl's RLHFDataset reads it."""
     return [
@@ -26,7 +36,13 @@ def make_rows(items: list[Item], split: str, data_source: str, ability: str) -> 
             "prompt": [{"role": "user", "content": item.question}],
             "ability": ability,
             "reward_model": {"style": "rule", "ground_truth": item.answer},
-            "extra_info": {"split": split, "index": i, "family": item.family, "slip": item.slip},
+            "extra_info": {
+                "split": split,
+                "index": i,
+                "family": item.family,
+                "slip": item.slip,
+                "forms": known_forms(item),
+            },
         }
         for i, item in enumerate(items)
     ]

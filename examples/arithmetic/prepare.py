@@ -5,6 +5,7 @@
 writes into --out
 
     train.parquet, test.parquet   questions in verl's layout
+    train_sample.parquet          the first 240 train questions, to validate on
     model/                        a Llama of 0.4M parameters with its tokenizer, warm-started in half a minute
     latent.json, latent.png       its success probabilities on the train prompts
     stamp.json                    what it was made with

@@ -3,9 +3,9 @@
     python examples/letters/prepare.py --out data/letters
 
 writes into --out what examples/arithmetic/prepare.py writes, by the same code: train.parquet, test.parquet,
-model/, latent.json, latent.png, stamp.json. Another --seed is another test: the strings are others, and the
-families' shares and frequencies are dealt anew. A finished folder made with the same settings is left as it
-is.
+train_sample.parquet, model/, latent.json, latent.png, stamp.json. Another --seed is another test: the strings
+are others, and the families' shares and frequencies are dealt anew. --more adds train questions and changes
+no other question. A finished folder made with the same settings is left as it is.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--practice", type=int, default=2400, help="further questions, for the warm start only"
     )
+    parser.add_argument(
+        "--more", type=int, default=0, help="further train questions, which the warm start does not see"
+    )
     return parser.parse_args(argv)
 
 
 def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
-    """Return train, held-out and practice questions."""
+    """Return train, held-out and practice questions. Those of --more come last among the train questions."""
     from items import Item
-    from questions import make_families, make_splits
+    from questions import make_families, make_more, make_splits
 
     def item(family, s: str) -> Item:
         responses = (family.response(s, right=False), family.response(s, right=True))
@@ -45,8 +48,9 @@ def make_items(arguments: argparse.Namespace) -> tuple[list, list, list]:
 
     families = make_families(arguments.seed, arguments.lowest, arguments.highest)
     splits = make_splits(families, arguments.seed, arguments.train, arguments.test, arguments.practice)
-    train, test, practice = ([item(*drawn) for drawn in split] for split in splits)
-    return train, test, practice
+    more = make_more(families, arguments.seed, arguments.more, splits)
+    train, test, practice, more = ([item(*drawn) for drawn in split] for split in (*splits, more))
+    return train + more, test, practice
 
 
 def compute_score():

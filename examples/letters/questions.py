@@ -10,7 +10,7 @@ the slip is always wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,14 +109,14 @@ class Family:
         odds = self.share / (1 - self.share) * np.exp(HARDER * (LENGTHS[len(LENGTHS) // 2] - len(s)))
         return float(odds / (1 + odds))
 
-    def draw(self, rng: np.random.Generator, count: int) -> list[str]:
-        """Return `count` different strings on which the two procedures differ."""
+    def draw(self, rng: np.random.Generator, count: int, taken: Set[str] = frozenset()) -> list[str]:
+        """Return `count` different strings on which the two procedures differ, none of them in `taken`."""
         found: dict[str, None] = {}
         for _ in range(1000 * (count + 1)):
             if len(found) == count:
                 return list(found)
             s = "".join(ALPHABET[i] for i in rng.integers(len(ALPHABET), size=rng.choice(LENGTHS)))
-            if self.kind.fits(s, self.c) and self.right(s) != self.slip(s):
+            if s not in taken and self.kind.fits(s, self.c) and self.right(s) != self.slip(s):
                 found[s] = None
         raise ValueError(f"{self.name}: {count} questions were asked for, {len(found)} found")
 
@@ -152,3 +152,24 @@ def make_splits(families: list[Family], seed: int, *counts: int) -> list[list[tu
             split += [(family, next(drawn)) for _ in range(part)]
     # Mixed, so that reading the file in order (no shuffling) still meets many families in every batch.
     return [[split[i] for i in rng.permutation(len(split))] for split in splits]
+
+
+def make_more(
+    families: list[Family], seed: int, count: int, splits: list[list[tuple[Family, str]]]
+) -> list[tuple[Family, str]]:
+    """Return `count` further questions, none of which is in `splits`; as frequent by family, in row order.
+
+    They are drawn after the splits and by a generator of their own, so the splits do not depend on `count`.
+    """
+    rng = np.random.default_rng([seed, 5])
+    taken: dict[str, set[str]] = {family.name: set() for family in families}
+    for split in splits:
+        for family, s in split:
+            taken[family.name].add(s)
+    parts = apportion(np.array([family.weight for family in families]), count)
+    more = [
+        (family, s)
+        for family, part in zip(families, parts, strict=True)
+        for s in family.draw(rng, int(part), taken[family.name])
+    ]
+    return [more[i] for i in rng.permutation(len(more))]

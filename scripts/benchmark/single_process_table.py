@@ -1,7 +1,10 @@
-"""What do the single-process runs say? Their JSON lines as a Markdown table, compared seed by seed with one.
+"""What do the laboratory's older runs say? JSON lines as a Markdown table, compared seed by seed with one.
 
     python scripts/benchmark/single_process_table.py docs/results/study/single_process.jsonl.bz2 \\
         --task letters --like @n=2,batch=32 --against cero:signal_hard@n=2,batch=32
+
+Intervals are those of the study. `python -m cero.research.laboratory table` reads the same files: it has
+standard errors, thirds of the budget and shares of the ceiling.
 """
 
 import argparse
@@ -40,7 +43,7 @@ def read(path, task, like, against):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("lines", type=Path, help="JSON lines of single_process.py, or these in .bz2")
+    parser.add_argument("lines", type=Path, help="JSON lines of the laboratory, or these in .bz2")
     parser.add_argument("--task", default="letters")
     parser.add_argument("--like", default="", help="only contenders with this in their names")
     parser.add_argument("--against", default="uniform", help="the contender that they are compared with")

@@ -6,6 +6,7 @@ option whose effect shows only beside other settings is looked for under the cla
 """
 
 import types
+from functools import cache
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -73,10 +74,15 @@ def type_hints(cls):
     return hints
 
 
+@cache
+def usual_runs(cls):
+    """(options, what a run with them does) for the defaults and each of the class's `examples`."""
+    return [(options, played(cls, options)) for options in ({}, *cls.examples)]
+
+
 def changes_something(cls, option):
     """Whether some value of `option` leads to other rollouts, or to another step being refused."""
-    for example in ({}, *cls.examples):
-        usual = played(cls, example)
+    for example, usual in usual_runs(cls):
         if usual is None:
             continue
         current = cls(**(OF_THE_RUN | example)).options()[option]

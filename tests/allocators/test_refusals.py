@@ -115,8 +115,8 @@ def test_extreme_saturations_give_states_that_load(utility, saturation, value, t
 DAMAGE = {
     "cero": {"slope": 1.5, "successes": -1.0, "failures": -0.5, "pending": -1, "allocated": -3, "last": -1.0}
     | {"steps": -2, "price": -0.1, "clock": 1.5, "first_trials": -4.0},
-    "cero_resolve": {"visits": -1},
-    "greso": {"p_easy": 1.5, "p_hard": -0.1},
+    "cero_resolve": {"visits": -1, "clock": 2**31},
+    "greso": {"p_easy": 1.5, "p_hard": -0.1, "run": -(2**31), "allocated": 2**31 - 1},
     "knapsack": {"recent_trials": -1.0},
     "gdro": {"price": -1.0},
     "aero": {"successes": -1.0, "pending": -2},
@@ -138,3 +138,143 @@ def test_a_state_that_no_run_can_reach(name, key):
         other.load_state_dict(state)
     assert snapshot(other) == before
     other.load_state_dict(allocator.state_dict())
+
+
+# ---- what the fuzz found (scripts/reliability/fuzz.py) -------------------------------------------
+
+NO_STATES = {
+    "a format that is an array": {"format": np.array(["cero-allocator"])},
+    "a version that is a list": {"version": [2]},
+    "an allocator that is an array": {"allocator": np.array(["cero", "cero"])},
+    "a table that is a number": {"table": 3},
+    "a column of lists": {"table": {"id": [[1], [1, 2]]}},
+    "a column without dimensions": {"table": {"id": np.uint64(1)}},
+    "scalars that are a list": {"scalars": []},
+    "a generator that is a word": {"rng": "PCG64"},
+    "a ledger that is none": {"ledger": None},
+}
+
+
+@pytest.mark.parametrize("name", ["cero", "gdro", "aero", "uniform"])
+@pytest.mark.parametrize("case", NO_STATES)
+def test_a_state_of_other_types(name, case):
+    allocator = made(name)
+    before, state = snapshot(allocator), allocator.state_dict()
+    change = {key: value for key, value in NO_STATES[case].items()}
+    if isinstance(change.get("table"), dict):
+        change["table"] = {**state["table"], **change["table"]}
+    with pytest.raises(ValueError, match="state|prompt table|ledger"):
+        allocator.load_state_dict(state | change)
+    assert snapshot(allocator) == before
+
+
+@pytest.mark.parametrize("figure", [-1, 2**200, 1.5, float("nan"), "1", None, [1]])
+@pytest.mark.parametrize("key", ["state", "inc", "has_uint32", "uinteger"])
+def test_a_generator_that_can_not_be(key, figure):
+    allocator = made("cero")
+    before, state = snapshot(allocator), allocator.state_dict()
+    rng = state["rng"] = {**state["rng"], "state": dict(state["rng"]["state"])}
+    (rng["state"] if key in rng["state"] else rng)[key] = figure
+    if key in ("has_uint32", "uinteger") and figure == -1:
+        return  # NumPy takes what it can of these
+    with pytest.raises(ValueError, match="generator can't be restored"):
+        allocator.load_state_dict(state)
+    assert snapshot(allocator) == before
+
+
+def test_a_number_of_a_state_beyond_integers():
+    """It made a price an object array, which failed at the next step."""
+    for name, key in (("gdro", "price_0"), ("cero", "price"), ("cero", "steps")):
+        allocator = made(name)
+        state = allocator.state_dict()
+        key = key if key in state["scalars"] else next(iter(state["scalars"]))
+        state["scalars"][key] = 10**300
+        with pytest.raises(ValueError, match=f"state scalar {key}="):
+            allocator.load_state_dict(state)
+
+
+ODD_BUDGETS = ["8", "a", [8], float("inf"), float("nan"), {}, np.array([8, 8]), object(), 8.5, True]
+
+
+@pytest.mark.parametrize("name", ["cero", "aero", "uniform"])
+def test_odd_budgets_and_ids_change_nothing(name):
+    allocator = made(name)
+    before = snapshot(allocator)
+    for budget in ODD_BUDGETS:
+        with pytest.raises(ValueError, match="budget="):
+            allocator.begin([1], budget)
+    for ids in (5, None, 1.5, object(), [np.timedelta64(1)], len):
+        with pytest.raises(ValueError, match="prompt_ids"):
+            allocator.begin(ids, 8)
+        with pytest.raises(ValueError, match="prompt_ids"):
+            allocator.success_mean(ids)
+    assert snapshot(allocator) == before
+
+
+@pytest.mark.parametrize("rates", [["a"], [b"1"], [None], [True], [10**400], [[0.5], [0.5, 1]], [1j]])
+def test_odd_pass_rates(rates):
+    allocator = made("cero")
+    before = snapshot(allocator)
+    with pytest.raises(ValueError, match="pass_rates="):
+        allocator.set_pass_rates([1], rates)
+    assert snapshot(allocator) == before
+
+
+ODD_REPORTS = [
+    ("a", 1, 2), (None, 1, 2), (0.5, 1, 2), (-1, 1, 2), (2**63, 1, 2), ([0], 1, 2), (0, "1", 2), (0, None, 2),
+    (0, 1, "2"), (0, 1, 1.5), (0, 1, 1e300), (0, 1, 10**400), (0, float("nan"), 2), (0, [1], 2), (0, 1, [2]),
+    (0, True, 2), (float("nan"), 1, 2), (float("inf"), 1, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["cero", "aero", "cero_seq"])
+@pytest.mark.parametrize("report", ODD_REPORTS, ids=repr)
+def test_odd_reports(name, report):
+    step = made(name).begin(np.arange(3, dtype=np.uint64), 24)
+    step.start()
+    before = (step.successes.tolist(), step.trials.tolist(), step._in_flight.tolist())
+    with pytest.raises(ValueError, match="prompt|successes|trials"):
+        step.report(*report)
+    assert (step.successes.tolist(), step.trials.tolist(), step._in_flight.tolist()) == before
+
+
+TOO_LARGE = [
+    ("cero", "price", 1e300),
+    ("cero", "successes", 1e200),
+    ("cero", "last", 1e30),
+    ("cero_seq", "failures", 1e200),
+    ("cero_seq", "first_trials", 1e300),
+    ("knapsack", "recent_trials", 1e200),
+    ("gdro", "price", 0.0),
+]
+
+
+@pytest.mark.parametrize("name, key, value", TOO_LARGE)
+def test_a_state_whose_numbers_would_overflow(name, key, value):
+    allocator, other = made(name), made(name)
+    step = played(allocator)
+    allocator.settle(step, step.successes, step.trials)
+    state = allocator.state_dict()
+    if key in state["scalars"]:
+        state["scalars"][key] = value
+    else:
+        state["table"][key][0] = value
+    before = snapshot(other)
+    with pytest.raises(ValueError, match=f"{key}=.*damaged"):
+        other.load_state_dict(state)
+    assert snapshot(other) == before
+
+
+@pytest.mark.parametrize("price_step", [600.0, 1000.0])
+def test_a_price_of_gdro_whose_steps_are_large(price_step):
+    """It became infinite, then nan; the state was refused at resume."""
+    allocator = make_allocator("gdro", rollouts_per_prompt=4, epochs=4, n_max=32, price_step=price_step)
+    rng = np.random.default_rng(0)
+    with np.errstate(all="raise", under="ignore"):
+        for _ in range(12):
+            n = allocator.allocate(range(6), 24)
+            allocator.observe(range(6), rng.binomial(n, 0.5), n)
+            assert n.sum() == 24 and 0 < allocator.price < float("inf")
+    again = make_allocator("gdro", rollouts_per_prompt=4, epochs=4, n_max=32, price_step=price_step)
+    again.load_state_dict(allocator.state_dict())
+    assert snapshot(again) == snapshot(allocator)

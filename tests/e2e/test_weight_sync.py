@@ -9,17 +9,16 @@ with them. This shows a single stale layer, for which the metric is too coarse.
 """
 
 import json
-import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from tiny import SHAPE, command, make_data, make_model, run
+from tiny import SHAPE, run, train_at_a_high_rate
 
 pytestmark = pytest.mark.e2e
 
-STEPS = 4
-LEARNING_RATE = 1e-3
+STEPS = 4  # of `train_at_a_high_rate`
 METRIC = "training/rollout_actor_probs_pearson_corr"
 
 # A worker of vLLM that keeps its first weights.
@@ -33,37 +32,17 @@ class Extension(weight_sync.CpuWorkerExtension):
     pass
 """
 
-REWARD = """
-def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    return solution_str.count(ground_truth) / 8
-"""
 
-
-def train(folder, tied, *overrides):
-    """Run `verl.trainer.main_ppo` on the CPU and return its metrics, one dict for each step."""
-    make_model(folder / "model", tied)
-    make_data(folder / "train.parquet")
-    (folder / "reward.py").write_text(REWARD)
-    (folder / "deaf.py").write_text(DEAF)
-    metrics = folder / "metrics.jsonl"
-    arguments = command(
-        folder,
-        "allocator=uniform",
-        f"actor_rollout_ref.actor.optim.lr={LEARNING_RATE}",
-        "trainer.val_before_train=false",
-        "trainer.resume_mode=disable",
-        f"trainer.total_training_steps={STEPS}",
-        *overrides,
-    )
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    run(arguments, folder, VERL_FILE_LOGGER_PATH=str(metrics), PYTHONPATH=path)
-    return [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
+def agreement_in(folder):
+    """The metric of each step of a run."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["data"][METRIC] for line in lines]
 
 
 @pytest.mark.alone
-def test_rollouts_follow_every_update(tmp_path):
+def test_rollouts_follow_every_update(lopsided_run):
     """With tied embeddings, which are the harder case; untied ones are reloaded below."""
-    agreement = [step[METRIC] for step in train(tmp_path, tied=True)]
+    agreement = agreement_in(lopsided_run)
     print(agreement)
     assert len(agreement) == STEPS
     assert min(agreement) > 0.99, agreement
@@ -71,11 +50,22 @@ def test_rollouts_follow_every_update(tmp_path):
 
 def test_the_metric_shows_updates_that_do_not_arrive(tmp_path):
     """The test above can fail: with the first weights kept, 1.00, 0.61, 0.45 and 0.35 were measured."""
+    (tmp_path / "deaf.py").write_text(DEAF)
     extension = "+actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=deaf.Extension"
-    first, *others = [step[METRIC] for step in train(tmp_path, False, extension)]
+    train_at_a_high_rate(tmp_path, False, tmp_path, "allocator=uniform", extension)
+    first, *others = agreement_in(tmp_path)
     print(first, others)
     assert first > 0.99
     assert max(others) < 0.9, others
+
+
+# (family, whether embeddings are tied, dtype)
+CASES = [
+    ("Llama", True, "float32"),
+    ("Llama", False, "float32"),
+    ("Llama", True, "bfloat16"),  # other kernels, other packing
+    ("Qwen2", True, "float32"),  # has biases
+]
 
 
 def reload_and_compare(folder, family, tied, dtype):
@@ -134,18 +124,10 @@ def reload_and_compare(folder, family, tied, dtype):
     print("\nSAID " + json.dumps(said))
 
 
-@pytest.mark.parametrize(
-    "family, tied, dtype",
-    [
-        ("Llama", True, "float32"),
-        ("Llama", False, "float32"),
-        ("Llama", True, "bfloat16"),  # other kernels, other packing
-        ("Qwen2", True, "float32"),  # has biases
-    ],
-)
-def test_a_reload_equals_a_fresh_start(tmp_path, family, tied, dtype):
+def test_a_reload_equals_a_fresh_start(tmp_path):
+    """All CASES in one process, whose start takes longer than a case."""
     output = run(
-        [sys.executable, __file__, str(tmp_path), family, str(int(tied)), dtype],
+        [sys.executable, __file__, str(tmp_path)],
         tmp_path,
         VERL_PLATFORM="cpu",
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
@@ -154,15 +136,17 @@ def test_a_reload_equals_a_fresh_start(tmp_path, family, tied, dtype):
         VLLM_NO_USAGE_STATS="1",
         TORCHDYNAMO_DISABLE="1",
     )
-    said = json.loads(output.split("\nSAID ")[1].splitlines()[0])
-    assert said["fresh"] != said["before"]
-    assert said["reloaded"] == [said["fresh"]] * 2
-    # A tied head shows why its weight must be packed again; elsewhere nothing is shared. A CPU that computes
-    # bfloat16 without instructions for it packs nothing.
-    if dtype == "float32" or torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        assert (said["unpacked"] == said["fresh"]) is not tied
+    lines = [json.loads(part.splitlines()[0]) for part in output.split("\nSAID ")[1:]]
+    for case, said in zip(CASES, lines, strict=True):
+        _, tied, dtype = case
+        assert said["fresh"] != said["before"], case
+        assert said["reloaded"] == [said["fresh"]] * 2, case
+        # A tied head shows why its weight must be packed again; elsewhere nothing is shared. A CPU that
+        # computes bfloat16 without instructions for it packs nothing.
+        if dtype == "float32" or torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+            assert (said["unpacked"] == said["fresh"]) is not tied, case
 
 
 if __name__ == "__main__":
-    folder, family, tied, dtype = sys.argv[1:]
-    reload_and_compare(folder, family, bool(int(tied)), dtype)
+    for number, case in enumerate(CASES):
+        reload_and_compare(Path(sys.argv[1]) / str(number), *case)

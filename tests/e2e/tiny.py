@@ -105,3 +105,30 @@ def run(arguments, folder, **environment):
             pass
     assert process.returncode == 0, output[-8000:]
     return output
+
+
+# What is rewarded is learned within a step, since the learning rate is high.
+SEVENS_REWARD = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return solution_str.count(ground_truth) / 8
+"""
+
+
+def train_at_a_high_rate(folder, tied, path, *overrides):
+    """Run four steps in `folder`, each of which changes the policy visibly; metrics are in metrics.jsonl.
+
+    tied : whether embeddings are; path : a folder of modules for the run
+    """
+    make_model(folder / "model", tied)
+    make_data(folder / "train.parquet")
+    (folder / "reward.py").write_text(SEVENS_REWARD)
+    arguments = command(
+        folder,
+        "actor_rollout_ref.actor.optim.lr=1e-3",
+        "trainer.val_before_train=false",
+        "trainer.resume_mode=disable",
+        "trainer.total_training_steps=4",
+        *overrides,
+    )
+    path = os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH")]))
+    run(arguments, folder, VERL_FILE_LOGGER_PATH=str(folder / "metrics.jsonl"), PYTHONPATH=path)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from cero import make_allocator
 from cero.allocators.rounds import play
@@ -128,6 +128,87 @@ def test_groups_do_not_touch_each_other_and_order_does_not_matter(kind):
         np.testing.assert_allclose(whole[groups == g], alone)
 
 
+# ---- MaPP: an oracle that sums over all peers ------------------------------------------------------
+
+
+def population_grpo(rewards):
+    """GRPO's advantages of one group by the standard deviation with n, without epsilon; 0 where all agree."""
+    deviation = rewards.std()
+    return (rewards - rewards.mean()) / deviation if deviation > 0 else np.zeros(rewards.size)
+
+
+def mapp_by_enumeration(reward, a, b, group):
+    """The mean of a rollout's own GRPO advantage over all 2^(G-1) outcomes of its peers, p ~ Beta(a, b)."""
+    total = 0.0
+    for peers in itertools.product([0.0, 1.0], repeat=group - 1):
+        s = sum(peers)
+        chance = np.exp(special.betaln(a + s, b + group - 1 - s) - special.betaln(a, b))
+        total += chance * population_grpo(np.array([reward, *peers]))[0]
+    return total
+
+
+@pytest.mark.parametrize("nominal", [None, 2, 5])
+def test_mapp_is_the_mean_over_all_peers(nominal):
+    """Every outcome of groups of 1 to 5, all in one step, each with a prior of its own."""
+    outcomes = [outcome for n in range(1, 6) for outcome in itertools.product([0.0, 1.0], repeat=n)]
+    rewards = np.concatenate(outcomes)
+    groups = np.repeat(np.arange(len(outcomes)), [len(outcome) for outcome in outcomes])
+    rng = np.random.default_rng(0)
+    prior = rng.uniform(0.2, 6, len(outcomes)), rng.uniform(0.2, 6, len(outcomes))
+    data = Groups(rewards, groups, len(outcomes), prior=prior)
+    found = advantages("mapp", data, np.full(len(outcomes), 0.5), mapp_group=nominal)
+    for reward, g, advantage in zip(rewards, groups, found, strict=True):
+        others = np.array(outcomes[g])
+        a = prior[0][g] + others.sum() - reward
+        b = prior[1][g] + (1 - others).sum() - (1 - reward)
+        expected = mapp_by_enumeration(reward, a, b, nominal or others.size)
+        assert advantage == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    size = np.bincount(groups)[groups]
+    assert (found[size == 1] == 0).all() == (nominal is None)
+    assert (np.sign(found[size > 1]) == 2 * rewards[size > 1] - 1).all()  # homogeneous groups, too
+
+
+def test_mapp_by_hand():
+    # Beta(1, 1), one of two right: the right one has seen a wrong one, Beta(1, 2), and a peer is as likely
+    # right (1/3) as wrong (2/3); only a wrong one leaves an advantage, of 1.
+    np.testing.assert_allclose(of("mapp", [1.0, 0.0]), [2 / 3, -2 / 3])
+    np.testing.assert_allclose(of("mapp", [1.0, 1.0]), [1 / 3, 1 / 3])
+    # The prior's mean is the history's where the data bring none: Beta(1.6, 0.4) and one right rollout.
+    np.testing.assert_allclose(of("mapp", [1.0, 1.0], 0.8), 0.4 / 3)
+    # Of three sampled, one right and one wrong are trained on; the peers are those of three.
+    kept = of("mapp", [1.0, 0.0], trials=np.full(2, 3), successes=np.full(2, 1.0))
+    np.testing.assert_allclose(
+        kept, [mapp_by_enumeration(1.0, 1, 3, 3), mapp_by_enumeration(0.0, 2, 2, 3)], rtol=1e-9
+    )
+    # A reward between: the mixture.
+    half = of("mapp", [0.5, 1.0])[0]
+    assert half == pytest.approx((mapp_by_enumeration(1, 2, 1, 2) + mapp_by_enumeration(0, 2, 1, 2)) / 2)
+
+
+def test_mapp_of_a_sure_posterior_has_grpos_expectation_and_less_variance():
+    """Where the prior is sure of p, exactly; of a large group, no weight is lost to rounding."""
+    for n, p in itertools.product([2, 3, 5], [0.1, 0.5, 0.8]):
+        moments = np.zeros((2, 2))
+        for outcome in itertools.product([0.0, 1.0], repeat=n):
+            rewards = np.array(outcome)
+            chance = np.prod(np.where(rewards, p, 1 - p))
+            data = Groups(
+                rewards, np.zeros(n, int), 1, prior=(np.array([1e9 * p]), np.array([1e9 * (1 - p)]))
+            )
+            sums = [
+                ((advantage * (rewards - p)).sum())
+                for advantage in (advantages("mapp", data, [p]), population_grpo(rewards))
+            ]
+            moments += chance * np.array([sums, np.square(sums)])
+        assert moments[0, 0] == pytest.approx(moments[0, 1], rel=1e-6)
+        assert moments[1, 0] < moments[1, 1]
+    sure = Groups(np.ones(1), [0], 1, prior=(np.array([1.0]), np.array([3e4])))
+    large = advantages("mapp", sure, [0.5], mapp_group=1024)[0]
+    s = np.arange(1, 1024)
+    exact = (stats.betabinom(1023, 1.0, 3e4).pmf(s - 1) * np.sqrt((1024 - s) / s)).sum()
+    assert large == pytest.approx(exact, rel=1e-8)
+
+
 # ---- bias, by enumeration ------------------------------------------------------------------------
 
 
@@ -230,6 +311,14 @@ def test_unknown_kinds_and_forms():
         of("ppo", GROUP)
     with pytest.raises(ValueError, match="aero_form='cubic'"):
         of("aero", GROUP, aero_form="cubic")
+
+
+@pytest.mark.parametrize("size", [1, 2.5, 0])
+def test_mapps_group_is_checked(size):
+    with pytest.raises(ValueError, match=f"mapp_group={size} must be a whole number"):
+        of("mapp", GROUP, mapp_group=size)
+    with pytest.raises(ValueError, match="history_mean"):
+        of("mapp", GROUP, 1.0)
 
 
 def test_group_outcomes():

@@ -35,6 +35,24 @@ def test_by_hand():
     np.testing.assert_allclose(baseline._weights, [FADING * 6 + 4, FADING * 3 + 1])
 
 
+def test_without_buckets_it_is_what_it_was():
+    """To the bit, what a version without buckets computed."""
+    rng, baseline = np.random.default_rng(7), OptimalBaseline()
+    recorded = (
+        ["0x1.fffffffffffffp-2", "0x1.363aa89e23221p-1", "0x1p-1", "0x1p-1", "0x1.6c67270a12166p-1"],
+        ["0x1.60c19a8520454p-2", "0x1.6e2a51931fc45p-2", "0x1p-1", "0x1.1fa5adfc6d7dcp-1",
+         "0x1.a8ee3ebb35a43p-1"],
+        ["0x1.fe007caa2c6e0p-2", "0x1.2dda527eb4451p-1", "0x1.02cc12dbed50cp-1", "0x1.10ab52f6e857cp-2",
+         "0x1.ec958c5990d9dp-2"],
+    )  # fmt: skip
+    for step, expected in enumerate(recorded):
+        ids = rng.integers(0, 4, 3).astype(np.uint64)
+        rewards, weights = rng.integers(0, 2, 5).astype(float), rng.random(5) * 3
+        rounds = None if step else np.array([0, 1, 0, 0, 1])
+        found = baseline.of_step(ids, np.array([0, 0, 1, 2, 2]), rewards, weights, rounds)
+        assert found.tolist() == [float.fromhex(value) for value in expected]
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.9])
 def test_unbiased_and_of_less_variance_than_the_mean(p, n):

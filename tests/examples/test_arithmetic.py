@@ -1,61 +1,29 @@
 """The arithmetic example: its questions, files, model and reward."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_task import TinyTask
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("math_verify")
 pq = pytest.importorskip("pyarrow.parquet")
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "arithmetic"
-PREPARE = FOLDER / "prepare.py"
 TINY = ["--train", "48", "--test", "24", "--steps", "2", "--batch", "8", "--hidden", "32", "--layers", "1"]
 TINY += ["--samples", "8", "--threads", "1"]
-
-
-def load(name: str):
-    """A module of the example under a name of its own: other examples have a reward.py too."""
-    spec = importlib.util.spec_from_file_location(f"arithmetic_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-questions, tiny_model, latent, reward, prepare = (
-    load(name) for name in ("questions", "tiny_model", "latent", "reward", "prepare")
+EXAMPLE = TinyTask("arithmetic", TINY)
+FOLDER, PREPARE = EXAMPLE.folder, EXAMPLE.folder / "prepare.py"
+FILES = ("train.parquet", "test.parquet", "model/model.safetensors", "model/tokenizer.json", "latent.json")
+prepare, (questions, tiny_model, latent, reward) = (
+    EXAMPLE.prepare,
+    map(EXAMPLE.load, ("questions", "tiny_model", "latent", "reward")),
 )
 folder = prepare.folder
-
-
-def make(out, *more):
-    """Run prepare.py in this process, which has loaded torch already."""
-    names = [path.stem for path in FOLDER.glob("*.py")]  # other examples have modules of the same names
-    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
-    sys.path.insert(0, str(FOLDER))
-    try:
-        folder.prepare(prepare.TASK, prepare.parse_arguments(["--out", str(out), *TINY, *map(str, more)]))
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in names:
-            sys.modules.pop(name, None)
-        sys.modules.update(before)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder made with tiny settings."""
-    out = tmp_path_factory.mktemp("arithmetic") / "made"
-    subprocess.run([sys.executable, PREPARE, "--out", out, *TINY], check=True, capture_output=True)
-    return out
 
 
 def score(text, truth="17"):
@@ -122,7 +90,7 @@ def test_mixed_families_differ_in_who_shows_working():
 
 def test_execution_teaches_nothing_of_the_habit():
     """Of an execution, labels begin after the first token that the slip does not share."""
-    items, warm_start = load("items"), load("warm_start")
+    items, warm_start = EXAMPLE.load("items"), EXAMPLE.load("warm_start")
     tokenizer = tiny_model.make_tokenizer(prepare.TASK.pieces)
     item = items.Item("f", "(34+17) mod 100", "51", "41", ("41", "(51)51"), 0.1)
     alike = items.Item("f", "(34+17) mod 100", "51", "57", ("57", "51"), 0.1)
@@ -197,32 +165,35 @@ def test_parquet_layout(made):
 
 
 def test_same_seed_same_files(made, tmp_path):
-    make(tmp_path / "again")
-    for name in (
-        "train.parquet",
-        "test.parquet",
-        "model/model.safetensors",
-        "model/tokenizer.json",
-        "latent.json",
-    ):
+    EXAMPLE.make(tmp_path / "again")
+    for name in FILES:
         assert (made / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+@pytest.mark.e2e
+def test_the_command_makes_the_same_files(made, tmp_path):
+    """In a process of its own, whose hash seed is another one."""
+    command = [sys.executable, PREPARE, "--out", tmp_path / "made", *TINY]
+    subprocess.run(command, check=True, capture_output=True)
+    assert {path.name for path in (tmp_path / "made").iterdir()} == folder.PRODUCTS
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    for name in FILES:
+        assert (made / name).read_bytes() == (tmp_path / "made" / name).read_bytes(), name
 
 
 def test_weights_take_the_place_of_the_training(made, tmp_path, capsys):
     weights = tmp_path / "kept.safetensors"
     with pytest.raises(SystemExit, match="there is no such file"):
-        make(tmp_path / "out", "--weights", weights)
+        EXAMPLE.make(tmp_path / "out", "--weights", weights)
     assert not (tmp_path / "out").exists()
     weights.write_bytes((made / "model" / "model.safetensors").read_bytes())
-    make(tmp_path / "out", "--weights", weights)
+    EXAMPLE.make(tmp_path / "out", "--weights", weights)
     shown = capsys.readouterr().out
     assert "parameters of" in shown and "steps of" not in shown
     for name in ("train.parquet", "model/model.safetensors", "latent.json"):
         assert (made / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
     # Where they lie does not matter, what they are does.
-    arguments = [
-        prepare.parse_arguments(["--out", "x", *TINY, *more]) for more in ([], ["--weights", str(weights)])
-    ]
+    arguments = [EXAMPLE.arguments("x"), EXAMPLE.arguments("x", "--weights", weights)]
     stamps = [folder.make_stamp(prepare.TASK, each) for each in arguments]
     assert folder.is_finished(tmp_path / "out", stamps[1]) and not folder.is_finished(
         tmp_path / "out", stamps[0]
@@ -241,11 +212,9 @@ def test_finished_folder_is_reused_without_torch(made):
 
 
 def test_stamp_notices_settings_and_missing_files(made, tmp_path):
-    stamp = folder.make_stamp(prepare.TASK, prepare.parse_arguments(["--out", str(made), *TINY]))
+    stamp = folder.make_stamp(prepare.TASK, EXAMPLE.arguments(made))
     assert folder.is_finished(made, stamp)
-    other = folder.make_stamp(
-        prepare.TASK, prepare.parse_arguments(["--out", str(made), *TINY, "--seed", "1"])
-    )
+    other = folder.make_stamp(prepare.TASK, EXAMPLE.arguments(made, "--seed", 1))
     assert not folder.is_finished(made, other)
     (tmp_path / "stamp.json").write_text(json.dumps(stamp))
     assert not folder.is_finished(tmp_path, stamp)

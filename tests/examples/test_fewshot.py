@@ -74,7 +74,10 @@ def test_lines(name):
     for _ in range(draws):
         question, rest = family.line(rng)
         assert isinstance(question, str) and isinstance(rest, str)
-        assert found.setdefault(question, rest) == rest, question
+        if question in found:
+            assert found[question] == rest, question
+            continue
+        found[question] = rest
         answer = families.answer_of(rest) if family.working else rest
         assert score(f" {rest}", answer, name) == 1.0
     assert len(found) <= family.lines

@@ -1,35 +1,23 @@
 """The letters example: its questions, files and reward. What it shares with arithmetic is tested there."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_task import SHARED, TinyTask
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pq = pytest.importorskip("pyarrow.parquet")
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "letters"
 TINY = ["--train", "80", "--test", "40", "--practice", "0", "--steps", "1", "--batch", "8", "--hidden", "32"]
 TINY += ["--layers", "1", "--samples", "8", "--threads", "1"]
-
-
-def load(name: str, folder: Path = FOLDER):
-    """A module of the example under a name of its own: other examples have a reward.py too."""
-    spec = importlib.util.spec_from_file_location(f"letters_{name}", folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-questions, reward, prepare = (load(name) for name in ("questions", "reward", "prepare"))
-folder = prepare.folder
-tiny_model = load("tiny_model", FOLDER.parent / "arithmetic")
+EXAMPLE = TinyTask("letters", TINY)
+FOLDER, prepare = EXAMPLE.folder, EXAMPLE.prepare
+questions, reward = EXAMPLE.load("questions"), EXAMPLE.load("reward")
+folder, tiny_model = prepare.folder, EXAMPLE.load("tiny_model", SHARED)
 FAMILIES = {family.name: family for family in questions.make_families(0)}
 
 
@@ -45,21 +33,6 @@ def drawn(count=20):
 
 def score(text, truth="bead"):
     return reward.compute_score("cero/letters", text, truth)["score"]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder made with tiny settings, in this process."""
-    out = tmp_path_factory.mktemp("letters")
-    path = list(sys.path)
-    sys.path[:0] = [str(FOLDER)]  # another example's modules may have come to the front since
-    kept = {name: sys.modules.pop(name, None) for name in ("questions", "reward")}
-    try:
-        folder.prepare(prepare.TASK, prepare.parse_arguments(["--out", str(out / "made"), *TINY]))
-    finally:
-        sys.path[:] = path
-        sys.modules.update({name: module for name, module in kept.items() if module})
-    return out / "made"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +147,7 @@ def test_files(made):
 
 def test_stamp(made, monkeypatch):
     def stamp(*changes):
-        return folder.make_stamp(prepare.TASK, prepare.parse_arguments(["--out", str(made), *TINY, *changes]))
+        return folder.make_stamp(prepare.TASK, EXAMPLE.arguments(made, *changes))
 
     assert folder.is_finished(made, stamp()) and folder.is_finished(made, stamp("--threads", "2"))
     assert not folder.is_finished(made, stamp("--practice", "1"))

@@ -1,6 +1,7 @@
 """The simulated policies, and the studies on them."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -310,7 +311,7 @@ def test_command_line_refuses(wrong, capsys):
     assert error.value.code == 2 and wrong[1] in capsys.readouterr().err
 
 
-def test_check_against_the_experiment(tmp_path, capsys):
+def test_check_against_the_experiment(tmp_path, capsys, monkeypatch):
     """All rows run, are distinct, and a rule whose allocator is not there is named instead."""
     assert len({row.method for row in order_check.MEASURED_RULES}) == len(order_check.MEASURED_RULES)
     rows = [
@@ -325,7 +326,9 @@ def test_check_against_the_experiment(tmp_path, capsys):
         result["ranks"]["and sequential"]["rows"] == 4
         and -1 <= result["ranks"]["rules under GRPO"]["tau"] <= 1
     )
-    main(["simulate", "--check", "--seeds", "2", "--out", str(tmp_path / "c.png"), "--json"])
+    monkeypatch.setattr(order_check, "run_experiments", partial(run_experiments, epochs=2))
+    words = ["--seeds", "2", "--workers", "1", "--out", str(tmp_path / "c.png"), "--json"]
+    main(["simulate", "--check", *words])
     result = json.loads(capsys.readouterr().out)
     assert len(result["rows"]) + len(result["missing"]) == len(order_check.MEASURED_RULES)
     assert (tmp_path / "c.png").stat().st_size > 20_000

@@ -1,10 +1,13 @@
 """Which fixtures do the tests of cero.verl share? verl's own config, composed as its command line does."""
 
 import os
+import sys
 
 import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# verl can do without its engine for Ascend, whose import takes all of vLLM along, 2 s in each process.
+sys.modules.setdefault("verl.checkpoint_engine.hccl_checkpoint_engine", None)
 pytest.importorskip("verl")
 
 import torch  # noqa: E402

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-from verl.trainer.ppo.utils import need_critic, need_reference_policy
-from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from cero import available_allocators
 from cero.research.study.plan import REFERENCE, SHIPPED, lookup, make_run, read_contenders, read_tasks
@@ -24,8 +22,7 @@ def checked(composed, task, contender, seed=3):
     config = composed(
         *(word for word in words[words.index("verl.trainer.main_ppo") + 1 :] if "hydra." not in word)
     )
-    validate_config(config, need_reference_policy(config), need_critic(config))
-    omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    composed.check(config)
     return config, read_settings(config)
 
 

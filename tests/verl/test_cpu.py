@@ -99,6 +99,7 @@ def test_workers_are_swapped_by_role():
     assert CpuActorRolloutRefWorker.actor_worker_cls is CpuTrainingWorker
 
 
+@pytest.mark.e2e  # imports vLLM
 def test_each_run_hands_over_weights_at_its_own_path(monkeypatch):
     """Both ends agree on the path, and another Ray's first job has another one."""
     import ray
@@ -122,6 +123,7 @@ def test_each_run_hands_over_weights_at_its_own_path(monkeypatch):
     assert len(one.removeprefix("ipc://")) < 108  # what the kernel allows
 
 
+@pytest.mark.e2e  # the import of vLLM's loaders takes 5 s
 def test_layers_that_share_a_weight_are_found():
     pytest.importorskip("vllm")
     from cero.verl.cpu.weight_sync import layers_sharing_a_weight

@@ -77,10 +77,13 @@ def log_probs(model, sequences):
 
     The last place has a dummy.
     """
+    # In one batch: what is padded on the right changes nothing before it.
+    padded = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+    logits = model(padded).logits.log_softmax(-1)
     out = []
-    for sequence in sequences:
-        logits = model(sequence[None]).logits[0].log_softmax(-1)
-        out.append(torch.cat([logits[:-1].gather(1, sequence[1:, None])[:, 0], logits.new_zeros(1)]))
+    for row, sequence in zip(logits, sequences, strict=True):
+        chosen = row[: len(sequence) - 1].gather(1, sequence[1:, None])[:, 0]
+        out.append(torch.cat([chosen, row.new_zeros(1)]))
     return out
 
 

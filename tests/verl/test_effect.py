@@ -23,6 +23,8 @@ OTHER = {
     "scale": False,
     "prompt_weight": "prompt",
     "aero_form": "linear",
+    "mapp_group": 4,
+    "bucket": "text",
 }
 # Of each of verl's settings that only its own estimators read.
 OF_VERLS_ESTIMATORS = {
@@ -72,8 +74,10 @@ def test_an_advantage_has_its_own_options_only(composed, kind, option):
     has = has or (option == "baseline" and kind == "posterior")
     assert (message is None) == has
     if not has:
-        users = {"aero_form": "to aero", "baseline": "to posterior"}.get(option, "to posterior")
+        users = {"aero_form": "to aero", "mapp_group": "to mapp"}.get(option, "to posterior")
         assert f"algorithm.cero.{option}={OTHER[option]} has no effect" in message
+        if option == "bucket" and kind == "posterior":  # the baseline is the mean
+            return
         assert (
             f"algorithm.cero.advantage={kind}" in message and f"algorithm.cero.advantage {users}" in message
         )
@@ -89,6 +93,16 @@ def test_an_allocators_own_defaults_are_let_through(composed):
     # uniform's yaml brings none, so this one was asked for
     assert "advantage=dr_grpo has no effect" in refused(composed, UNIFORM, "+allocator.advantage=dr_grpo")
     assert "baseline=optimal has no effect" in refused(composed, UNIFORM, "+allocator.baseline=optimal")
+
+
+def test_buckets_are_those_of_the_optimal_baseline(composed):
+    for bucket in ("text", "extra_info.topic"):
+        assert refused(composed, f"algorithm.cero.bucket={bucket}") is None  # cero brings baseline optimal
+    message = refused(composed, "algorithm.cero.bucket=text", "algorithm.cero.baseline=mean")
+    assert message.startswith("algorithm.cero.bucket=text has no effect with algorithm.cero.baseline=mean")
+    assert "set algorithm.cero.baseline to optimal" in message
+    message = refused(composed, "algorithm.cero.bucket=text", "algorithm.cero.advantage=rloo")
+    assert "algorithm.cero.advantage=rloo, which has a baseline of its own" in message
 
 
 def test_history_counts_in_nothing_beside_a_learned_baseline_without_scale(composed):

@@ -14,7 +14,8 @@ from PIL import Image
 from verl.utils import tensordict_utils as tu
 
 from cero.core.prompts import prompt_id
-from cero.verl.identity import audit, batch_prompt_ids, given_id, row_prompt_id
+from cero.estimators.shared import slot_of, slots_of_text
+from cero.verl.identity import audit, batch_prompt_ids, given_id, in_row, row_prompt_id, row_slots
 
 
 def message(text, **more):
@@ -172,6 +173,41 @@ def test_rows_without_an_id_are_known_by_their_content():
     texts, answers = ["1+1", "2+2", "3+3"], ["2", "4", "6"]
     ids = batch_prompt_ids(batch(texts, answers, prompt_id=["first", None, float("nan")]))
     assert ids.tolist() == [prompt_id("first"), *batch_prompt_ids(batch(texts, answers)).tolist()[1:]]
+
+
+ROW = {
+    "raw_prompt": message("Add 3 and 4"),
+    "data_source": "sums",
+    "topic.kind": "a",
+    "level": np.int64(3),
+    "extra_info": {"topic": "addition", "deep": {"er": 7}, "none": None},
+}
+
+
+def test_what_a_row_has_in_a_column():
+    assert in_row(ROW, "data_source") == "sums" and in_row(ROW, "topic.kind") == "a"
+    assert in_row(ROW, "extra_info.topic") == "addition" and in_row(ROW, "extra_info.deep.er") == 7
+    for absent in ("topic", "extra_info.none", "extra_info.other", "data_source.x", "extra_info.topic.x"):
+        assert in_row(ROW, absent) is None
+
+
+def test_slots_of_a_rows_buckets():
+    assert row_slots(ROW, "text") == slots_of_text("Add 3 and 4")
+    assert row_slots(ROW, "data_source") == row_slots({"data_source": np.str_("sums")}, "data_source")
+    assert row_slots(ROW, "extra_info.deep.er") != row_slots(ROW, "extra_info.topic")
+    assert row_slots(ROW, "level") == row_slots({"level": 3}, "level") == [slot_of(b"v3")]
+
+
+@pytest.mark.parametrize("bucket", ["topic", "extra_info.none", "extra_info.topik"])
+def test_a_row_without_its_bucket_is_refused(bucket):
+    with pytest.raises(
+        ValueError, match=f"algorithm.cero.bucket={bucket}: a row .*has nothing there, only raw_p"
+    ):
+        row_slots(ROW, bucket)
+    with pytest.raises(ValueError, match="bucket=text: a row .*has no raw_prompt"):
+        row_slots({"data_source": "sums"}, "text")
+    with pytest.raises(ValueError, match="bucket=level: a row"):
+        row_slots({"level": float("nan")}, "level")
 
 
 def rows(count, **columns):

@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,6 @@ import pytest
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
-from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.utils.import_utils import load_class_from_fqn
 
 from cero.verl.preflight import Preflight
@@ -46,20 +45,25 @@ def run(script, *args, path="", **environment):
     return subprocess.run(["bash", script, *args], env=env, capture_output=True, text=True)
 
 
-def overrides_of(script, *args, **environment):
-    """Return the arguments with which the script would start verl, as --dry-run prints them; list of str."""
+@cache
+def printed(script, *args, **environment):
+    """Return what the script prints with --dry-run."""
     done = run(script, *args, "--dry-run", **environment)
     assert done.returncode == 0, done.stderr
-    path, *words = shlex.split(done.stdout)
+    return done.stdout
+
+
+def overrides_of(script, *args, **environment):
+    """Return the arguments with which the script would start verl, as --dry-run prints them; list of str."""
+    path, *words = shlex.split(printed(script, *args, **environment))
     assert path.startswith(f"PYTHONPATH={ROOT}/examples/math")
     assert words[:3] == ["python", "-m", "verl.trainer.main_ppo"]
     return words[3:]
 
 
-def checked(config):
+def checked(composed, config):
     """Check what verl and the plugin check before anything is loaded; return the allocator."""
-    validate_config(config, need_reference_policy(config), need_critic(config))
-    omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    composed.check(config)
     Preflight().on_job_start(config)
     return read_settings(config).make_allocator()
 
@@ -69,6 +73,16 @@ def required_multiple(config):
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
     trainer = SimpleNamespace(config=config, use_critic=need_critic(config), global_steps=1)
     return PPOTrainer._get_required_batch_multiple(trainer, gpus)
+
+
+@pytest.fixture
+def prepare(monkeypatch):
+    """examples/math/prepare.py; other examples have a reward.py, too."""
+    monkeypatch.syspath_prepend(ROOT / "examples" / "math")
+    monkeypatch.delitem(sys.modules, "reward", raising=False)
+    loaded = module(ROOT / "examples" / "math" / "prepare.py")
+    monkeypatch.delitem(sys.modules, "reward")
+    return loaded
 
 
 @every_script
@@ -105,7 +119,7 @@ def test_usage(arguments):
 @pytest.mark.parametrize(("gpus", "method"), product([8, 4], METHODS))
 def test_composes_and_validates(script, composed, gpus, method):
     config = composed(*overrides_of(script, method, "--gpus", str(gpus)))
-    allocator = checked(config)
+    allocator = checked(composed, config)
     assert config.allocator.name == allocator.name == METHODS[method]
     assert config.algorithm.adv_estimator == ("grpo" if method == "grpo" else "cero")
     assert config.cero.keep.rule == ("aero" if method == "aero" else "all")
@@ -141,7 +155,7 @@ def test_equal_budgets(composed):
         budgets.add(config.trainer.total_rollouts)
         least = rollouts  # least mean rollouts that a step spends on a prompt
         if method == "aero":
-            allocator = checked(config)
+            allocator = checked(composed, config)
             least, most = allocator._bounds()
             assert most == rollouts
         assert steps * prompts * least == config.trainer.total_rollouts
@@ -176,7 +190,7 @@ def test_sizes_differ_only_in_size():
 @every_script
 def test_baseline_is_grpo(script, composed):
     config = composed(*overrides_of(script, "grpo"))
-    allocator = checked(config)
+    allocator = checked(composed, config)
     prompts, rollouts = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
     assert allocator.allocate(range(prompts), budget=prompts * rollouts).tolist() == [rollouts] * prompts
 
@@ -185,7 +199,7 @@ def test_baseline_is_grpo(script, composed):
 def test_further_overrides_win(script, composed):
     words = ("allocator=knapsack", "allocator.n_max=16", "data.train_batch_size=64", "trainer.nnodes=2")
     config = composed(*overrides_of(script, "cero", *words))
-    assert checked(config).n_max == 16
+    assert checked(composed, config).n_max == 16
     assert config.data.train_batch_size == 64 and config.trainer.nnodes == 2
     assert config.trainer.experiment_name == f"{script.stem}-knapsack"
 
@@ -211,7 +225,7 @@ def test_reward_loads_and_fits_the_range(script, composed):
 
 
 @every_script
-def test_commands_of_the_header(script, composed):
+def test_commands_of_the_header(script, composed, prepare):
     """The header's commands work: prepare.py takes the options, writes the files, and overrides compose."""
     header = script.read_text().split("set -euo pipefail")[0]
     commands = re.findall(r"^# {3}(\S.*?)(?: {2,}#.*)?$", header, flags=re.MULTILINE)
@@ -221,20 +235,13 @@ def test_commands_of_the_header(script, composed):
     for words in runs:
         assert words[:2] == ["bash", f"scripts/{script.name}"]
         if "--cfg" not in words:
-            checked(composed(*overrides_of(script, *words[2:])))
-    options = shlex.split(prepares[0])[1:]
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import prepare\n"
-        "print(prepare.arguments().parse_args(sys.argv[2:]).out, *prepare.VALIDATION)"
-    )
-    folder = ROOT / Path(options[0]).parent
-    done = subprocess.run(
-        [sys.executable, "-c", code, folder, *options[1:]], capture_output=True, text=True, check=True
-    )
-    out, *sets = done.stdout.split()
+            checked(composed, composed(*overrides_of(script, *words[2:])))
+    path, *options = shlex.split(prepares[0])[1:]
+    assert (ROOT / path).samefile(prepare.__file__)
+    out = prepare.arguments().parse_args(options).out
     config = composed(*overrides_of(script, "grpo"))
     assert config.data.train_files == f"{out}/train.parquet"
-    assert list(config.data.val_files) == [f"{out}/{name}.parquet" for name in sets]
+    assert list(config.data.val_files) == [f"{out}/{name}.parquet" for name in prepare.VALIDATION]
 
 
 # ---- the end of a run ----------------------------------------------------------------------------
@@ -347,7 +354,7 @@ def test_budget_out_of_reach_is_refused(fit):
 # ---- data ----------------------------------------------------------------------------------------
 
 
-def test_validation_samples_each_set_as_its_file_says(monkeypatch, tmp_path):
+def test_validation_samples_each_set_as_its_file_says(prepare, tmp_path):
     """prepare.py's files go through verl's data set and validation, which reports mean@32 and mean@4."""
     from omegaconf import OmegaConf
     from torch.utils.data import DataLoader
@@ -355,10 +362,6 @@ def test_validation_samples_each_set_as_its_file_says(monkeypatch, tmp_path):
     from verl.utils import tensordict_utils as tu
     from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 
-    monkeypatch.syspath_prepend(ROOT / "examples" / "math")
-    monkeypatch.delitem(sys.modules, "reward", raising=False)
-    prepare = module(ROOT / "examples" / "math" / "prepare.py")
-    monkeypatch.delitem(sys.modules, "reward")
     files, items = [], [prepare.Item("What?", "1"), prepare.Item("Why?", "2")]
     for name, source in prepare.VALIDATION.items():
         files.append(str(tmp_path / f"{name}.parquet"))

@@ -108,7 +108,10 @@ def check_resumed(whole, folder, trainer):
         )
 
 
-@pytest.mark.parametrize("validates_first", ["false", "true"])
+@pytest.mark.parametrize(
+    "validates_first",
+    ["false", pytest.param("true", marks=pytest.mark.e2e)],  # for its 10 s
+)
 def test_killed_at_each_point(killed, bench, validates_first):
     first = f"trainer.val_before_train={validates_first}"
     whole, copies, points = killed(first)

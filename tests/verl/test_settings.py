@@ -55,6 +55,12 @@ REFUSED = {
         ["allocator=uniform", "algorithm.cero.baseline=optimal"],
         r"baseline=optimal has no effect with algorithm.adv_estimator=grpo.*adv_estimator to cero",
     ),
+    "bucket": (["algorithm.cero.bucket=7"], r"algorithm.cero.bucket=7 must be text, the name of a column"),
+    "empty bucket": (["algorithm.cero.bucket=''"], r"algorithm.cero.bucket='' must be text"),
+    "group of mapp": (
+        ["algorithm.cero.advantage=mapp", "algorithm.cero.mapp_group=1"],
+        r"algorithm.cero.mapp_group=1 must be an integer in \[2,",
+    ),
     "history": (["algorithm.cero.history=0"], r"algorithm.cero.history=0"),
     "weight": (["algorithm.cero.prompt_weight=token"], r"algorithm.cero.prompt_weight='token'"),
     "advantage": (["algorithm.cero.advantage=best"], r"algorithm.cero.advantage='best'"),
@@ -272,6 +278,25 @@ def test_the_baseline_is_learned_only_for_the_estimator_that_uses_it(composed):
     for override, kind in kinds.items():
         settings = read_settings(composed(*RUN, override))
         assert settings.baseline == kind and (settings.make_baseline() is None) == (kind == "mean")
+
+
+def test_resume_takes_up_the_buckets(resumable, composed):
+    config, settings, path = resumable
+    save_state(trained(settings).state_dict(), path)
+    folder = f"trainer.default_local_dir={config.trainer.default_local_dir}"
+    shared = read_settings(composed(*RUN, folder, "algorithm.cero.bucket=data_source"))
+    assert (settings.bucket, shared.bucket) == (None, "data_source")
+    plain, saved = settings.make_baseline(), shared.make_baseline()
+    step = ["a", "b"], np.array([0, 1]), np.array([1.0, 0.0]), np.ones(2)
+    plain.of_step(*step)
+    saved.of_step(*step, buckets=np.array([[3], [4]], np.int16))
+    for state in (saved.state_dict(), plain.state_dict()):  # the second is of a run without buckets
+        save_state(state, path.with_name("baseline.npz"))
+        resumed = shared.make_baseline()
+        assert resume_state(config, shared, shared.make_allocator(), resumed)
+        expected = resumed.expected_success(np.array([[3], [4]], np.int16))
+        assert (expected[0] > 0.5 > expected[1]) == ("bucket" in state)
+        assert len(resumed.table) == 2
 
 
 def test_resume_from_a_damaged_state_is_an_error(resumable):

@@ -17,9 +17,11 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from cero.allocators.rounds import play
+from cero.estimators.advantage import Groups, advantages
 from cero.estimators.baseline import OptimalBaseline
+from cero.estimators.shared import padded
 from cero.verl import queue as queue_module
-from cero.verl.identity import IDS, CollateWithIds, batch_prompt_ids
+from cero.verl.identity import BUCKETS, IDS, CollateWithIds, batch_prompt_ids, row_slots
 from cero.verl.trainer import CeroTrainer
 
 PROMPTS, N = 8, 4
@@ -81,7 +83,7 @@ def step(composed, monkeypatch):
     The rows in `batch` are as the update finds them; `queue.advantages` has theirs, by key.
     """
 
-    def step(*overrides, lost=(), outputs=1, columns=None):
+    def step(*overrides, lost=(), outputs=1, columns=None, before=None):
         config = composed(
             "+recipe=cero_cpu",
             f"data.train_batch_size={PROMPTS}",
@@ -91,10 +93,11 @@ def step(composed, monkeypatch):
         )
         uids = [f"u{i}" for i in range(PROMPTS)]
         prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
+        rows = [{name: column[i] for name, column in prompts.items()} for i in range(PROMPTS)]
 
         def data(self):
             """Make data as verl does: two passes over as many prompts as a step takes."""
-            self.train_dataset = [dict.fromkeys(prompts)] * PROMPTS
+            self.train_dataset = rows
             self.train_dataloader = SimpleNamespace(collate_fn=lambda rows: prompts)
             self.steps_per_epoch, self.total_training_steps = 1, 2
 
@@ -157,9 +160,11 @@ def step(composed, monkeypatch):
         monkeypatch.setattr(PPOTrainerSync, "_balance_batch", balance)
         monkeypatch.setattr(PPOTrainerSync, "_compute_old_log_prob", lambda self, batch, metrics: batch)
         monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", advantage)
-        batch = tu.get_tensordict(trainer.train_dataloader.collate_fn(range(PROMPTS)))
+        batch = tu.get_tensordict(trainer.train_dataloader.collate_fn(rows))
+        if before is not None:
+            before(trainer)
         trainer._submit_batch_to_rollout(batch)
-        assert IDS not in batch.keys()
+        assert IDS not in batch.keys() and BUCKETS not in batch.keys()
         trainer.asked = [int(n) for n in batch["__rollout_n__"]]
         if trainer.scheduler.allocator.sequential:
             trainer.agent_loop_manager.step = finished = trainer.agent_loop_manager.close_step()
@@ -385,6 +390,115 @@ def test_the_optimal_baseline_is_what_is_subtracted(step, allocator):
         assert queue.advantages[f"{name}_1"] == pytest.approx(reward - baseline, abs=1e-6)
     assert metrics["cero/baseline/mean"] == pytest.approx(expected.mean(), abs=1e-6)
     assert len(trainer.scheduler.baseline.table) == len(set(prompts))
+
+
+def messages(prompt):
+    return [{"role": "user", "content": f"{'add' if prompt % 2 else 'subtract'} {prompt} and 7"}]
+
+
+def objects(values):
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+COLUMNS = {
+    "raw_prompt": objects([messages(i) for i in range(PROMPTS)]),
+    "extra_info": objects([{"topic": i % 2} for i in range(PROMPTS)]),
+}
+
+
+@pytest.mark.parametrize("allocator", ["cero", "uniform", "cero_seq"])
+@pytest.mark.parametrize("bucket", ["text", "extra_info.topic"])
+def test_new_prompts_start_where_their_bucket_is(step, allocator, bucket):
+    """What the data loader finds reaches the baseline and, for prompts never seen, the scale."""
+    estimator = ("algorithm.adv_estimator=cero", "algorithm.cero.advantage=posterior")
+    overrides = (f"allocator={allocator}", *estimator, "algorithm.cero.baseline=optimal")
+    rows = [{name: column[i] for name, column in COLUMNS.items()} for i in range(PROMPTS)]
+    buckets, states = padded([row_slots(row, bucket) for row in rows]), []
+
+    def learn(trainer):
+        """Let other prompts have been seen: odd ones right, even ones wrong; and prompt 3 itself, too."""
+        scheduler = trainer.scheduler
+        for start in range(0, 80, PROMPTS):
+            ids = np.arange(1000 + start, 1000 + start + PROMPTS, dtype=np.uint64)
+            scheduler.baseline.of_step(
+                ids, np.arange(PROMPTS), np.arange(PROMPTS) % 2 * 1.0, np.ones(PROMPTS), buckets=buckets
+            )
+        seen = scheduler.allocator.begin(np.array([3], np.uint64))
+        if not scheduler.allocator.sequential:
+            scheduler.allocator.settle(seen, np.zeros(1), seen.start())
+        states.append((scheduler.baseline.state_dict(), scheduler.allocator.success_mean([3])[0]))
+
+    trainer, batch, queue, metrics = step(
+        *overrides, f"algorithm.cero.bucket={bucket}", columns=COLUMNS, before=learn
+    )
+    state, mean = states[0]
+    expected = OptimalBaseline(bucket=bucket)
+    expected.load_state_dict(state)
+    history = expected.expected_success(buckets)
+    assert (history[::2] < 0.3).all() and (history[1::2] > 0.7).all()
+    if allocator != "uniform":  # which knows nothing of any prompt
+        history[3] = mean
+    np.testing.assert_array_equal(trainer.record.history_mean, history)
+    sessions = trainer.record.sessions
+    rewards = np.array([won(*each) for each in zip(sessions.groups, sessions.numbers, strict=True)])
+    lengths = np.array([queue.rows[f"{name}_0"][0] for name in sessions.names])
+    weights = lengths * (1 - np.exp([log_prob(reward) for reward in rewards])) ** 2
+    baselines = expected.of_step(
+        trainer.record.ids, sessions.groups, rewards, weights, trainer.record.round_of(sessions), buckets
+    )
+    data = Groups(rewards, sessions.groups, PROMPTS, *trainer.record.context.known, baselines)
+    result = advantages("posterior", data, history)
+    for name, advantage in zip(sessions.names, result, strict=True):
+        assert queue.advantages[f"{name}_0"] == pytest.approx(advantage, abs=1e-5)
+    for name, column in expected.state_dict()["table"].items():
+        np.testing.assert_allclose(column, trainer.scheduler.baseline.state_dict()["table"][name], rtol=1e-5)
+
+
+def test_a_column_that_is_not_there_is_refused_at_the_start(step):
+    with pytest.raises(
+        ValueError, match="algorithm.cero.bucket=topik: a row .*only uid, prompt_id, raw_prompt"
+    ):
+        step("allocator=cero", "algorithm.cero.bucket=topik", columns=COLUMNS)
+
+
+def test_without_buckets_nothing_is_made_of_them(step):
+    trainer, *_ = step("allocator=cero", columns=COLUMNS)
+    assert trainer.train_dataloader.collate_fn.bucket is None and trainer.record.buckets is None
+    assert trainer.scheduler.baseline.shared is None
+
+
+@pytest.mark.parametrize("allocator", ["thompson", "cero", "uniform", "reinforce_ada_seq"])
+@pytest.mark.parametrize("forgetting", [0.5, "auto"])
+def test_mapp_goes_by_the_posterior_before_the_step(step, allocator, forgetting):
+    options = ["algorithm.adv_estimator=cero", "algorithm.cero.advantage=mapp", "algorithm.cero.mapp_group=6"]
+    if allocator in ("thompson", "cero"):
+        options.append(f"allocator.forgetting={forgetting}")
+    states = []
+
+    def learn(trainer):
+        allocator = trainer.scheduler.allocator
+        if not allocator.sequential:  # the others meet all prompts for the first time
+            ids = np.array([3, 5], np.uint64)
+            seen = allocator.begin(ids)
+            allocator.settle(seen, seen.start() * np.array([0.0, 1.0]), seen.launched)
+            if allocator.beliefs is not None:
+                states.append(allocator.beliefs.parameters(allocator.table.rows(ids)))
+
+    trainer, batch, queue, metrics = step(f"allocator={allocator}", *options, before=learn)
+    a, b = np.ones(PROMPTS), np.ones(PROMPTS)
+    if states:
+        kept = 0.5 if forgetting == 0.5 else 1.0  # auto has faded its parameters already
+        a[[3, 5]], b[[3, 5]] = (1 + kept * (count - 1) for count in states[0])
+        assert max(a.max(), b.max()) > 1.5
+    sessions = trainer.record.sessions
+    rewards = np.array([won(*each) for each in zip(sessions.groups, sessions.numbers, strict=True)])
+    result = advantages(
+        "mapp", Groups(rewards, sessions.groups, PROMPTS, prior=(a, b)), np.full(PROMPTS, 0.5), mapp_group=6
+    )
+    for name, advantage in zip(sessions.names, result, strict=True):
+        assert queue.advantages[f"{name}_0"] == pytest.approx(advantage, abs=1e-6)
 
 
 def test_a_fetch_that_fails_ends_the_run(step, monkeypatch):

@@ -21,7 +21,8 @@ class Run:
             setattr(self, kind, defaultdict(set))
         self.partitions = defaultdict(dict)
         self.running_keys["train"] = {str(i) for i in range(16)}
-        Watch(patience, self.save, dead=lambda: self.dead, clock=lambda: self.now).over(self)
+        self.watch = Watch(patience, self.save, dead=lambda: self.dead, clock=lambda: self.now)
+        self.watch.over(self)
 
     def save(self):
         self.saved += 1
@@ -130,6 +131,46 @@ def test_who_was_dead_before_is_not_blamed():
     assert run.wait(1000) >= 300 and "Helper" not in run.message
 
 
+def test_with_patience_zero_a_run_waits_for_ever():
+    run = Run(patience=0)
+    run.dead = {"old": "Helper (pid 7)"}
+    run.wait(5)
+    run.dead |= {"ab12": "X (pid 1)"}
+    assert run.wait(20_000) is None
+
+
+def test_a_run_that_fails_by_itself_says_who_is_dead(capsys):
+    run = Run(patience=0)
+    run.dead = {"old": "Helper (pid 7)"}
+    run.wait(5)
+    run.watch.tell_of_the_dead()
+    assert capsys.readouterr().err == "" and run.saved == 0
+    run.dead |= {"ab12": "vLLMHttpServer (pid 1)"}
+    run.watch.tell_of_the_dead()
+    assert "Dead: vLLMHttpServer (pid 1). What" in capsys.readouterr().err and run.saved == 1
+
+
+def test_a_trainer_that_can_not_look_any_more_is_ended(capsys, monkeypatch):
+    monkeypatch.setattr(watch, "PRINTING", 0.0)
+    left = []
+    run = Run(patience=600)
+    run.watch._leave = left.append
+    run.wait(5)
+    run.dead = {"ab12": "AgentLoopWorker (pid 1)"}  # the trainer's own thread sees to that
+    run.now += 1000
+    run.watch.end_if_blocked()
+    run.dead["cd34"] = "TransferQueueController TransferQueueController (pid 2)"
+    run.watch.end_if_blocked()
+    run.now += GRACE - 1
+    run.watch.end_if_blocked()
+    assert left == [] and run.saved == 0
+    run.now += 1
+    run.watch.end_if_blocked()
+    assert left == [1] and run.saved == 1
+    told = capsys.readouterr().err
+    assert "AgentLoopWorker (pid 1), TransferQueueController TransferQueueController (pid 2)" in told
+
+
 def test_short_patience_holds_for_the_dead_too():
     run = Run(patience=20)
     run.wait(5)
@@ -158,6 +199,8 @@ def test_which_actors_count_as_dead(monkeypatch):
     }
     monkeypatch.setattr(state, "actors", lambda job_id, actor_state_name: table)
     context = SimpleNamespace(get_job_id=lambda: "01000000")
+    assert dead_actors() == {} and not watch.ray.is_initialized()
+    monkeypatch.setattr(watch.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(watch.ray, "get_runtime_context", lambda: context)
     assert dead_actors() == {"a": "Worker (pid 1)", "d": "Worker (pid 4)", "e": "Worker (pid 5)"}
     monkeypatch.delattr(state, "actors")

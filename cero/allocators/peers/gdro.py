@@ -1,6 +1,5 @@
 """Rollout-GDRO: difficulty groups, a shadow price for rollouts, a square-root rule (arXiv 2601.19280)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,9 @@ from cero.allocators.options import WithBeliefs
 from cero.allocators.upfront import UpfrontAllocator
 from cero.core.arrays import Floats, Ints
 from cero.core.checks import check_number
+
+PRICES = (1e-300, 1e300)  # so that a price whose steps are large never becomes 0, infinite or nan
+LARGEST_EXPONENT = 700.0  # of what a float holds
 
 
 class Gdro(WithBeliefs, UpfrontAllocator):
@@ -67,7 +69,9 @@ class Gdro(WithBeliefs, UpfrontAllocator):
 
     def _allocated(self, rows: Ints, shares: Floats, counts: Ints) -> None:
         if rows.size:
-            self.price *= float(np.exp(self.price_step * (self.demand / self.rollouts_per_prompt - 1.0)))
+            exponent = self.price_step * (self.demand / self.rollouts_per_prompt - 1.0)
+            price = self.price * float(np.exp(min(exponent, LARGEST_EXPONENT)))
+            self.price = min(max(price, PRICES[0]), PRICES[1])
 
     def _observed(self, rows: Ints, successes: Floats, trials: Ints) -> None:
         bins = self._bins(rows)
@@ -78,7 +82,7 @@ class Gdro(WithBeliefs, UpfrontAllocator):
         fresh = np.where(seen > 0, summed / np.maximum(seen, 1), self._variances)
         self._variances = self._variances + self.smoothing * (fresh - self._variances)
 
-    ranges = {"price": (0.0, math.inf)}
+    ranges = {"price": PRICES}
 
     def _scalars(self) -> dict[str, float]:
         variances = {f"variance_{i}": float(v) for i, v in enumerate(self._variances)}

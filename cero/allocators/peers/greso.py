@@ -7,7 +7,7 @@ import numpy as np
 
 from cero.allocators.upfront import UpfrontAllocator
 from cero.core.arrays import Floats, Ints
-from cero.core.checks import check_number
+from cero.core.checks import MOST_SAVED, check_number
 
 
 class Greso(UpfrontAllocator):
@@ -38,7 +38,7 @@ class Greso(UpfrontAllocator):
 
     name = "greso"
     examples = ({"p_step": 0.3},)  # quick enough to be seen within a few steps
-    ranges = {"p_easy": (0.0, 1.0), "p_hard": (0.0, 1.0)}
+    ranges = {"p_easy": (0.0, 1.0), "p_hard": (0.0, 1.0), "run": (-MOST_SAVED, MOST_SAVED)}
     columns = {"run": (np.int32, 0)}  # visits in a row without variance; negative: the last was all wrong
 
     def __init__(

@@ -1,12 +1,12 @@
 """Knapsack RL: each prompt's rollouts as an item with a value and a cost (arXiv 2509.25849)."""
 
-import math
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.allocators.base import Description
+from cero.allocators.beliefs import MOST_COUNTED
 from cero.allocators.upfront import UpfrontAllocator
 from cero.core.arrays import Floats, Ints
 from cero.core.checks import check_choice, check_number
@@ -118,7 +118,7 @@ class Knapsack(UpfrontAllocator):
 
     name = "knapsack"
     idle_beside = {"rounding": ("solver", ("exact",))}  # whose rollouts are whole already
-    ranges = {"recent_successes": (0.0, math.inf), "recent_trials": (0.0, math.inf)}
+    ranges = {"recent_successes": (0.0, MOST_COUNTED), "recent_trials": (0.0, MOST_COUNTED)}
     columns = {"recent_successes": (np.float64, 0.0), "recent_trials": (np.float64, 0.0)}
 
     def __init__(

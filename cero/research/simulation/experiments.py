@@ -5,9 +5,13 @@ from os import cpu_count
 
 import numpy as np
 
+from cero.research.ceiling import NO_SHARE, paired_share
 from cero.research.simulation.methods import parse_method
 from cero.research.simulation.presets import PRESETS
 from cero.research.simulation.training import area, gain, reach, simulate
+
+# A share of the ceiling is of what the second gains over the first; both have the same estimator.
+EVEN, ORACLE = LINE = ("uniform+posterior", "oracle")
 
 
 def _job(arguments):
@@ -85,6 +89,7 @@ def summarise_methods(curves, target=None):
     auc : area under the curve; final : accuracy at the end
     gain : auc minus the first label's, over the rollouts that both spent
     reach : rollouts to the target, nan where some seed never got there; ratio : reach over the first label's
+    share : `ceiling.Share` of the ceiling in area, where EVEN and ORACLE were run, too
     reached : share of seeds that got there, float; signal : mean share of groups with signal, float
     seeds : their number, int
     """
@@ -92,6 +97,7 @@ def summarise_methods(curves, target=None):
     targets = {seed: curve.accuracy[-1] if target is None else target for seed, curve in reference.items()}
     first = {seed: reach(curve, targets[seed]) for seed, curve in reference.items()}
     summary = {}
+    by_seed = {label: {curve.seed: area(curve) for curve in curves if curve.label == label} for label in LINE}
     for label in dict.fromkeys(curve.label for curve in curves):
         mine = [curve for curve in curves if curve.label == label]
         reached = np.array([reach(curve, targets[curve.seed]) for curve in mine])
@@ -102,8 +108,15 @@ def summarise_methods(curves, target=None):
             "gain": t_interval([gain(curve, reference[curve.seed]) for curve in mine]),
             "reach": t_interval(reached),
             "ratio": t_interval(np.divide(reached, to_beat, out=np.ones_like(reached), where=to_beat != 0)),
+            "share": NO_SHARE if label == EVEN else _share(mine, *by_seed.values()),
             "reached": float(np.isfinite(reached).mean()),
             "signal": float(np.mean([np.mean(curve.signal) for curve in mine])),
             "seeds": len(mine),
         }
     return summary
+
+
+def _share(curves, even, oracle):
+    seeds = [curve.seed for curve in curves if curve.seed in even and curve.seed in oracle]
+    areas = {curve.seed: area(curve) for curve in curves}
+    return paired_share([areas[s] - even[s] for s in seeds], [oracle[s] - even[s] for s in seeds])

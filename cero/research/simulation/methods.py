@@ -6,6 +6,7 @@ from cero.allocators import allocator_class, available_allocators, make_allocato
 from cero.allocators.base import option_names
 from cero.estimators.advantage import ADVANTAGES, PROMPT_WEIGHTS
 from cero.estimators.keep import KEEP
+from cero.research.oracle import Oracle
 
 WORDS = {"estimator": ADVANTAGES, "weight": PROMPT_WEIGHTS, "keep": KEEP}
 NUMBERS = ("history", "ratio", "count", "pass_rates", "strength")
@@ -18,7 +19,7 @@ class Method:
     """Describes an allocator with its options, and how its rollouts are kept and weighed.
 
     label : name in tables
-    allocator, options : for `make_allocator`
+    allocator, options : for `make_allocator`, or "oracle" with those of `cero.research.oracle.Oracle`
     estimator, weight, history : of `cero.estimators.advantage.advantages`
     keep, ratio, count : of `cero.estimators.keep.kept`
     pass_rates : rollouts of each prompt from which its pass rate was measured before the run (0: none); they
@@ -42,9 +43,16 @@ class Method:
 
         of_the_run : rollouts_per_prompt, epochs, seed, total_budget, n_min, n_max
         """
-        known = option_names(allocator_class(self.allocator))  # not every rule has bounds
-        of_the_run = {key: value for key, value in of_the_run.items() if key in known}
-        return make_allocator(self.allocator, **of_the_run | self.options)
+        known = option_names(class_of(self.allocator))  # not every rule has bounds
+        options = {key: value for key, value in of_the_run.items() if key in known} | self.options
+        if self.allocator == Oracle.name:
+            return Oracle(**options)
+        return make_allocator(self.allocator, **options)
+
+
+def class_of(allocator):
+    """Return the class of an allocator, the oracle among them. Raises ValueError for an unknown name."""
+    return Oracle if allocator == Oracle.name else allocator_class(allocator)
 
 
 METHODS = {
@@ -73,6 +81,8 @@ METHODS = {
         Method("vigor", "vigor", "grpo"),
         Method("pilot_commit", "pilot_commit", "grpo"),
         Method("pods", "uniform", "grpo", keep="pods"),
+        # It knows every success probability: the ceiling for what gives rollouts within a step's batch.
+        Method("oracle", "oracle", "posterior", options={"n_min": 0}),
     )
 }
 # The others are measured against the first.
@@ -101,7 +111,7 @@ def parse_method(label):
         )
     options = dict(found.options)
     of_estimator = {}
-    known = [key for key in option_names(allocator_class(found.allocator)) if key not in OF_THE_RUN]
+    known = [key for key in option_names(class_of(found.allocator)) if key not in OF_THE_RUN]
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from cero.allocators.rounds import play
+from cero.research.oracle import Oracle
 from cero.research.simulation.gradient import Rollouts, group_gradient
 from cero.research.simulation.policy import Policy
 from cero.research.simulation.presets import PRESETS
@@ -92,6 +93,9 @@ def simulate(
         n_min=n_min,
         n_max=n_max,
     )
+    if isinstance(allocator, Oracle):
+        allocator.truth = lambda ids: policy.p[ids.astype(np.int64)]
+        allocator.labels = {"family": lambda ids: policy.family[ids.astype(np.int64)]}
     allocator.table.reserve(prompts)
     if method.pass_rates:
         measured = np.random.default_rng([seed, 31]).binomial(method.pass_rates, policy.p) / method.pass_rates

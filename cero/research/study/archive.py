@@ -4,7 +4,8 @@ A folder of runs holds either kind or both:
 
     <task>/<contender>/<seed>.csv, .json    one run each, as `cero benchmark` writes them (see `tables`)
     runs.csv.bz2                            the tables of many runs below each other: task, contender, seed,
-                                            and then `tables.COLUMNS`
+                                            and then `tables.COLUMNS`; `tables.TRAIN` once a run has it. The
+                                            seconds have three digits: more are noise, and do not compress
     runs.jsonl.bz2                          the records of these runs, one JSON object a line; phase_seconds
                                             has the seconds of verl's phases, summed over the run's steps
 
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.reading import describe, parse_object, read_object
-from cero.research.study.tables import COLUMNS, columns_of, read_table
+from cero.research.study.tables import COLUMNS, TRAIN, columns_of, read_table
 
 TABLES, RECORDS = "runs.csv.bz2", "runs.jsonl.bz2"
 KEY = ("task", "contender", "seed")
@@ -155,8 +156,11 @@ def pack(folder):
             raise ValueError(f"{path}: {describe(error)}") from error
         with path.open(encoding="utf-8", newline="") as file:
             tables[key] = list(csv.DictReader(file))
+    for row in (row for rows in tables.values() for row in rows):
+        row["seconds"] = f"{float(row['seconds']):.3g}" if row.get("seconds") else ""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*KEY, *COLUMNS], extrasaction="ignore", lineterminator="\n")
+    trained = [TRAIN] if any(TRAIN in rows[0] for rows in tables.values()) else []
+    writer = csv.DictWriter(text, [*KEY, *COLUMNS, *trained], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for key in sorted(tables):
         writer.writerows(dict(zip(KEY, key, strict=True)) | row for row in tables[key])

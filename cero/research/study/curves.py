@@ -12,6 +12,7 @@ from scipy.integrate import trapezoid
 
 from cero.research.study.archive import read_runs
 from cero.research.study.plan import REFERENCE
+from cero.research.study.tables import TRAIN
 
 GROUPS = ("main", "peer", "ablation")
 
@@ -27,6 +28,7 @@ class LearningCurve:
     tokens, seconds : generated and passed until there, shape (k,)
     rollouts, tokens_trained : in all; step_seconds : median of its steps
     warm_start : digest of the model it began with; "" where that was not recorded
+    train_final : accuracy on the sample of train questions at the end, as `final`; nan where not measured
     """
 
     task: str
@@ -43,6 +45,7 @@ class LearningCurve:
     tokens_trained: float
     step_seconds: float
     warm_start: str = ""
+    train_final: float = math.nan
 
     @property
     def match(self):
@@ -118,7 +121,16 @@ def make_curve(table, about):
         tokens_trained=float(until("tokens_trained")[-1]),
         step_seconds=float(np.nanmedian(table["seconds"])),
         warm_start=about.get("warm_start") or "",
+        train_final=_train_final(table, grid),
     )
+
+
+def _train_final(table, grid):
+    """Return the mean accuracy on train questions at the last two places of the grid; nan if unknown."""
+    measured = np.isfinite(table[TRAIN]) if TRAIN in table else np.zeros(0, bool)
+    if not measured.any():
+        return math.nan
+    return float(np.interp(grid[-2:], table["rollouts_spent"][measured], table[TRAIN][measured]).mean())
 
 
 def read_curves(folder, tell=None):

@@ -6,11 +6,14 @@ Intervals are percentile bootstraps over seeds (SciPy), at 95 %.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from cero.research.study.plan import REFERENCE
+from cero.research.ceiling import NO_SHARE, Share, separate_share
+from cero.research.laboratory.results import FILES, ceilings
+from cero.research.study.plan import EVEN, REFERENCE
 
 RESAMPLES = 9999
 
@@ -69,6 +72,8 @@ class Summary:
     ratio : Estimate of rollouts to reach the reference's final accuracy over the reference's own, paired; a
     run that never got there counts with the budget, so the true ratio is larger
     reached, paired : how many runs got there, of how many with a reference at their seed
+    train : Estimate of the final accuracy on train questions; nan where not measured
+    share : Share of the ceiling, in area; see `read_ceilings`
     """
 
     task: str
@@ -86,6 +91,8 @@ class Summary:
     ratio: Estimate
     reached: int
     paired: int
+    train: Estimate
+    share: Share
 
 
 def references(curves, label=REFERENCE):
@@ -153,18 +160,37 @@ def duels(curves, champion):
     return [(label, summary) for label, summary in met if summary.paired]
 
 
-def summarise_contenders(curves, reference=REFERENCE):
+def read_ceilings(folder):
+    """Return what an oracle gains in area on each task: dict of task -> `cero.research.ceiling.MeanGain`.
+
+    No run through verl can know success probabilities, so the ceiling is that of the laboratory's runs in
+    `folder` (laboratory.jsonl, plain or .bz2), on the same task; {} without such a file.
+    """
+    paths = [path for path in (Path(folder) / name for name in FILES) if path.is_file()]
+    return ceilings(paths[0]) if paths else {}
+
+
+def summarise_contenders(curves, reference=REFERENCE, ceilings=None):
     """Return a `Summary` for each contender of each task and split, in order of appearance: list.
 
     reference : label of the contender that the others are compared with
+    ceilings : of `read_ceilings`; None: shares of the ceiling stay unknown
     """
-    base = references(curves, reference)
+    base, even = references(curves, reference), references(curves, EVEN)
     return [
-        _summary(mine, base) for contenders in curves_by_task(curves).values() for mine in contenders.values()
+        _summary(mine, base, even, (ceilings or {}).get(mine[0].task))
+        for contenders in curves_by_task(curves).values()
+        for mine in contenders.values()
     ]
 
 
-def _summary(mine, base):
+def _share(mine, even, ceiling):
+    if ceiling is None or mine[0].contender == EVEN:
+        return NO_SHARE
+    return separate_share([c.area - even[c.match].area for c in mine if c.match in even], ceiling)
+
+
+def _summary(mine, base, even=None, ceiling=None):
     first = mine[0]
     pairs = [(c, base[c.match]) for c in mine if c.match in base]
     own = [(c, b, b.reach(b.final)) for c, b in pairs]
@@ -188,6 +214,8 @@ def _summary(mine, base):
         ratio=Estimate.of(at_least / [rollouts for *_, rollouts in own] if own else []),
         reached=int(np.isfinite(reached).sum()),
         paired=len(own),
+        train=Estimate.of([c.train_final for c in mine]),
+        share=_share(mine, even or {}, ceiling),
     )
 
 

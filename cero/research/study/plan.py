@@ -10,6 +10,7 @@ from pathlib import Path
 
 REFERENCE = "grpo"  # what all contenders are measured against
 SHIPPED = "cero-n1"  # CERO as shipped; it is compared with the others one by one
+EVEN = "even-n1"  # SHIPPED without its allocation: a share of the ceiling is of what is gained over it
 SPLITS = ("tune", "confirm")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from cero.analysis.figures import colours, figure
 from cero.analysis.reading import one_line
 from cero.research.study.gains import band, curves_by_task, duels, run_results, summarise_contenders
-from cero.research.study.plan import REFERENCE, SHIPPED
+from cero.research.study.plan import EVEN, REFERENCE, SHIPPED
 
 AXES = {
     "rollouts": (1e3, "rollouts sampled (thousands)"),
@@ -35,7 +35,13 @@ better. Runs that never got there count with the whole budget: with any of them 
 (≥). *IQM*:
 mean of the middle half of the seeds. Intervals: percentile bootstrap over seeds, 95 %; with few seeds they \
 are too
-narrow. Seconds depend on the machine and on what else ran on it. [The study](../study.md) has the rest.
+narrow. *Share of the ceiling*: the gain in area over `{even}`, over what an oracle gains that knows every \
+prompt's
+success probability (from the laboratory; ± standard error); a dash where that ceiling is unknown or can't \
+be told from
+zero. *Train accuracy*: on a sample of train questions at the end, where it was measured. Seconds depend on \
+the machine
+and on what else ran on it. [The study](../study.md) has the rest.
 """
 TOGETHER = """\
 ## All tasks and seeds together
@@ -68,22 +74,23 @@ class Section:
         return f"## {self.heading}\n\n![accuracy]({picture})\n\n{table}{self.after}"
 
 
-def write_study(curves, folder, champion=SHIPPED, images=None):
+def write_study(curves, folder, champion=SHIPPED, images=None, ceilings=None):
     """Write report.md and results.json into `folder`, the pictures into `images`; return the paths written.
 
     champion : label of the contender that is compared with each other one
     images : folder; None: `folder`
+    ceilings : of `gains.read_ceilings`; None: shares of the ceiling stay unknown
     """
     folder = Path(folder)
     images = folder if images is None else Path(images)
     folder.mkdir(parents=True, exist_ok=True)
     colour_of = _colour_of(curves)
-    text = ["# Does it train better?\n", METHOD.format(reference=REFERENCE)]
+    text = ["# Does it train better?\n", METHOD.format(reference=REFERENCE, even=EVEN)]
     together = duels(curves, champion) if len(curves_by_task(curves)) > 1 else []
     if together:
         text.append(TOGETHER.format(champion=champion) + _duel_table(together))
     pictures = []
-    for section in _sections(curves, champion):
+    for section in _sections(curves, champion, ceilings):
         picture = images / f"study-{section.name}.png"
         section.draw(section.contenders, picture, section.heading, colour_of)
         text.append(section.markdown(Path(os.path.relpath(picture, folder)).as_posix()))
@@ -95,9 +102,9 @@ def write_study(curves, folder, champion=SHIPPED, images=None):
     return [report, results, *pictures]
 
 
-def _sections(curves, champion):
+def _sections(curves, champion, ceilings):
     """Yield a `Section` for each task and split, and one for its ablations if there are any."""
-    summaries = summarise_contenders(curves)
+    summaries = summarise_contenders(curves, ceilings=ceilings)
     for (task, split), contenders in curves_by_task(curves).items():
         name, heading = f"{task}-{split}", f"{task}, seeds to {split}"
         mine = [s for s in summaries if (s.task, s.split) == (task, split)]
@@ -130,8 +137,8 @@ def _ablations(contenders):
 # ---- tables --------------------------------------------------------------------------------------
 
 SUMMARY_COLUMNS = (
-    "contender", "seeds", "final accuracy", "IQM", "gain", "area", "gain", "ratio", "reached", "rollouts",
-    "tokens trained", "s a step",
+    "contender", "seeds", "final accuracy", "IQM", "gain", "area", "gain", "share of the ceiling", "ratio",
+    "reached", "train accuracy", "rollouts", "tokens trained", "s a step",
 )  # fmt: skip
 DUEL_COLUMNS = (
     "against",
@@ -154,8 +161,10 @@ def summary_row(summary):
         _percent(s.final_gain, sign="+"),
         _percent(s.area),
         _percent(s.area_gain, sign="+"),
+        str(s.share),
         "-" if math.isnan(s.ratio.mean) else f"{bound}{s.ratio.mean:.2f}{_between(s.ratio, 1, '.2f')}",
         f"{s.reached} of {s.paired}" if s.paired else "-",
+        _percent(s.train),
         f"{s.rollouts.mean:,.0f}",
         "-" if math.isnan(s.tokens_trained.mean) else f"{s.tokens_trained.mean:,.0f}",
         f"{s.step_seconds.mean:.2f}",
@@ -167,7 +176,7 @@ def duel_row(opponent, summary):
 
     summary : the champion's, with this opponent as the reference
     """
-    _, _, _, _, gain, _, area, ratio, *_ = summary_row(summary)
+    _, _, _, _, gain, _, area, _, ratio, *_ = summary_row(summary)
     return [opponent, str(summary.paired), gain, area, ratio]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.analysis.runlog import held_out_accuracy
+from cero.analysis.runlog import held_out_accuracy, train_accuracy
 
 COLUMNS = (
     "step",
@@ -26,35 +26,39 @@ COLUMNS = (
     "accuracy",
     "seconds",
 )
+TRAIN = "train_accuracy"  # a column of tasks that validate on train questions, too; it comes after COLUMNS
 NAN = float("nan")
 
 
 def make_table(records):
     """Return the rows of a log's records (see `cero.analysis.runlog`): list of dict.
 
-    The columns are COLUMNS and then seconds_<phase>.
+    The columns are COLUMNS, TRAIN if it was measured, and then seconds_<phase>.
 
     Raises ValueError if no step was logged.
     """
-    validated = {
-        record["step"]: (record["spent"], held_out_accuracy(record["metrics"]))
-        for record in records
-        if record["kind"] == "validation"
-    }
-    validated = {step: (spent, NAN if score is None else score) for step, (spent, score) in validated.items()}
+    validations = {record["step"]: record for record in records if record["kind"] == "validation"}
+    scores = {step: _scores(record["metrics"]) for step, record in validations.items()}
+    trained = any(TRAIN in score for score in scores.values())
+    unknown = {"accuracy": NAN} | ({TRAIN: NAN} if trained else {})
     steps = [record for record in records if record["kind"] == "step"]
     if not steps:
         raise ValueError("the allocation log holds no training step")
     phases = sorted({phase for record in steps for phase in _phases(record["metrics"])})
-    rows = [_row(record, validated, phases) for record in steps]
-    if 0 in validated:
-        spent, score = validated[0]
-        blank = dict.fromkeys((*COLUMNS, *(f"seconds_{phase}" for phase in phases)), NAN)
-        rows.insert(0, blank | {"step": 0, "rollouts_spent": spent, "accuracy": score})
+    rows = [_row(record, unknown | scores.get(record["step"], {}), phases) for record in steps]
+    if 0 in validations:
+        first = {"step": 0, "rollouts_spent": validations[0]["spent"]} | unknown | scores[0]
+        rows.insert(0, dict.fromkeys(rows[0], NAN) | first)
     return rows
 
 
-def _row(record, validated, phases):
+def _scores(metrics):
+    """Return the accuracies of a validation, those that were measured: dict of column -> float."""
+    found = {"accuracy": held_out_accuracy(metrics), TRAIN: train_accuracy(metrics)}
+    return {name: score for name, score in found.items() if score is not None}
+
+
+def _row(record, scores, phases):
     metrics = record["metrics"]
     rollouts = record.get("sampled", sum(record["rollouts"]))
     trained = record.get("trained", metrics.get("cero/rollouts/observed", rollouts))
@@ -77,8 +81,9 @@ def _row(record, validated, phases):
         ),
         "groups": groups,
         "signal": with_signal / groups if groups else NAN,
-        "accuracy": validated.get(record["step"], (None, NAN))[1],
+        "accuracy": scores["accuracy"],
         "seconds": metrics.get("timing_s/step", NAN),
+        **({TRAIN: scores[TRAIN]} if TRAIN in scores else {}),
         **{f"seconds_{phase}": metrics.get(f"timing_s/{phase}", NAN) for phase in phases},
     }
 

@@ -1,0 +1,138 @@
+"""The laboratory's command line: `run` trains what is not in the file yet, `table` shows what is."""
+
+import argparse
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from cero.cli.arguments import numbers, words
+from cero.research.laboratory.contenders import NAMED, parse_contender
+from cero.research.laboratory.results import (
+    COLUMNS,
+    EVEN,
+    ORACLE,
+    REFERENCE,
+    append,
+    key,
+    read_records,
+    read_results,
+    table_rows,
+)
+from cero.research.study.plan import chosen, lookup, read_tasks
+from cero.research.study.runner import CHECKOUT, RunFailed, Runner, digest
+from cero.research.study.study_report import markdown_table
+
+TASKS = "scripts/benchmark/tasks.yaml"
+
+
+def parser():
+    """Return the argument parser, with both subcommands."""
+    top = argparse.ArgumentParser(
+        prog="python -m cero.research.laboratory",
+        description="Train the study's tasks in one process without verl; results are leads, not evidence.",
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("run", help="train contenders and add a JSON line for each run")
+    train.add_argument("task", help=f"one of {TASKS}")
+    train.add_argument(
+        "contenders",
+        nargs="+",
+        metavar="CONTENDER",
+        help=f"{', '.join(NAMED)}; or written out, see cero/research/laboratory/contenders.py",
+    )
+    train.add_argument("--seeds", type=numbers, default=[0], help="comma list (default: 0)")
+    train.add_argument("--budget", type=int, help="rollouts of a run (default: the task's)")
+    train.add_argument("--out", type=Path, default=Path("runs/laboratory.jsonl"), help="default: %(default)s")
+    train.add_argument("--work", type=Path, default=Path("runs/benchmark"), help="where prepared tasks are")
+    train.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    train.add_argument("--task-file", default=TASKS, help="yaml of the tasks (default: %(default)s)")
+    train.set_defaults(run_command=run)
+    show = commands.add_parser("table", help="compare the runs of a file seed by seed, as Markdown")
+    show.add_argument("file", type=Path, help="JSON lines, plain or .bz2")
+    show.add_argument("--tasks", type=words, help="comma list (default: all)")
+    show.add_argument("--like", default="", help="only contenders with this in their names")
+    show.add_argument("--even", default=EVEN, help="what gains are measured against (default: %(default)s)")
+    show.add_argument("--oracle", default=ORACLE, help="whose gain is the ceiling (default: %(default)s)")
+    show.add_argument(
+        "--reference", default=REFERENCE, help="whose end is to be reached (default: %(default)s)"
+    )
+    show.set_defaults(run_command=table)
+    return top
+
+
+def run(arguments):
+    """Train every contender with every seed, seed by seed; what the file has already is left out."""
+    import torch
+
+    from cero.research.laboratory.training import Laboratory
+
+    if not Path(arguments.task_file).is_file():
+        raise FileNotFoundError(f"{arguments.task_file} is not here; {CHECKOUT}")
+    (task,) = chosen([arguments.task], read_tasks(arguments.task_file), "task")
+    shape = {
+        "n": task.number("actor_rollout_ref.rollout.n"),
+        "batch": task.number("data.train_batch_size"),
+        "lr": float(lookup(task.overrides, "actor_rollout_ref.actor.optim.lr")),
+    }
+    contenders = [parse_contender(label, **shape) for label in arguments.contenders]
+    budget = arguments.budget or task.budget
+    done = {key(record) for record in read_records(arguments.out)} if arguments.out.exists() else set()
+    runs = [(seed, each) for seed in arguments.seeds for each in contenders]
+    left = [
+        (seed, each) for seed, each in runs if (task.name, each.label, each.written, seed, budget) not in done
+    ]
+    print(f"{len(runs)} runs, {len(runs) - len(left)} done before, {len(left)} to go", flush=True)
+    if not left:
+        return
+    torch.set_num_threads(arguments.threads)
+    runner = Runner(arguments.work, arguments.work)
+    try:
+        runner.prepare(task)
+    except RunFailed as error:
+        raise ValueError(str(error)) from error
+    folder = runner.data(task)
+    laboratory = Laboratory(
+        folder,
+        load_score(lookup(task.overrides, "reward.custom_reward_function.path")),
+        task.number("data.max_response_length"),
+        budget,
+    )
+    about = {"task": task.name, "warm_start": digest(folder / "model" / "model.safetensors")}
+    for seed, contender in left:
+        record = about | laboratory.run(contender, seed)
+        append(arguments.out, record)
+        accuracy = f"{100 * record['accuracy'][-1]:.1f} % held out, {100 * record['train_accuracy'][-1]:.1f}"
+        print(f"{seed} {contender.label}: {accuracy} % train at last; {record['seconds']} s", flush=True)
+
+
+def load_score(path):
+    """Return the reward function `compute_score` of the file `path`."""
+    spec = spec_from_file_location("laboratory_reward", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.compute_score
+
+
+def table(arguments):
+    """Print a table for each task."""
+    results = read_results(arguments.file)
+    tasks = chosen(arguments.tasks, {task: task for task in results}, "task")
+    header = [name.format(reference=arguments.reference) for name in COLUMNS]
+    for task in tasks:
+        compared = arguments.even, arguments.oracle, arguments.reference
+        rows = table_rows(results[task], *compared, like=arguments.like)
+        print(f"## {task}\n\n{markdown_table(header, rows)}")
+
+
+def main(argv=None):
+    """Run the command line; exit with 2 and one line on stderr for input that can't be used."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run_command(arguments)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"laboratory {arguments.command}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

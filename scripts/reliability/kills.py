@@ -1,0 +1,258 @@
+"""Is a real run that is killed with -9 at any moment, and resumed, the run that was never killed?
+
+    bash scripts/install.sh
+    .venv/bin/python scripts/reliability/kills.py --kills 30 --out runs/kills
+
+The task is that of the tests (a random two-layer model, 8 steps of 16 prompts, saved and validated every
+third step). One run is left alone. Each other is killed at a drawn moment, two of five within a second around
+a checkpoint, and resumed to its end. Then both must have the same steps, rollouts, outcomes, validations and
+allocator state, and the rollouts in the log must sum to what the ledger has spent. A line of DIR/kills.jsonl
+has what each kill did; those that are there are not repeated. A run takes one to two minutes on two cores.
+Exits with 1 if one differed.
+
+Each run gets a `/tmp` and process ids of its own where the system allows it (`unshare`), because verl's runs
+share a socket there, and so that no process of a killed one is left.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+from tiny import command, make_data, make_model  # noqa: E402
+
+from cero.analysis.runlog import FILE_NAME, read_log  # noqa: E402
+from cero.core.state import COMMIT_MARKER, STATE_FILE, load_state  # noqa: E402
+
+STEPS, SAVED_EVERY = 8, 3
+AROUND = 1.0  # seconds before or after a checkpoint begins
+TIMEOUT = 1200.0  # seconds of a run
+SAME = ("prompts", "rollouts", "successes", "trials", "budget", "spent", "epoch")
+# The same reward for each rollout of a prompt, so that sampling can't make two runs differ.
+REWARD = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return (extra_info["index"] * 37 % 11) / 10
+"""
+ALONE = (
+    *("unshare", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"),
+    *("sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"),
+)
+
+
+class Task:
+    """Holds a folder with one run: starts it, kills it, reads what it left."""
+
+    def __init__(self, folder, allocator, alone):
+        self.folder, self.allocator, self.alone = folder, allocator, alone
+        self.checkpoints = folder / "checkpoints"
+
+    def make(self):
+        """Make the task's model, data and reward."""
+        self.folder.mkdir(parents=True)
+        make_model(self.folder / "model", tied=True)
+        make_data(self.folder / "train.parquet")
+        (self.folder / "reward.py").write_text(REWARD)
+
+    def start(self, name):
+        """Start or resume the run; what it says goes to NAME.log."""
+        words = command(
+            self.folder,
+            f"allocator={self.allocator}",
+            "trainer.val_before_train=false",
+            f"trainer.total_epochs={STEPS // 4}",
+            f"trainer.save_freq={SAVED_EVERY}",
+            f"trainer.test_freq={SAVED_EVERY}",
+        )
+        with (self.folder / f"{name}.log").open("wb") as output:
+            return subprocess.Popen(
+                [*(ALONE if self.alone else ()), *words],
+                cwd=self.folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def finish(self, name):
+        """Run to the end and return its seconds. Raises RuntimeError if it fails."""
+        started = time.monotonic()
+        process = self.start(name)
+        try:
+            status = process.wait(TIMEOUT)
+        finally:
+            kill(process)
+        if status != 0:
+            raise RuntimeError(f"the run ended with {status}; see {self.folder / name}.log")
+        return time.monotonic() - started
+
+    def steps(self):
+        """Return the numbers of the steps logged so far."""
+        path = self.checkpoints / "cero" / FILE_NAME
+        return [r["step"] for r in read_log(path) if r["kind"] == "step"] if path.exists() else []
+
+    def marker(self):
+        """Return the step of the last complete checkpoint, or None."""
+        path = self.checkpoints / COMMIT_MARKER
+        text = path.read_text() if path.exists() else ""
+        return int(text) if text.strip().isdecimal() else None
+
+    def begun(self, step):
+        """Return whether the checkpoint of a step is being written, or is there."""
+        return (self.checkpoints / f"global_step_{step}").exists()
+
+    def left(self):
+        """Return what a run left in the end: dict of steps, validations and the last state."""
+        records = read_log(self.checkpoints / "cero" / FILE_NAME)
+        return {
+            "steps": {r["step"]: {key: r[key] for key in SAME} for r in records if r["kind"] == "step"},
+            "order": [r["step"] for r in records if r["kind"] == "step"],
+            "validations": [(r["step"], r["spent"]) for r in records if r["kind"] == "validation"],
+            "state": load_state(self.checkpoints / f"global_step_{STEPS}" / STATE_FILE),
+        }
+
+
+def kill(process):
+    """End a process, and everything that it started, with signal 9."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        children = []
+    for each in [*children, process]:
+        try:
+            each.send_signal(signal.SIGKILL)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            pass
+    process.wait()
+
+
+def differences(one, other):
+    """Return in what two runs differ, list of str."""
+    found = [key for key in ("order", "validations") if one[key] != other[key]]
+    for step, record in one["steps"].items():
+        found += [
+            f"step {step}: {key}" for key in SAME if other["steps"].get(step, {}).get(key) != record[key]
+        ]
+    try:
+        np.testing.assert_equal(other["state"], one["state"])
+    except AssertionError:
+        found.append("state")
+    logged = sum(sum(record["rollouts"]) for record in other["steps"].values())
+    spent = other["state"]["ledger"]["spent"]
+    if logged != spent:
+        found.append(f"{logged} rollouts logged, {spent} spent")
+    return found
+
+
+def wait_and_kill(task, kind, rng, seconds):
+    """Start a run and kill it at a drawn moment; return what it had done, or None if it had ended before.
+
+    kind : "checkpoint" or "any"; seconds : that a whole run takes
+    """
+    started, process = time.monotonic(), task.start("killed")
+    try:
+        if kind == "checkpoint":
+            step = int(rng.choice([SAVED_EVERY, 2 * SAVED_EVERY]))
+            delay = rng.uniform(-AROUND, AROUND)
+            # What comes before a checkpoint is seen by the line of the step before it.
+            while not (step - 1 in task.steps() if delay < 0 else task.begun(step)):
+                if process.poll() is not None or time.monotonic() - started > TIMEOUT:
+                    return None
+                time.sleep(0.01)
+            time.sleep(abs(delay))
+        else:
+            end = started + rng.uniform(0.1, 1.0) * seconds
+            while time.monotonic() < end and process.poll() is None:
+                time.sleep(0.01)
+        if process.poll() is not None:
+            return None
+    finally:
+        kill(process)
+    steps = task.steps()
+    last = steps[-1] if steps else 0
+    saved = [step for step in range(1, STEPS + 1) if task.begun(step)]
+    return {
+        "kind": kind,
+        "seconds": round(time.monotonic() - started, 1),
+        "last_step": last,
+        "begun": saved[-1] if saved else None,
+        "complete": task.marker(),
+    }
+
+
+def one_kill(number, out, seed, allocator, alone, whole, seconds):
+    """Make, kill, resume and compare one run; return its line, a dict."""
+    rng = np.random.default_rng([seed, number])
+    kind = "checkpoint" if number % 5 < 2 else "any"
+    task = Task(out / f"run-{number}", allocator, alone)
+    for _ in range(5):
+        shutil.rmtree(task.folder, ignore_errors=True)
+        task.make()
+        line = wait_and_kill(task, kind, rng, seconds)
+        if line is not None:
+            break
+    else:
+        raise RuntimeError(f"run {number} always ended before its kill")
+    resumed = task.finish("resumed")
+    found = differences(whole, task.left())
+    if not found:
+        shutil.rmtree(task.folder)
+    return {"kill": number} | line | {"resumed_seconds": round(resumed, 1), "differences": found}
+
+
+def works(words):
+    """Return whether a command that is wrapped so runs."""
+    try:
+        return subprocess.run([*words, "true"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def main(argv=None):
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--allocator", default="cero", help="of all runs (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="start no other after this many")
+    parser.add_argument("--out", default="runs/kills", help="folder (default: %(default)s); not under /tmp")
+    arguments = parser.parse_args(argv)
+    out, started = Path(arguments.out).resolve(), time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    alone = works(ALONE) and not str(out).startswith("/tmp/")
+    if not alone:
+        print("runs share /tmp with others: start nothing else of verl's meanwhile", flush=True)
+    whole = Task(out / "whole", arguments.allocator, alone)
+    if not (out / "whole.json").exists():
+        shutil.rmtree(whole.folder, ignore_errors=True)
+        whole.make()
+        (out / "whole.json").write_text(json.dumps({"seconds": round(whole.finish("whole"), 1)}) + "\n")
+    seconds = json.loads((out / "whole.json").read_text())["seconds"]
+    left = whole.left()
+    lines = out / "kills.jsonl"
+    done = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    for number in range(arguments.kills):
+        if any(line["kill"] == number for line in done):
+            continue
+        if arguments.minutes is not None and time.monotonic() - started > 60 * arguments.minutes:
+            break
+        line = one_kill(number, out, arguments.seed, arguments.allocator, alone, left, seconds)
+        done.append(line)
+        with lines.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+    around = sum(line["kind"] == "checkpoint" for line in done)
+    differ = sum(bool(line["differences"]) for line in done)
+    print(f"{len(done)} kills, {around} of them around a checkpoint; {differ} runs differ")
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""What do all tests need? That Python's garbage collector does not go through what stays until the end."""
+
+import gc
+
+
+def pytest_collection_finish():
+    """Take what is imported by now out of the collector's sight, and have it run less often.
+
+    PyTorch, Transformers and verl are millions of objects, which the tests of verl's config would have the
+    collector look through again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_unconfigure():
+    """Let the collector see everything again: some libraries complain at exit about what it missed."""
+    gc.unfreeze()

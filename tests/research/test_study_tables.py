@@ -1,0 +1,87 @@
+"""A run's table: what a step's record becomes, and what is packed."""
+
+import json
+
+import numpy as np
+import pytest
+from stand_in import step_record
+
+from cero.research.study.archive import RECORDS, TABLES, pack, read_runs
+from cero.research.study.tables import COLUMNS, make_table, read_table, write_table
+
+
+def test_table_of_a_step():
+    validation = {"kind": "validation", "step": 1, "spent": 8, "metrics": {
+        "val-core/x/acc/mean@4": 0.5, "val-core/y/acc/mean@4": 0.7, "val-core/y/acc/best@4/mean": 1.0,
+    }}  # fmt: skip
+    first = validation | {"step": 0, "spent": 0}
+    counted = {"cero/tokens/sampled": 40.0, "cero/tokens/trained": 25.0}
+    before, row = make_table([first, validation, step_record(sampled=8, trained=5, metrics=counted)])
+    assert row["accuracy"] == pytest.approx(0.6) and before["accuracy"] == pytest.approx(0.6)
+    counted = {
+        "step": 1,
+        "rollouts_spent": 8,
+        "rollouts": 8,
+        "rollouts_trained": 5,
+        "groups": 2,
+        "signal": 0.5,
+    }
+    assert {key: row[key] for key in counted} == counted
+    assert (row["tokens"], row["tokens_trained"], row["seconds"], row["seconds_gen"]) == (40, 25, 3, 2)
+    assert not any("agent_loop" in column for column in row)
+
+
+def test_table_without_counts():
+    """Older logs: what was sampled was trained on; tokens from verl's mean length, or unknown."""
+    row = make_table([step_record()])[0]
+    assert (
+        row["rollouts"] == row["rollouts_trained"] == 8
+        and np.isnan(row["tokens"])
+        and np.isnan(row["accuracy"])
+    )
+    row = make_table([step_record(metrics={"response_length/mean": 5.0})])[0]
+    assert row["tokens"] == row["tokens_trained"] == 40
+
+
+def test_table_of_dynamic_sampling():
+    """Filtered groups never come back: they count as rollouts, and as tokens of the usual length."""
+    record = step_record(
+        rollouts=[4, 4, 4], trials=[4, 0, 0], sampled=12, trained=4, spent=12,
+        metrics={"cero/tokens/sampled": 20.0, "cero/tokens/trained": 20.0, "cero/group/signal": 1.0,
+                 "cero/group/count": 1.0},
+    )  # fmt: skip
+    row = make_table([record])[0]
+    assert (row["rollouts"], row["rollouts_trained"], row["tokens"], row["tokens_trained"]) == (12, 4, 60, 20)
+    assert row["signal"] == pytest.approx(1 / 3)
+
+
+def test_table_round_trip(tmp_path):
+    rows = make_table([step_record(step=step, spent=8 * step) for step in (1, 2)])
+    write_table(tmp_path / "a" / "0.csv", rows, {"seed": 0})
+    assert json.loads((tmp_path / "a" / "0.json").read_text()) == {"seed": 0}
+    table = read_table(tmp_path / "a" / "0.csv")
+    assert table["rollouts_spent"].tolist() == [8, 16] and np.isnan(table["accuracy"]).all()
+    assert list(tmp_path.glob("a/*.tmp")) == []
+    (tmp_path / "bad.csv").write_text("step\n1\n")
+    with pytest.raises(ValueError, match="bad.csv lacks the column 'rollouts_spent'"):
+        read_table(tmp_path / "bad.csv")
+    with pytest.raises(ValueError, match="no training step"):
+        make_table([])
+
+
+def test_packed_tables_hold_a_steps_columns_and_the_runs_phases(tmp_path):
+    rows = make_table([step_record(step=step, spent=8 * step) for step in (1, 2)])
+    about = {"task": "a", "contender": "b", "seed": 0}
+    write_table(tmp_path / "a" / "b" / "0.csv", rows, about)
+    assert pack(tmp_path) == 1
+    ((where, table, record),) = read_runs(tmp_path)
+    assert where == f"{tmp_path / TABLES}, a/b/0" and list(table) == list(COLUMNS)
+    assert record == about | {"phase_seconds": {"gen": 4.0}}
+    (tmp_path / RECORDS).unlink()
+    with pytest.raises(ValueError, match="a/b/0: runs.jsonl.bz2 has no record"):
+        read_runs(tmp_path)
+    write_table(tmp_path / "a" / "c" / "0.csv", rows, about)
+    (tmp_path / "a" / "c" / "0.json").write_text("{")
+    with pytest.raises(ValueError, match="0.csv"):
+        pack(tmp_path)
+    assert (tmp_path / "a" / "c" / "0.csv").exists()

@@ -1,0 +1,57 @@
+"""The tasks with fresh data: what is compared on them composes, validates and has enough prompts."""
+
+from pathlib import Path
+
+import pytest
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+from cero.research.study.plan import make_run, read_contenders, read_tasks
+from cero.research.study.runner import Runner
+from cero.verl.reading import read_settings
+
+ROOT = Path(__file__).parents[2]
+TASKS = read_tasks(ROOT / "scripts" / "benchmark" / "tasks.yaml")
+CONTENDERS, _ = read_contenders(ROOT / "scripts" / "benchmark" / "contenders.yaml")
+PROMPTS = {"letters-4800": 4800, "letters-fresh": 40960}
+
+
+@pytest.mark.parametrize("label", ["grpo", "grpo-20x2", "even-n1", "cero-n1"])
+@pytest.mark.parametrize("name", PROMPTS)
+def test_contender_on_fresh_data(composed, name, label):
+    task, contender = TASKS[name], CONTENDERS[label]
+    words = Runner("out", "work").words(make_run(task, contender, 3, "tune"))
+    config = composed(
+        *(word for word in words[words.index("verl.trainer.main_ppo") + 1 :] if "hydra." not in word)
+    )
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    settings = read_settings(config)
+    steps = config.trainer.total_training_steps
+    rollouts = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
+    assert steps * rollouts == task.budget == TASKS["letters"].budget
+    assert settings.make_allocator(epochs=1, total_budget=task.budget).name == contender.allocator
+    if label != "grpo":
+        assert (steps, rollouts) == (256, 40)
+    assert config.trainer.total_epochs == (1 if name == "letters-fresh" else 1000)
+    # A single pass has room for four candidates for each prompt of the longest contender.
+    assert name != "letters-fresh" or 4 * steps * config.data.train_batch_size <= PROMPTS[name]
+    held_out, train = config.data.val_files[:4], config.data.val_files[4:]
+    assert list(held_out) == [f"work/data/{name}/test.parquet"] * 4
+    assert list(train) == [f"work/data/{name}/train_sample.parquet"]
+
+
+def test_only_the_number_of_prompts_differs_from_letters():
+    letters = TASKS["letters"]
+    for name, prompts in PROMPTS.items():
+        task = TASKS[name]
+        assert not task.in_study  # it runs when it is named
+        more = task.prepare.index("--more")
+        assert int(task.prepare[more + 1]) + 480 == prompts
+        assert task.prepare[:more] + task.prepare[more + 2 :] == letters.prepare
+        other = [each for each in task.overrides if "val_files" not in each]
+        known = [each for each in letters.overrides if "val_files" not in each]
+        if name == "letters-fresh":
+            known += ["trainer.total_epochs=1"]
+        assert sorted(other) == sorted(known)
+        assert not set(task.seeds["confirm"]) & {seed for split in letters.seeds.values() for seed in split}
