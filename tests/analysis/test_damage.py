@@ -380,6 +380,7 @@ def test_a_log_that_may_not_be_read(tmp_path, capsys, monkeypatch):
             main([command, str(tmp_path / "b")])
         log = tmp_path / "b" / "cero" / "allocations.jsonl"
         assert capsys.readouterr().err == f"cero {command}: {log}: Permission denied\n"
+    monkeypatch.chdir(tmp_path)  # where the picture of several runs goes
     main(["report", str(tmp_path / "a"), str(tmp_path / "b")])
     assert f"Left out: {tmp_path}/b" in capsys.readouterr().out
 
