@@ -436,6 +436,16 @@ class Allocator(ABC):
             raise ValueError("this step was settled before; settle each step once")
 
     @staticmethod
+    def _check_launched(step: Step, trials: Ints) -> None:
+        """Raise ValueError if more came back than the step launched: it would be another step's."""
+        if (trials > step.launched).any():
+            worst = int(np.argmax(trials - step.launched))
+            raise ValueError(
+                f"trials={trials[worst]} for prompt {step.ids[worst]:#018x}, of which {step.launched[worst]} "
+                "rollouts were launched; observe each rollout once"
+            )
+
+    @staticmethod
     def _checked_outcomes(
         prompt_ids: PromptIds, successes: ArrayLike, trials: ArrayLike
     ) -> tuple[Ids, Floats, Ints]:

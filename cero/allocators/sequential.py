@@ -53,12 +53,7 @@ class SequentialAllocator(Allocator):
         # All is checked before anything changes.
         self._check_unsettled(step)
         ids, successes, trials = self._checked_outcomes(step.ids, successes, trials)
-        if (trials > step.launched).any():
-            worst = int(np.argmax(trials - step.launched))
-            raise ValueError(
-                f"trials={trials[worst]} for prompt {ids[worst]:#018x}, of which {step.launched[worst]} "
-                "rollouts were launched; observe each rollout once"
-            )
+        self._check_launched(step, trials)
         rows = self.table.rows(ids)
         if (rows < 0).any() or not 0 <= step.left <= self.ledger.spent:
             raise ValueError("this step was not begun by this allocator; settle what its begin() returned")

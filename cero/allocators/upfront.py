@@ -247,7 +247,9 @@ class UpfrontAllocator(Allocator):
 
     def settle(self, step: Step, successes: ArrayLike, trials: ArrayLike) -> None:
         self._check_unsettled(step)
-        self.observe(step.ids, successes, trials)
+        ids, successes, trials = self._checked_outcomes(step.ids, successes, trials)
+        self._check_launched(step, trials)
+        self._learn(ids, successes, trials)
         step.settled = True
 
     def least_rollouts(self) -> int:

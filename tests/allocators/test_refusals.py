@@ -278,3 +278,17 @@ def test_a_price_of_gdro_whose_steps_are_large(price_step):
     again = make_allocator("gdro", rollouts_per_prompt=4, epochs=4, n_max=32, price_step=price_step)
     again.load_state_dict(allocator.state_dict())
     assert snapshot(again) == snapshot(allocator)
+
+
+@pytest.mark.parametrize("name", available_allocators())
+def test_a_step_does_not_take_the_rollouts_of_another(name):
+    """Of one prompt in two open steps. The first took what both had launched, and the second was refused."""
+    allocator = made(name)
+    one, other = played(allocator, [5, 6]), played(allocator, [5, 6])
+    before = snapshot(allocator)
+    with pytest.raises(ValueError, match="trials=.*were launched"):
+        allocator.settle(one, np.zeros(2), one.launched + (one.launched == one.launched.max()))
+    assert snapshot(allocator) == before
+    for step in (one, other):
+        allocator.settle(step, step.successes, step.trials)
+    assert (allocator.table["pending"] == 0).all()
