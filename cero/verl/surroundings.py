@@ -9,7 +9,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
+
+from cero.verl.resume import most_rows
 
 
 def check_surroundings(config):
@@ -38,17 +40,9 @@ def _check_folder(config):
 
 def _check_data(config):
     """Compare the batch with the rows of the training files, where these are Parquet files at hand."""
-    import pyarrow.parquet
-
-    files = config.data.train_files
-    files = list(files) if isinstance(files, ListConfig | list) else [files]
-    rows = 0
-    for file in files:
-        if not isinstance(file, str) or not file.endswith(".parquet") or not os.path.isfile(file):
-            return  # verl fetches or makes it
-        rows += pyarrow.parquet.read_metadata(file).num_rows
-    most = config.data.get("train_max_samples", -1)
-    rows = rows if most is None or most < 0 else min(rows, most)
+    rows = most_rows(config)
+    if rows is None:
+        return  # verl fetches or makes it
     if rows < config.data.train_batch_size:
         raise ValueError(
             f"data.train_batch_size={config.data.train_batch_size} is more than the {rows} rows of "
