@@ -1,6 +1,12 @@
-"""What do all tests need? That Python's garbage collector does not go through what stays until the end."""
+"""What do all tests need? The same cases in each run, and a garbage collector that leaves libraries alone."""
 
 import gc
+
+from hypothesis import settings
+
+# A run of the tests is to be the same as the last one; scripts/reliability looks for new cases.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 
 def pytest_collection_finish():

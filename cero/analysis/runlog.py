@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from cero.analysis.reading import parse_object
+from cero.analysis.reading import one_line, parse_object
 from cero.core.state import sync_folder
 
 FILE_NAME = "allocations.jsonl"
@@ -264,7 +264,8 @@ def _told(path, damaged):
     number, why = next(iter(damaged.items()))
     more = len(damaged) - 1
     others = f", as {'is' if more == 1 else 'are'} {more:,} more" if more else ""
-    return f"{path}, line {number} is {why}; it is left out{others}"
+    # Names of metrics are the file's own, and may hold anything.
+    return one_line(f"{path}, line {number} is {why}; it is left out{others}")
 
 
 def _superseded(heads):

@@ -4,11 +4,12 @@
     .venv/bin/python scripts/reliability/kills.py --kills 30 --out runs/kills
 
 The task is that of the tests (a random two-layer model, 8 steps of 16 prompts, saved and validated every
-third step). One run is left alone. Each other is killed at a drawn moment, two of five within a second around
-a checkpoint, and resumed to its end. Then both must have the same steps, rollouts, outcomes, validations and
-allocator state, and the rollouts in the log must sum to what the ledger has spent. A line of DIR/kills.jsonl
-has what each kill did; those that are there are not repeated. A run takes one to two minutes on two cores.
-Exits with 1 if one differed.
+third step). One run is left alone. Each other is killed three times (`--chain`), each time at a drawn moment,
+two of five within a second around a checkpoint, and resumed after each. What its log has after a kill must
+stand in the log of the run that was left alone. After the last kill it runs to its end. Then both must have
+the same steps, rollouts, outcomes, validations and allocator state, and the rollouts in the log must sum to
+what the ledger has spent. A line of DIR/kills.jsonl has what each kill did; those that are there are not
+repeated. A start takes one to two minutes on two cores. Exits with 1 if one differed.
 
 Each run gets a `/tmp` and process ids of its own where the system allows it (`unshare`), because verl's runs
 share a socket there, and so that no process of a killed one is left.
@@ -104,9 +105,16 @@ class Task:
         text = path.read_text() if path.exists() else ""
         return int(text) if text.strip().isdecimal() else None
 
-    def begun(self, step):
-        """Return whether the checkpoint of a step is being written, or is there."""
-        return (self.checkpoints / f"global_step_{step}").exists()
+    def begun(self, step, since=0.0):
+        """Return whether the checkpoint of a step is being written, or is there.
+
+        since : what was written before this time, in seconds since 1970, is an earlier start's, killed in it
+        """
+        folder = self.checkpoints / f"global_step_{step}"
+        try:
+            return any(path.stat().st_mtime > since for path in (folder, *folder.rglob("*")))
+        except OSError:  # not there yet, or a file has just got its final name
+            return False
 
     def left(self):
         """Return what a run left in the end: dict of steps, validations and the last state."""
@@ -151,18 +159,37 @@ def differences(one, other):
     return found
 
 
-def wait_and_kill(task, kind, rng, seconds):
-    """Start a run and kill it at a drawn moment; return what it had done, or None if it had ended before.
+def differences_so_far(whole, folder):
+    """Return in what the log of a killed run differs from that of a whole one, list of str."""
+    path = folder / "checkpoints" / "cero" / FILE_NAME
+    if not path.exists():
+        return []
+    return [
+        f"step {record['step']}: {key}"
+        for record in read_log(path)
+        if record["kind"] == "step"
+        for key in SAME
+        if record[key] != whole["steps"][record["step"]][key]
+    ]
+
+
+def wait_and_kill(task, name, kind, rng, seconds):
+    """Start a run, or resume it, and kill it at a drawn moment.
 
     kind : "checkpoint" or "any"; seconds : that a whole run takes
+    Returns what it had done, or None if it had ended before.
     """
-    started, process = time.monotonic(), task.start("killed")
+    saved = task.marker() or 0
+    steps = [step for step in range(SAVED_EVERY, STEPS, SAVED_EVERY) if step > saved]
+    kind = kind if steps else "any"  # the last checkpoint ends the run
+    now, started, process = time.time(), time.monotonic(), task.start(name)
     try:
         if kind == "checkpoint":
-            step = int(rng.choice([SAVED_EVERY, 2 * SAVED_EVERY]))
-            delay = rng.uniform(-AROUND, AROUND)
-            # What comes before a checkpoint is seen by the line of the step before it.
-            while not (step - 1 in task.steps() if delay < 0 else task.begun(step)):
+            step, delay = int(rng.choice(steps)), rng.uniform(-AROUND, AROUND)
+            # What comes before a checkpoint is seen by the line of the step before it. A resumed run has
+            # that line from the start if it was killed later: then the checkpoint is waited for.
+            delay = abs(delay) if step - 1 in task.steps() else delay
+            while not (step - 1 in task.steps() if delay < 0 else task.begun(step, now)):
                 if process.poll() is not None or time.monotonic() - started > TIMEOUT:
                     return None
                 time.sleep(0.01)
@@ -176,35 +203,46 @@ def wait_and_kill(task, kind, rng, seconds):
     finally:
         kill(process)
     steps = task.steps()
-    last = steps[-1] if steps else 0
-    saved = [step for step in range(1, STEPS + 1) if task.begun(step)]
+    begun = [step for step in range(1, STEPS + 1) if task.begun(step)]
     return {
         "kind": kind,
         "seconds": round(time.monotonic() - started, 1),
-        "last_step": last,
-        "begun": saved[-1] if saved else None,
+        "resumed_from": saved or None,
+        "last_step": steps[-1] if steps else 0,
+        "begun": begun[-1] if begun else None,
         "complete": task.marker(),
     }
 
 
-def one_kill(number, out, seed, allocator, alone, whole, seconds):
-    """Make, kill, resume and compare one run; return its line, a dict."""
-    rng = np.random.default_rng([seed, number])
-    kind = "checkpoint" if number % 5 < 2 else "any"
-    task = Task(out / f"run-{number}", allocator, alone)
+def kill_in_turn(numbers, out, seed, allocator, alone, whole, seconds):
+    """Make a run, kill it once for each of `numbers`, let it end, and compare; return a line for each kill.
+
+    A run that ends before its kills is made anew, since an ended one can't be killed.
+    """
+    rng = np.random.default_rng([seed, numbers[0]])
+    task = Task(out / f"run-{numbers[0]}", allocator, alone)
     for _ in range(5):
         shutil.rmtree(task.folder, ignore_errors=True)
         task.make()
-        line = wait_and_kill(task, kind, rng, seconds)
-        if line is not None:
+        lines, found = [], []
+        for number in numbers:
+            kind = "checkpoint" if number % 5 < 2 else "any"
+            line = wait_and_kill(task, f"killed-{number}", kind, rng, seconds)
+            if line is None:
+                break
+            found += differences_so_far(whole, task.folder)
+            lines.append({"kill": number, "run": numbers[0]} | line)
+            print(json.dumps(lines[-1]), flush=True)
+        else:
             break
     else:
-        raise RuntimeError(f"run {number} always ended before its kill")
+        raise RuntimeError(f"run {numbers[0]} always ended before its kills")
     resumed = task.finish("resumed")
-    found = differences(whole, task.left())
+    found += differences(whole, task.left())
     if not found:
         shutil.rmtree(task.folder)
-    return {"kill": number} | line | {"resumed_seconds": round(resumed, 1), "differences": found}
+    lines[-1]["seconds"] = round(lines[-1]["seconds"] + resumed, 1)
+    return [line | {"differences": found} for line in lines]
 
 
 def works(words):
@@ -219,6 +257,7 @@ def main(argv=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30, help="how many (default: %(default)s)")
+    parser.add_argument("--chain", type=int, default=3, help="kills of a run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--allocator", default="cero", help="of all runs (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="start no other after this many")
@@ -238,16 +277,17 @@ def main(argv=None):
     left = whole.left()
     lines = out / "kills.jsonl"
     done = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    for number in range(arguments.kills):
-        if any(line["kill"] == number for line in done):
-            continue
+    left_out = {line["kill"] for line in done}
+    numbers = [number for number in range(arguments.kills) if number not in left_out]
+    for first in range(0, len(numbers), arguments.chain):
         if arguments.minutes is not None and time.monotonic() - started > 60 * arguments.minutes:
             break
-        line = one_kill(number, out, arguments.seed, arguments.allocator, alone, left, seconds)
-        done.append(line)
+        turn = numbers[first : first + arguments.chain]
+        new = kill_in_turn(turn, out, arguments.seed, arguments.allocator, alone, left, seconds)
+        done += new
         with lines.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
+            file.writelines(json.dumps(line) + "\n" for line in new)
+        print(f"run {turn[0]}: {new[0]['differences'] or 'no difference'}", flush=True)
     around = sum(line["kind"] == "checkpoint" for line in done)
     differ = sum(bool(line["differences"]) for line in done)
     print(f"{len(done)} kills, {around} of them around a checkpoint; {differ} runs differ")

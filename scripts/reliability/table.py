@@ -55,11 +55,11 @@ def kills_table(lines):
         between = sum(line["begun"] is not None and line["begun"] != line["complete"] for line in mine)
         early = sum(line["complete"] is None for line in mine)
         differ = sum(bool(line["differences"]) for line in mine)
-        seconds = round(sum(line["seconds"] + line["resumed_seconds"] for line in mine))
+        seconds = round(sum(line["seconds"] for line in mine))
         rows.append([words, len(mine), early, between, seconds, differ])
     rows.append(["in all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])])
     head = ["killed", "kills", "before the first checkpoint was complete", "while one was written", "seconds"]
-    return markdown([*head, "runs that differ"], rows)
+    return markdown([*head, "in runs that differ"], rows)
 
 
 def replace(text, name, table):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_comparison import write_job
 from test_report import write_run
@@ -233,8 +233,9 @@ lines = (
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(lines, max_size=8), st.sampled_from([b"\n", b"\r\n", b""]), st.binary(max_size=3))
+@example([b'{"kind": "step"}', json.dumps(STEP | {"metrics": {"a\x1f\n": None}}).encode()], b"\n", b"")
 def test_any_lines(tmp_path, written, end, last):
     log = tmp_path / "allocations.jsonl"
     log.write_bytes(b"".join(line.replace(b"\n", b"") + b"\n" for line in written)[: -1 or None] + end + last)

@@ -1,6 +1,7 @@
 """A part of the fuzz and of the soak on every change, and whether both find what is broken on purpose."""
 
 import copy
+import json
 import sys
 from pathlib import Path
 
@@ -112,3 +113,16 @@ def test_a_killed_run_that_differs_is_found():
         other = copy.deepcopy(run)
         change(other)
         assert what in kills.differences(run, other)
+
+
+def test_what_a_killed_run_logged_is_compared(tmp_path):
+    pytest.importorskip("psutil")
+    kills = pytest.importorskip("kills")
+    log = tmp_path / "checkpoints" / "cero" / "allocations.jsonl"
+    assert kills.differences_so_far({"steps": {}}, tmp_path) == []  # killed before it had a log
+    log.parent.mkdir(parents=True)
+    record = {key: 0 for key in kills.SAME} | {"kind": "step", "step": 1, "rollouts": [4, 4]}
+    log.write_text(json.dumps(record) + "\n")
+    assert kills.differences_so_far({"steps": {1: record}}, tmp_path) == []
+    other = {"steps": {1: record | {"rollouts": [5, 3]}}}
+    assert kills.differences_so_far(other, tmp_path) == ["step 1: rollouts"]
