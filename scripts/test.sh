@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs all tests in .venv (made if missing). Those that train run one by one, and mostly wait for processes
-# that start one after the other. Meanwhile the fast ones run, then those that start processes of their own.
+# that start one after the other. Meanwhile the fast ones run, then the slow ones and those that start
+# processes of their own.
 #
 #   bash scripts/test.sh
-#   bash scripts/test.sh -m "not e2e"      with arguments: one pytest with these
+#   bash scripts/test.sh -m "not slow and not e2e" -n 2      with arguments: one pytest with these
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,8 +19,8 @@ log=$(mktemp)
 alone=$!
 trap 'kill $alone 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
-"${pytest[@]}" -m "not e2e" -n 2 --dist worksteal --durations=8 || status=$?
-"${pytest[@]}" -m "e2e and not alone" -n 2 --dist worksteal --durations=0 -v || status=$?
+"${pytest[@]}" -m "not slow and not e2e" -n 2 --dist worksteal --durations=8 || status=$?
+"${pytest[@]}" -m "slow or (e2e and not alone)" -n 2 --dist worksteal --durations=30 || status=$?
 printf '\n== the tests that train\n'
 tail -n +1 -f --pid=$alone "$log"
 wait $alone || status=$?

@@ -251,6 +251,7 @@ def test_greedy_values_a_group_of_its_own_size():
     assert choice.step.start().tolist() == [2] * 4
 
 
+@pytest.mark.slow
 def test_greedy_breaks_ties_by_lots():
     chosen = np.zeros(12)
     for seed in range(400):
@@ -265,6 +266,7 @@ def test_mapp_weights_are_the_papers():
     np.testing.assert_allclose(allocator.weights(allocator.table.rows(ids(9))), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_mapp_draws_one_prompt_after_the_other_in_proportion():
     """How often each set is drawn, against the sum over all orders in which it can be."""
     allocator = taught("mapp", count=5, group=4)

@@ -118,6 +118,7 @@ IDLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, option, other, value", IDLE)
 def test_what_is_called_idle_is(name, option, other, value):
     cls = allocator_class(name)

@@ -84,6 +84,7 @@ def test_no_case_was_lost():
     assert sorted(case for case, *_ in CASES) == sorted(RECORDED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case, name, options", CASES, ids=[case for case, *_ in CASES])
 def test_as_recorded(case, name, options):
     found, recorded = record(name, options), RECORDED[case]

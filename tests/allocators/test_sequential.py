@@ -32,6 +32,7 @@ def train(allocator, steps, count=24, seed=0, budget=None):
     return launched
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31),

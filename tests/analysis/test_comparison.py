@@ -146,6 +146,7 @@ def test_area_needs_two_validations(tmp_path):
     assert np.array_equal(spent, [64]) and np.array_equal(accuracy, [0.4])
 
 
+@pytest.mark.slow
 def test_command_table_picture_csv(sweep, capsys):
     main(["report", str(sweep), "--csv", str(sweep / "table.csv")])
     out = capsys.readouterr().out
@@ -176,6 +177,7 @@ def test_command_without_validations_draws_training_prompts(tmp_path, capsys):
     assert "%" in capsys.readouterr().out and (tmp_path / "report.png").exists()
 
 
+@pytest.mark.slow
 def test_one_run_below_a_folder_has_its_own_report(tmp_path, capsys):
     write_job(tmp_path / "only", [], [0.25, 0.75])
     main(["report", str(tmp_path)])

@@ -233,6 +233,7 @@ lines = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(lines, max_size=8), st.sampled_from([b"\n", b"\r\n", b""]), st.binary(max_size=3))
 @example([b'{"kind": "step"}', json.dumps(STEP | {"metrics": {"a\x1f\n": None}}).encode()], b"\n", b"")
@@ -293,6 +294,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run[seed=1]", "run[/x]", "new\nline", "$x^$_{", "caf\udce9", "run.jsonl"])
 def test_names_of_folders(tmp_path, capsys, name):
     run = tmp_path / name
@@ -307,6 +309,7 @@ def test_names_of_folders(tmp_path, capsys, name):
     assert capsys.readouterr().out.startswith(f"log {one_line(run)}/cero/allocations.jsonl\n")
 
 
+@pytest.mark.slow
 def test_names_of_several(tmp_path, capsys):
     """All names at once: each is a row of the table, whatever is in it, and the picture has them all."""
     for name in NAMES:
@@ -324,6 +327,7 @@ def test_names_of_several(tmp_path, capsys):
     assert (tmp_path / "[a].csv").read_text().count("\n") >= len(NAMES) + 1
 
 
+@pytest.mark.slow
 def test_a_title_that_looks_like_markup(tmp_path, capsys):
     write_run(tmp_path / "allocations.jsonl")
     for title in ("run[/x]", "$ a\nb"):
@@ -386,6 +390,7 @@ def test_a_log_that_may_not_be_read(tmp_path, capsys, monkeypatch):
     assert f"Left out: {tmp_path}/b" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_picture_that_may_not_be_written(tmp_path, capsys, monkeypatch):
     """The table is shown; only who named the place is told by the exit status."""
     write_run(tmp_path / "allocations.jsonl")
@@ -427,6 +432,7 @@ def test_watch_tells_once_what_it_can_not_read(tmp_path, monkeypatch, capsys):
     assert out.count("line 4 is not a record") == 1 and "step 6" in out
 
 
+@pytest.mark.slow
 def test_a_terminal_without_the_letters(tmp_path, monkeypatch):
     import io
     import sys
@@ -438,6 +444,7 @@ def test_a_terminal_without_the_letters(tmp_path, monkeypatch):
     assert b"l\\xe4uft" in raw.getvalue()
 
 
+@pytest.mark.slow
 def test_whoever_reads_has_seen_enough(tmp_path, monkeypatch):
     write_run(tmp_path / "allocations.jsonl")
 
@@ -474,6 +481,7 @@ def test_an_odd_job(tmp_path, capsys, job):
     assert message.startswith(f"{path}: ") and message == one_line(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [b"[", b"\t- a", b"a: 1", b"- 1", b"[" * 2000, b"\xff\xff", b"!!python/name:os"]
 )

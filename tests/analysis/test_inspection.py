@@ -51,6 +51,7 @@ def command(*arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", available_allocators())
 def test_state_of_every_allocator(name, tmp_path, capsys):
     rollouts, successes = [8, 20, 2, 8], [2.5, 20, 0, 4.5]
@@ -151,6 +152,7 @@ def test_state_with_options_that_are_gone(tmp_path):
         np.testing.assert_array_equal(found.columns["rollouts"], [8] * 4)
 
 
+@pytest.mark.slow
 def test_state_without_prompts(tmp_path, capsys):
     for name in available_allocators():
         allocator = make_allocator(name, rollouts_per_prompt=8, epochs=5)
@@ -238,6 +240,7 @@ def test_extremes_against_a_sort(count):
     assert least.tolist() == sorted(range(300), key=lambda i: (rollouts[i], ids[i]))[:count]
 
 
+@pytest.mark.slow
 def test_picture_of_many_prompts(tmp_path):
     rng = np.random.default_rng(0)
     allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=5)
@@ -331,6 +334,7 @@ def test_malformed_step(tmp_path, change):
         inspect(tmp_path)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     write_log(tmp_path / "cero" / "allocations.jsonl")
     result = command("inspect", str(tmp_path), "--json", "--out", str(tmp_path / "a.png"))

@@ -67,6 +67,7 @@ def test_grid_counts_rollouts_by_prompt_and_epoch(tmp_path):
     assert sorted(success[:4]) == [0, 0.5, 4.5 / 8, 1]
 
 
+@pytest.mark.slow
 def test_picture(tmp_path):
     write_run(tmp_path / "allocations.jsonl")
     picture = plot_run(TrainingRun.read(tmp_path), tmp_path / "sub" / "report.png")
@@ -117,6 +118,7 @@ def command(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     write_run(tmp_path / "run" / "cero" / "allocations.jsonl")
     result = command("report", str(tmp_path / "run"), "--json")
@@ -126,6 +128,7 @@ def test_command_line(tmp_path):
     assert "192 of 192" in result.stdout and "25.0 % -> 75.0 %" in result.stdout
 
 
+@pytest.mark.slow
 def test_command_line_errors(tmp_path):
     result = command("report", str(tmp_path))
     assert (

@@ -22,6 +22,7 @@ def problems(draw):
     return np.array(targets), budget, n_min, n_max
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(problems())
 def test_projection_meets_the_budget_within_bounds_and_keeps_order(problem):
@@ -65,6 +66,7 @@ def test_systematic_rounding_asks_for_its_generator():
         round_to_sum([1.5, 1.5], 3, 1, 2)
 
 
+@pytest.mark.slow
 def test_systematic_rounding_is_unbiased():
     """z-test of each prompt's mean over 20,000 draws; false alarms below 1e-3 for all 50 (Bonferroni)."""
     rng = np.random.default_rng(2)

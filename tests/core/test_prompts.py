@@ -15,6 +15,7 @@ def table():
     return PromptTable({"seen": (np.int32, -1), "score": (np.float64, 0.5)})
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 50), max_size=60), max_size=8))
 def test_behaves_like_a_dict(batches):

@@ -77,6 +77,7 @@ def test_prose_tells_of_allocators_that_there_are():
     assert len(told) >= 15 and told <= set(available_allocators())
 
 
+@pytest.mark.slow
 def test_new_allocator_appears_without_an_edit(tmp_path):
     """One file and one yaml, those of the how-to page, in a copy of the repository."""
     for folder in ("cero", "recipe", "docs/reference"):

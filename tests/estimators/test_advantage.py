@@ -273,6 +273,7 @@ def sequential_gradient(name, p, baseline):
     return total, size * p * (1 - p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0.1, 0.4, 0.8])
 @pytest.mark.parametrize("name", STOPPING)
 def test_baselines_that_look_back_only_are_unbiased_under_stopping_rules(name, p):
@@ -281,6 +282,7 @@ def test_baselines_that_look_back_only_are_unbiased_under_stopping_rules(name, p
     assert found == pytest.approx(exact, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, p, baseline", [("aero", 0.4, "all"), ("aero", 0.4, "rloo"), ("cero_seq", 0.1, "rloo")]
 )

@@ -57,6 +57,7 @@ def test_aero(case):
     assert outcomes(group, run("aero", others, **options)[2]) == expected
 
 
+@pytest.mark.slow
 def test_aero_draws_the_rejected_evenly():
     times = sum(run("aero", [[0] * 5 + [1]], seed=seed)[0].astype(int) for seed in range(2000))
     assert times[5] == 2000 and np.abs(times[:5] / 2000 - 0.2).max() < 0.04
@@ -95,6 +96,7 @@ def test_pods(case):
     assert sorted(np.asarray(group)[keep]) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     groups=st.lists(

@@ -112,6 +112,7 @@ def test_unbiased_with_prompts_that_share_a_bucket(bucket, p):
     np.testing.assert_allclose(score, np.array([1, 2, 1]) * p * (1 - p), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_texts_learn_without_overshooting():
     """Each step lowers the log-loss of what it shows, however sure, one-sided and heavy the evidence is."""
     rng = np.random.default_rng(1)
@@ -211,6 +212,7 @@ def test_damaged_states_change_nothing():
     np.testing.assert_array_equal(topics.expected_success(buckets), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", KINDS)
 def test_the_state_does_not_grow(bucket):
     baseline, sizes = OptimalBaseline(bucket=bucket), []

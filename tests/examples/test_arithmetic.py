@@ -60,6 +60,7 @@ def test_slips(name, n, slip):
     assert family.response(n, right=False) == str(slip)
 
 
+@pytest.mark.slow
 def test_working_leads_to_the_answer():
     family = [f for f in questions.make_families(0) if f.name == "multiply-7"][0]
     assert family.response(34, right=True) == "(238)38"
@@ -151,6 +152,7 @@ def test_more_questions_than_there_are():
         questions.make_splits(questions.make_families(0), 0, 2400, 0)
 
 
+@pytest.mark.slow
 def test_parquet_layout(made):
     for split, count in (("train", 48), ("test", 24)):
         rows = pq.read_table(made / f"{split}.parquet").to_pylist()
@@ -164,6 +166,7 @@ def test_parquet_layout(made):
             assert row["reward_model"] == {"style": "rule", "ground_truth": str(evaluate(message["content"]))}
 
 
+@pytest.mark.slow
 def test_same_seed_same_files(made, tmp_path):
     EXAMPLE.make(tmp_path / "again")
     for name in FILES:
@@ -181,6 +184,7 @@ def test_the_command_makes_the_same_files(made, tmp_path):
         assert (made / name).read_bytes() == (tmp_path / "made" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_weights_take_the_place_of_the_training(made, tmp_path, capsys):
     weights = tmp_path / "kept.safetensors"
     with pytest.raises(SystemExit, match="there is no such file"):

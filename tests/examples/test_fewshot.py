@@ -65,6 +65,7 @@ def test_prompts(name):
         assert prompt.isascii() and len(prompt) < 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_lines(name):
     """A question has one answer; the number of lines is as stated; a sixth of them is held out."""
@@ -90,6 +91,7 @@ def test_lines(name):
     assert family.prompts > 10**7
 
 
+@pytest.mark.slow
 def test_held_out_lines_are_not_in_training_prompts():
     for family in families.FAMILIES:
         asked = {prompt.rpartition("\n")[2] for prompt, _ in drawn(family, 40, held_out=True)}
@@ -292,6 +294,7 @@ def prompts(rows):
     return [row["prompt"][0]["content"] for row in rows]
 
 
+@pytest.mark.slow
 def test_rows():
     made = prepare.make_rows(600, 200, 4, seed=0)
     assert made == prepare.make_rows(600, 200, 4, seed=0)
@@ -326,6 +329,7 @@ def test_finite_rows_ask_no_line_twice():
     assert len(set(asked)) == 480
 
 
+@pytest.mark.slow
 def test_more_lines_than_there_are():
     with pytest.raises(ValueError, match="days: 113 prompts were asked for"):
         prepare.draw_prompts(FAMILIES["days"], np.random.default_rng(0), 113, False, lines_once=True)
@@ -390,6 +394,7 @@ def test_no_signal():
     assert rates.no_signal(p).tolist() == [1.0, 2 * 0.5**8, 1.0]
 
 
+@pytest.mark.slow
 def test_rates_of_a_model(tmp_path):
     """On a tiny model: probabilities are those of sampling, and the table and picture are written."""
     torch = pytest.importorskip("torch")

@@ -126,6 +126,7 @@ def test_tokenizer_round_trip():
             assert len(prompt) <= 10 and len(whole) - len(prompt) <= prepare.TASK.max_response
 
 
+@pytest.mark.slow
 def test_files(made):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -45,6 +45,7 @@ def items():
     return items
 
 
+@pytest.mark.slow
 def test_more_changes_no_other_question(items):
     plain, more, again, other = items(
         [], ["--more", "2000"], ["--more", "2000"], ["--more", "2000", "--seed", "1"]
@@ -65,6 +66,7 @@ def test_more_changes_no_other_question(items):
     assert len({family for _, _, family, _ in more[0][480:520]}) > 15, "families are mixed in file order"
 
 
+@pytest.mark.slow
 def test_known_forms_are_right_and_no_others(items):
     sys.path[:0] = [str(FOLDER)]
     from importlib.util import module_from_spec, spec_from_file_location

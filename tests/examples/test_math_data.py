@@ -107,6 +107,7 @@ def test_huge_responses_are_quick(reward, text):
     assert time.perf_counter() - started < 5
 
 
+@pytest.mark.slow
 def test_endless_computations_end(reward, monkeypatch):
     """Answers that math-verify alone would work on for ever; the next answer is judged as usual."""
     monkeypatch.setattr(reward, "TIME_LIMIT", 1.0)
@@ -254,6 +255,7 @@ def validation_row(name, answer):
     return {question: "Q?", "answer": answer, "id": 1, "unique_id": "test/1.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answers_of_each_set(prepare, reward, name):
     """From the hub's row through the conversion to the reward of what a model may write."""

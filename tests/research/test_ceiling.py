@@ -163,6 +163,7 @@ def study_curve(contender, seed, level, task="sums"):
     return make_curve(columns, about | {"budget": 40, "interval": 20})
 
 
+@pytest.mark.slow
 def test_study_has_the_laboratorys_ceiling(file):
     found = read_ceilings(file.parent)
     assert found == ceilings(file)
@@ -185,6 +186,7 @@ def test_study_has_the_laboratorys_ceiling(file):
     assert row["train accuracy"] == "70.0 [70.0, 70.0]"
 
 
+@pytest.mark.slow
 def test_train_accuracy_is_a_column_of_its_own(tmp_path, monkeypatch):
     """It is not taken for held-out accuracy; runs with and without it are packed together."""
     step = {

@@ -120,6 +120,7 @@ def test_success_is_exact(folder, policy):
         assert probability == pytest.approx(total, rel=1e-4) and 1e-3 < probability < 1
 
 
+@pytest.mark.slow
 def test_success_and_accuracy_against_sampling(folder, policy):
     """10,000 samples of each question: within 4 standard errors, whether known or not."""
     questions = Questions(folder / "test.parquet", policy.tokenizer, LENGTH)
@@ -216,6 +217,7 @@ CONTENDERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", CONTENDERS)
 def test_a_run_spends_its_budget(small, label):
     record = small.run(parse_contender(label), seed=0)
@@ -231,6 +233,7 @@ def test_a_run_spends_its_budget(small, label):
         assert record["found"]["offered"] < record["found"]["bought"]
 
 
+@pytest.mark.slow
 def test_seeds_are_paired(small):
     """A run is the same at the same seed; contenders meet the same prompts, and start from the same model."""
     label = CONTENDERS[1]
@@ -248,6 +251,7 @@ def test_each_prompt_once_an_epoch(small):
         small.run(parse_contender("even"), 0)
 
 
+@pytest.mark.slow
 def test_the_command_goes_on(folder, tmp_path, monkeypatch, capsys):
     """What the file has is not run again; what is missing is added."""
     (tmp_path / "tasks.yaml").write_text(f"""

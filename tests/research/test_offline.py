@@ -89,6 +89,7 @@ def test_fixed_values_are_exact():
     assert variance_value(np.float64(1.0), np.float64(1.0), 8) == pytest.approx(1 / 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["exp", "rational"])
 def test_regret_of_the_duals_stays_below_sqrt_k(name):
     """The claim's own bound, at 95 %: the fitted slope's interval lies under 0.5."""
@@ -132,6 +133,7 @@ def test_bang_bang_demand_falls_off_a_cliff():
         assert tied > 0.8 and above < 8 < below and below - above > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ablation.MODES)
 def test_ablation_never_spends_too_much_and_never_beats_the_optimum(mode):
     for row in ablation.ROWS:
@@ -142,6 +144,7 @@ def test_ablation_never_spends_too_much_and_never_beats_the_optimum(mode):
             assert 2 <= demand.min() and demand.max() <= 32
 
 
+@pytest.mark.slow
 def test_each_mend_does_what_it_is_for():
     def measured(row, mode="exact"):
         return ablation.run_ablation(row, mode, **ABLATED)[0]
@@ -155,6 +158,7 @@ def test_each_mend_does_what_it_is_for():
     assert measured("damped: steps 4, resp. 1").regret < measured("mended").regret / 10
 
 
+@pytest.mark.slow
 def test_only_the_last_anchor_reaches_the_optimum():
     """An anchor that stays put misses the same share at any horizon."""
     last, equal = (
@@ -164,6 +168,7 @@ def test_only_the_last_anchor_reaches_the_optimum():
     assert last.ratio > 0.999 > 0.998 > equal.ratio
 
 
+@pytest.mark.slow
 def test_ablation_command_line(tmp_path, capsys):
     arguments = [
         "regret",
@@ -187,6 +192,7 @@ def test_ablation_command_line(tmp_path, capsys):
     assert all(row in printed for row in ablation.ROWS) and "exactly at the market" in printed
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, capsys):
     arguments = ["regret", "--epochs", "5,10,20", "--seeds", "1", "--prompts", "32", "--utilities", "exp"]
     main([*arguments, "--out", str(tmp_path / "r.png"), "--json"])

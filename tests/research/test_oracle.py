@@ -29,6 +29,7 @@ def test_it_is_no_allocator_of_the_product():
     assert Oracle.name == "oracle" and "oracle" not in available_allocators()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", VALUES)
 def test_rollouts_are_in_proportion_to_the_value(value):
     """Systematic rounding is unbiased: means over many steps are the real-valued shares."""
@@ -46,6 +47,7 @@ def test_the_order_of_prompts_does_not_matter():
     assert one.tolist() == [1, 0, 0, 1]
 
 
+@pytest.mark.slow
 def test_top_takes_the_most_valuable():
     assert given(oracle(pick="top"), 6, 2).tolist() == [0, 0, 1, 1, 0, 0]
     assert given(oracle(pick="top", each=2), 6, 4).tolist() == [0, 0, 2, 2, 0, 0]
@@ -56,6 +58,7 @@ def test_top_takes_the_most_valuable():
     assert half.sum() == pytest.approx(2) and half[2] > 0.5 > half[1] > 0.1
 
 
+@pytest.mark.slow
 def test_within_strata_every_stratum_keeps_its_share():
     """12 prompts of three families, 6, 4 and 2 of them; 6 picks are 3, 2 and 1, the best of each."""
     families = np.repeat([0, 1, 2], [6, 4, 2])
@@ -94,6 +97,7 @@ def test_what_it_refuses():
             oracle(**option)
 
 
+@pytest.mark.slow
 def test_in_the_simulator():
     """It spends the same budget, knows what is true there, and its share of itself is 1."""
     method = parse_method("oracle/value=deviation/strata=family")

@@ -92,6 +92,7 @@ def test_policies_learn(preset):
     assert all(0 <= share <= 1 for share in curve.signal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_neither_done_nor_stuck(preset):
     """Uniform GRPO at the preset's own size learns throughout, and leaves something to learn."""
@@ -271,6 +272,7 @@ def test_settings_that_cannot_be():
         simulate(UNIFORM, "latent", 0, prompts=10, batch=20)
 
 
+@pytest.mark.slow
 def test_workers_make_no_difference():
     one, two = (run_experiments(["uniform", "cero"], ["lab"], [4, 8], 2, workers=w, **SMALL) for w in (1, 2))
     assert one == two
@@ -278,6 +280,7 @@ def test_workers_make_no_difference():
     assert [c.label for c in curves_by_setting(one)["lab", 4]] == ["uniform"] * 2 + ["cero"] * 2
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, capsys):
     out = tmp_path / "s.png"
     main(
@@ -296,6 +299,7 @@ def test_command_line(tmp_path, capsys):
     assert capsys.readouterr().out == first  # `--contenders` is its former name
 
 
+@pytest.mark.slow
 def test_command_line_side_by_side(tmp_path, capsys):
     out = tmp_path / "s.png"
     main([*QUICK, "--contenders", "uniform,cero", "--presets", "all", "--budgets", "4,8", "--out", str(out)])
@@ -311,6 +315,7 @@ def test_command_line_refuses(wrong, capsys):
     assert error.value.code == 2 and wrong[1] in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_check_against_the_experiment(tmp_path, capsys, monkeypatch):
     """All rows run, are distinct, and a rule whose allocator is not there is named instead."""
     assert len({row.method for row in order_check.MEASURED_RULES}) == len(order_check.MEASURED_RULES)
@@ -334,6 +339,7 @@ def test_check_against_the_experiment(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "c.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_the_lab_preset_fits_uniforms_curve():
     """What it was calibrated to, within the worlds' own spread over 12 seeds; see `calibrate`."""
     assert calibrate.misfit(calibrate.figures(PRESETS["lab"].world, 12)) < 2.5

@@ -43,6 +43,7 @@ def cli(files, runner, tmp_path, monkeypatch):
     return cli
 
 
+@pytest.mark.slow
 def test_benchmark_resumes_and_study_reports(cli, files, capsys):
     assert cli("--dry-run", "--groups", "all") == 0
     shown = capsys.readouterr().out
@@ -91,6 +92,7 @@ def test_benchmark_resumes_and_study_reports(cli, files, capsys):
     assert "`cero` against each:" in text and "| grpo | 2 | +" in text
 
 
+@pytest.mark.slow
 def test_benchmark_says_what_it_leaves_alone(cli, files, capsys):
     assert cli("--contenders", "grpo", "--seeds", "0") == 0
     files[1].write_text(CONTENDERS.replace("[allocator=uniform]", "[allocator=uniform, allocator.n_max=9]"))
@@ -102,6 +104,7 @@ def test_benchmark_says_what_it_leaves_alone(cli, files, capsys):
     assert "0 minutes are over: 2 runs left" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_packed_runs_count_and_read_as_single_ones(cli, files, capsys):
     """Packed runs are finished, and the report is the same; a new table of a run replaces its packed one."""
     assert cli("--contenders", "grpo,cero", "--seeds", "0,1") == 0

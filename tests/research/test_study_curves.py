@@ -159,6 +159,7 @@ def test_duels():
     assert duels(curves, "nobody") == []
 
 
+@pytest.mark.slow
 def test_all_tasks_together(tmp_path):
     """A pair for each task, split and seed that both ran."""
     rise, slow = [0.1, 0.3, 0.5, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -179,6 +180,7 @@ def test_all_tasks_together(tmp_path):
     assert "together" not in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_report_of_one_contender(tmp_path):
     """Nothing to compare with, one seed: still a report."""
     assert all(path.exists() for path in write_study([curve([0.1, 0.2, 0.3, 0.4, 0.5], "cero")], tmp_path))

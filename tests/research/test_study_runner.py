@@ -31,6 +31,7 @@ def test_a_run_leaves_its_table(files, runner):
     assert runner.state(plan(files, "allocator.seed=5")) == "other"
 
 
+@pytest.mark.slow
 def test_failures_are_recorded_and_tried_again(files, runner):
     run = plan(files, "+stub=fails")
     with pytest.raises(RunFailed, match="ended with 3: ValueError: no good"):
@@ -76,6 +77,7 @@ def gone(pid):
     return not psutil.pid_exists(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 def test_no_process_is_left(files, runner):
     """Not by an interrupted run, nor by one that ends well but leaves an orphan in a session of its own."""
@@ -94,6 +96,7 @@ def test_no_process_is_left(files, runner):
     assert gone(int(log.read_text()))
 
 
+@pytest.mark.slow
 def test_a_run_that_hangs_is_ended(files, runner):
     runner.stall = 0.5
     with pytest.raises(RunFailed, match="nothing was heard of it"):

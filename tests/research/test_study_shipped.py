@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "docs" / "results" / "study"
 
 
+@pytest.mark.slow
 def test_the_studys_runs_are_there():
     """The shipped runs: each has a curve, and pandas reads them in one line each."""
     pandas = pytest.importorskip("pandas")

@@ -27,12 +27,14 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("area", fuzz.AREAS)
 def test_fuzz(area):
     row = fuzz.fuzz_area(area, CASES[area], seed=1)
     assert row["cases"] == CASES[area] and row["findings"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", available_allocators())
 def test_soak(name):
     row = soak.soak(name, 60, seed=2)
@@ -78,6 +80,7 @@ def test_rollouts_that_miss_their_budget_are_found(monkeypatch):
     assert any("another sum" in finding["what"] for finding in broken("budgets"))
 
 
+@pytest.mark.slow
 def test_a_state_that_loses_something_is_found(monkeypatch):
     allocator = type(make_allocator("cero", rollouts_per_prompt=8, epochs=4))
     real = allocator.load_state_dict

@@ -26,6 +26,7 @@ def checked(composed, task, contender, seed=3):
     return config, read_settings(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", THERE)
 def test_contender_composes_and_validates(composed, label):
     contender = CONTENDERS[label]

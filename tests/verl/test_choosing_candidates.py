@@ -198,6 +198,7 @@ def options(allocator):
     return (f"allocator={allocator}", *zero)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "allocator, factor, workers, steps, per_pass",
     [("cero", 2, 0, 6, 2), ("cero", 2, 2, 6, 2), ("cero", 3, 0, 3, 1), ("greedy", 4, 0, 3, 1)],
@@ -223,6 +224,7 @@ def test_drop(bench, tmp_path, allocator, factor, workers, steps, per_pass):
     assert trainer.scheduler.allocator.epochs == int(np.ceil(3 / factor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "allocator, factor, n, workers",
     [(name, 4, 4, 0) for name in ALLOCATORS]
@@ -287,6 +289,7 @@ def check_same(whole, folder, last):
             np.testing.assert_equal(*map(load_state, paths))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unchosen, saved, workers",
     [("drop", saved, 0) for saved in (1, 2)]
@@ -306,6 +309,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(bench, tmp_path, unchosen, saved
     check_same(whole, stopped, last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unchosen, every", [("return", 1), ("drop", 6)])
 def test_killed_at_each_point(bench, monkeypatch, tmp_path, unchosen, every):
     """As in test_resume_kills: resumed in a copy of the folder taken at every point around a checkpoint."""
@@ -323,6 +327,7 @@ def test_killed_at_each_point(bench, monkeypatch, tmp_path, unchosen, every):
         check_same(tmp_path / "whole", copy, 8)
 
 
+@pytest.mark.slow
 def test_the_queue_is_on_disk_before_the_marker(bench, monkeypatch, tmp_path):
     (tmp_path / "copies").mkdir()
     copies = Copies(bench, monkeypatch, tmp_path / "whole", tmp_path / "copies")
@@ -347,6 +352,7 @@ CHANGED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then, now, stop", [(*case, 6) for case in CHANGED] + [(*CHANGED[4], 3)])
 def test_resumed_with_other_candidates(bench, tmp_path, capsys, then, now, stop):
     bench.train(tmp_path, *then, stop_after=stop)
@@ -374,6 +380,7 @@ def test_resumed_with_other_candidates(bench, tmp_path, capsys, then, now, stop)
         assert everyone in wholes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [rows_of(48), rows_of(24), rows_of(40, first=20), rows_of(32)[::-1]])
 def test_resumed_with_other_data(bench, tmp_path, rows):
     """From the first step of a pass, of which 16 prompts were read and some of them wait."""
@@ -499,6 +506,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(composed, case):
     overrides, message = REFUSED[case]

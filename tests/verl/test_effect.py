@@ -83,6 +83,7 @@ def test_an_advantage_has_its_own_options_only(composed, kind, option):
         )
 
 
+@pytest.mark.slow
 def test_an_allocators_own_defaults_are_let_through(composed):
     for overrides in (
         ["allocator=aero", "algorithm.adv_estimator=grpo"],  # brings advantage aero, which is left unread

@@ -16,6 +16,7 @@ CONTENDERS, _ = read_contenders(ROOT / "scripts" / "benchmark" / "contenders.yam
 PROMPTS = {"letters-4800": 4800, "letters-fresh": 40960}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["grpo", "grpo-20x2", "even-n1", "cero-n1"])
 @pytest.mark.parametrize("name", PROMPTS)
 def test_contender_on_fresh_data(composed, name, label):

@@ -122,6 +122,7 @@ def test_other_content_is_another_prompt():
     assert len({row_prompt_id("nq", "q", value) for value in values}) == len(values)
 
 
+@pytest.mark.slow
 def test_objects_are_the_same_in_another_process():
     code = (
         "import numpy as np; from cero.verl.identity import row_prompt_id; "

@@ -195,6 +195,7 @@ def test_baseline_is_grpo(script, composed):
     assert allocator.allocate(range(prompts), budget=prompts * rollouts).tolist() == [rollouts] * prompts
 
 
+@pytest.mark.slow
 @every_script
 def test_further_overrides_win(script, composed):
     words = ("allocator=knapsack", "allocator.n_max=16", "data.train_batch_size=64", "trainer.nnodes=2")
@@ -313,6 +314,7 @@ def test_grpo_ends_with_its_steps(fit):
     assert (last_step(trainer), trainer.allocator.ledger.spent) == (400, 409_600)
 
 
+@pytest.mark.slow
 def test_aero_ends_at_the_budget(fit):
     """Steps may cost the same, less and less, or more and more: the run ends near the budget all the same."""
     trainer = fit("aero", lambda step: 640)
@@ -331,6 +333,7 @@ def test_least_costs_use_all_steps(fit):
     assert (last_step(trainer), trainer.allocator.ledger.spent) == (800, 409_600)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_there_too(fit):
     trainer = fit("aero", lambda step: 640, step=350, spent=350 * 640)
     assert (last_step(trainer), trainer.allocator.ledger.spent) == (640, 409_600)
@@ -354,6 +357,7 @@ def test_budget_out_of_reach_is_refused(fit):
 # ---- data ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_validation_samples_each_set_as_its_file_says(prepare, tmp_path):
     """prepare.py's files go through verl's data set and validation, which reports mean@32 and mean@4."""
     from omegaconf import OmegaConf

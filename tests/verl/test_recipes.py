@@ -36,6 +36,7 @@ def test_recipes_are_there():
     assert set(OWN) == set(RECIPES) - {"cpu"} == {recipe for recipe, _ in PAIRS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", OWN)
 def test_a_recipe_chooses_its_allocator(composed, recipe):
     configs = composed(f"+recipe={recipe}"), composed(f"+recipe={recipe}", f"allocator={OWN[recipe]}")
@@ -43,6 +44,7 @@ def test_a_recipe_chooses_its_allocator(composed, recipe):
     assert left == named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe, allocator", PAIRS)
 def test_composes_and_validates(composed, recipe, allocator):
     config = composed(f"+recipe={recipe}", f"allocator={allocator}", *RUN)
@@ -124,6 +126,7 @@ def test_chained_recipes(composed):
     assert config.trainer.device == "cpu" and config.trainer.v1.trainer_mode == "cero"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -59,6 +59,7 @@ CIRCUMSTANCES = [
 OTHERS = ("uniform", "cero_resolve", "aero", "cero_seq")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "allocator, overrides, last, batch, n",
     [("cero", *case) for case in CIRCUMSTANCES]
@@ -77,6 +78,7 @@ def test_batch_n_and_epochs(bench, tmp_path, allocator, overrides, last, batch, 
     assert trainer.scheduler.allocator.epochs == np.ceil(passes)
 
 
+@pytest.mark.slow
 def test_twice_under_other_settings(bench, tmp_path):
     bench.train(tmp_path, stop_after=4)
     bench.train(tmp_path, "data.train_batch_size=4", stop_after=10)  # from step 3; saved at step 9
@@ -89,6 +91,7 @@ def test_twice_under_other_settings(bench, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_unchanged_is_as_if_it_had_never_stopped(bench, tmp_path):
     for allocator in ("cero", "aero"):
         whole, stopped = tmp_path / allocator / "whole", tmp_path / allocator / "stopped"
@@ -144,6 +147,7 @@ def test_nothing_left_is_refused(bench, tmp_path, overrides, message, older):
     check_resume(config, read_settings(config))
 
 
+@pytest.mark.slow
 def test_a_finished_run_may_be_started_again(bench, tmp_path):
     """As a sweep does, of which some jobs are done."""
     bench.train(tmp_path)
@@ -160,6 +164,7 @@ def test_a_finished_run_may_be_started_again(bench, tmp_path):
 # ---- data ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffle", ["true", "false"])
 @pytest.mark.parametrize(
     "rows, last",
@@ -187,6 +192,7 @@ def test_data(bench, tmp_path, rows, last, shuffle):
     assert len(table) == len(old | prompts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_data_smaller_than_what_was_read_of_the_pass(bench, tmp_path, workers):
     """verl's loader fails where it skips what was read. It is refused before that, with a way to go on."""
@@ -231,6 +237,7 @@ def test_other_bounds(bench, tmp_path, capsys, low, high):
     assert "192 rollouts are spent, and 192 are left (steps: 6)" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option", ["value=signal", "saturation=0.5", "response=2", "forgetting=0.5", "seed=9", "prior=pooled"]
 )
@@ -251,6 +258,7 @@ def test_options_that_need_other_columns_are_refused(bench, tmp_path, option, wa
         Preflight().on_job_start(config=bench.config(tmp_path, f"allocator.{option}"))
 
 
+@pytest.mark.slow
 def test_other_estimators_and_selection_count_from_then_on(bench, tmp_path):
     bench.train(tmp_path, stop_after=STOPPED)
     trainer = bench.train(
@@ -273,6 +281,7 @@ def test_the_budget_of_dynamic_sampling_is_open(bench, tmp_path):
 # ---- machines ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_number_of_gpus_changes_no_allocation(bench, tmp_path):
     """Where verl can load the model, as Megatron's checkpoints allow."""
     lines = []
@@ -311,6 +320,7 @@ def make_older(checkpoint):
     (checkpoint / STEP_FILE).unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides, last, batch, n",
     [

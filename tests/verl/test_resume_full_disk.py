@@ -85,6 +85,7 @@ def test_lines_are_written_late_where_there_is_room_again(bench, monkeypatch, ca
     assert [step for kind, step in steps if kind == "validation"] == [3, 6, 9, 12]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_over_the_gap_and_says_so(bench, monkeypatch, capsys, tmp_path):
     with monkeypatch.context() as full:
         Disk(full, errno.ENOSPC, full=2)
@@ -98,6 +99,7 @@ def test_a_run_resumes_over_the_gap_and_says_so(bench, monkeypatch, capsys, tmp_
     assert steps == [1, 2, 6, 7, 8, 9, 10, 11, 12]
 
 
+@pytest.mark.slow
 def test_a_log_that_cant_be_cut_back_ends_no_run(bench, monkeypatch, capsys, tmp_path):
     """Nothing is written behind lines that should not be there; it is all done once it is possible."""
     bench.train(tmp_path, stop_after=8)
@@ -133,6 +135,7 @@ def test_what_waits_is_bounded(tmp_path, capsys):
     assert len(said) == 2 and "50 lines of this run could not be written" in said[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("file, place", [(STATE_FILE, 1), (BASELINE_FILE, 2), (STEP_FILE, 3)])
 def test_a_state_that_cant_be_saved_ends_the_run(bench, monkeypatch, tmp_path, error, file, place):

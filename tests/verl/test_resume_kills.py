@@ -108,6 +108,7 @@ def check_resumed(whole, folder, trainer):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "validates_first",
     ["false", pytest.param("true", marks=pytest.mark.e2e)],  # for its 10 s
@@ -142,6 +143,7 @@ def test_killed_at_each_point(killed, bench, validates_first):
         shutil.rmtree(copy)
 
 
+@pytest.mark.slow
 def test_killed_within_a_line(killed, bench):
     """The log's last line is cut anywhere, its end of line included."""
     whole, copies, _ = killed()
@@ -196,6 +198,7 @@ def test_a_marker_that_was_torn_is_refused_before_anything_starts(bench, tmp_pat
         Preflight().on_job_start(config=bench.config(tmp_path, *SHORT))
 
 
+@pytest.mark.slow
 def test_the_line_is_put_back_only_where_it_belongs(bench, tmp_path):
     run, other = tmp_path / "run", tmp_path / "other"
     bench.train(run, *SHORT, stop_after=4)

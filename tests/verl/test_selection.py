@@ -84,6 +84,7 @@ def test_row_multiple():
     assert [rows.round_up(size, 8) for size in (1, 8, 9)] == [8, 8, 16]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.data())
 def test_no_optimizer_step_is_all_padding(dp_size, steps, width, data):
     """Wherever balancing put them, if there are as many real rows as ranks x steps."""

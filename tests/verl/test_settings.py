@@ -267,6 +267,7 @@ def test_resume_takes_up_the_baseline(resumable, composed):
         Preflight().on_job_start(config=config)
 
 
+@pytest.mark.slow
 def test_the_baseline_is_learned_only_for_the_estimator_that_uses_it(composed):
     kinds = {
         "allocator=cero": "optimal",

@@ -187,12 +187,14 @@ def test_a_failure_is_named_and_kept(jobs, job, tmp_path, capsys):
     assert "0 of 1 jobs are done; FAILED: job 3" in said and f"cero report {tmp_path}\n" in said
 
 
+@pytest.mark.slow
 def test_two_jobs_in_one_folder(jobs, job, tmp_path):
     jobs.on_job_start(job(0, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=16"))
     with pytest.raises(SystemExit, match="job 0 does, and resume from its checkpoints"):
         jobs.on_job_start(job(1, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=32"))
 
 
+@pytest.mark.slow
 def test_another_sweeps_folder(jobs, job, tmp_path):
     """A sweep that is started again goes on; one that would resume another job's checkpoints does not."""
     Jobs.on_job_start(jobs, job(0, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=16"))
@@ -218,6 +220,7 @@ def test_a_ray_that_is_there_already_needs_folders(jobs, job, tmp_path, monkeypa
     jobs.on_job_start(config)
 
 
+@pytest.mark.slow
 def test_outside_a_sweep_it_only_writes_down(job, tmp_path):
     before = dict(os.environ)
     callback = Jobs()

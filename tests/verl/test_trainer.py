@@ -276,6 +276,7 @@ def test_enough_rows_stay_where_nothing_has_a_signal(step, monkeypatch):
     assert len({key.split("_")[0] for key in real(batch)}) == 1
 
 
+@pytest.mark.slow
 def test_rounds(step):
     trainer, batch, queue, metrics = step("allocator=aero", lost={(1, 0)})
     launched = trainer.record.rollouts.tolist()
@@ -334,6 +335,7 @@ def test_rewards_are_fetched_once(step, overrides, fetched):
     assert (metrics.get("cero/time/background", 0) > 0) == beside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocator", ["cero", "uniform", "reinforce_ada_seq", "cero_seq"])
 @pytest.mark.parametrize("outputs, lost", [(1, ()), (2, {(2, 1), (5, 0), (5, 1)})])
 def test_what_is_learned_does_not_depend_on_when(step, allocator, outputs, lost):
