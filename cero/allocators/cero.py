@@ -7,6 +7,7 @@ import numpy as np
 
 from cero.allocators.base import Description
 from cero.allocators.options import WithValue
+from cero.allocators.skill import Skill
 from cero.allocators.upfront import UpfrontAllocator
 from cero.core import beta, duals
 from cero.core.arrays import Floats, Ids, Ints
@@ -17,6 +18,8 @@ Anchor = Literal["equal", "last"]
 Primal = Literal["proximal", "bang_bang"]
 StepRule = Literal["scaled", "plain"]
 Averaging = Literal["none", "responses", "duals"]
+FULL_RESPONSE = 4.0  # of response=auto, once the skill is FULL_SKILL or more
+FULL_SKILL = 0.25
 
 
 class Cero(WithValue, UpfrontAllocator):
@@ -38,10 +41,12 @@ class Cero(WithValue, UpfrontAllocator):
     saturation : float > 0
         The utility's scale, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
         stays worth paying for. If it is large, few prompts take all; if it is small, all get the same.
-    response : float > 0
+    response : float > 0, or "auto"
         How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response
         more rollouts. Where no step has a budget of its own (`allocate(ids, None)`), 2 is steadier than the
-        default, because a strong response makes the price swing.
+        default, because a strong response makes the price swing. "auto" goes from 0, where everyone gets the
+        same, to 4, in proportion to how well the expected success rates have lately told prompts apart
+        (`Skill`, full at 0.25; this project's).
     anchor : "equal" or "last"
         The number of rollouts that a response starts from: rollouts_per_prompt, or what the prompt got at its
         last visit. Only "last" converges to the offline optimum of fixed utilities (an anchor that stays put
@@ -91,6 +96,7 @@ class Cero(WithValue, UpfrontAllocator):
         "steps": (0, MOST_SAVED),
         "price": (0.0, max(beta.BOUNDS.values())),
         "price_average": (0.0, max(beta.BOUNDS.values())),
+        **Skill.ranges,
     }
 
     def __init__(
@@ -101,7 +107,7 @@ class Cero(WithValue, UpfrontAllocator):
         value: beta.Value = "signal_hard",
         utility: UtilityName = "exp",
         saturation: float = 1.0,
-        response: float = 4.0,
+        response: float | Literal["auto"] = 4.0,
         anchor: Anchor = "equal",
         prompt_step: float = 1.0,
         budget_step: float = 1.0,
@@ -118,14 +124,23 @@ class Cero(WithValue, UpfrontAllocator):
             self.table.add_columns({"average": (np.float32, 0.0), "visits": (np.int32, 0)})
         self.utility = check_choice("utility", utility, UTILITIES)
         self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
-        self.response = check_number("response", response, 0, 1e6, open_low=True)
+        self._skill = Skill() if isinstance(response, str) and response == "auto" else None
+        self.response = response
+        self._full_response = FULL_RESPONSE
+        if self._skill is None:
+            self.response = check_number("response (a number, or auto)", response, 0, 1e6, open_low=True)
+            self._full_response = float(self.response)
         self.anchor = check_choice("anchor", anchor, get_args(Anchor))
         self.prompt_step = check_number("prompt_step", prompt_step, 0, 1e6)
         self.budget_step = check_number("budget_step", budget_step, 0, 1e6)
         self.warm_start = check_choice("warm_start", warm_start, (True, False))
         self.primal = check_choice("primal", primal, get_args(Primal))
+        if self._skill is not None and primal == "bang_bang":
+            raise ValueError(
+                "response=auto changes nothing with primal=bang_bang, which takes all it can whatever the "
+                "response; set a number, or primal=proximal"
+            )
         self.step_rule = check_choice("step_rule", step_rule, get_args(StepRule))
-        self._strength = self.response if primal == "proximal" else duals.BANG_BANG
         self._utility = UTILITIES[utility]
         # The offline optimum under the prior gives everyone rollouts_per_prompt: that slope and its price are
         # the units, and the warm start.
@@ -161,6 +176,14 @@ class Cero(WithValue, UpfrontAllocator):
         values[rows >= 0] = self.values(rows[rows >= 0])
         return values * self._stored(column, rows, self._first_slope)
 
+    def _strength(self) -> float:
+        """Return how strongly rollouts follow prices now."""
+        if self.primal == "bang_bang":
+            return duals.BANG_BANG
+        if self._skill is None:
+            return self._full_response
+        return self._full_response * min(1.0, self._skill.value / FULL_SKILL)
+
     def _response(self, rows: Ints) -> Floats:
         nbar = self.rollouts_per_prompt
         anchor = (
@@ -169,7 +192,7 @@ class Cero(WithValue, UpfrontAllocator):
         prices, price = self.prices(rows), self.price
         if self.averaging == "duals":
             prices, price = self.prices(rows, "average"), self._price_average
-        asked = duals.response(anchor, prices, price, self._price_unit, nbar, self._strength)
+        asked = duals.response(anchor, prices, price, self._price_unit, nbar, self._strength())
         if self.averaging == "responses":
             asked = np.clip(asked, self.n_min, self.n_max)
             asked += (self._stored("average", rows, nbar) - asked) * (
@@ -187,7 +210,7 @@ class Cero(WithValue, UpfrontAllocator):
                 self._price_unit,
                 self.rollouts_per_prompt,
                 self.saturation,
-                self.response,
+                self._full_response,
                 self.epochs,
                 self._steps,
             )
@@ -228,18 +251,27 @@ class Cero(WithValue, UpfrontAllocator):
             self.table["average"][rows] = average + (moved - average) / (self.table["visits"][rows] + 1)
         self.table["slope"][rows] = moved
 
+    def _observed(self, rows: Ints, successes: Floats, trials: Ints) -> None:
+        if self._skill is not None:
+            self._skill.observe(self.beliefs.mean(rows), successes, trials)
+
     def _scalars(self) -> dict[str, float]:
         average = {"price_average": float(self._price_average)} if self.averaging == "duals" else {}
-        return {"price": float(self.price), "steps": self._steps} | average
+        skill = {} if self._skill is None else self._skill.scalars()
+        return {"price": float(self.price), "steps": self._steps} | average | skill
 
     def _load_scalars(self, scalars: Mapping[str, float]) -> None:
         self.price, self._steps = float(scalars["price"]), int(scalars["steps"])
         self._price_average = float(scalars.get("price_average", self.price))
+        if self._skill is not None:
+            self._skill.load_scalars(scalars)
 
     def metrics(self) -> dict[str, float]:
         figures = super().metrics()
         slopes = self.table["slope"][self._last_rows]
         figures["dual/budget"] = float(self.price)
+        if self._skill is not None:
+            figures |= {"posterior/skill": self._skill.value, "dual/response": self._strength()}
         if slopes.size:
             figures |= {
                 "dual/prompt_mean": float(slopes.mean()),

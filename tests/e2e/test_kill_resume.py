@@ -48,10 +48,11 @@ def kill_after_step(folder, step):
     with (folder / "killed.log").open("w") as output:
         process = subprocess.Popen(options(folder), cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
-            deadline = time.monotonic() + 600
+            deadline = time.monotonic() + 900
             while step not in steps_in(folder):
-                assert process.poll() is None, (folder / "killed.log").read_text()[-8000:]
-                assert time.monotonic() < deadline, "the run did not get that far"
+                said = (folder / "killed.log").read_text()[-8000:]
+                assert process.poll() is None, said
+                assert time.monotonic() < deadline, f"the run did not get to step {step}: {said}"
                 time.sleep(0.05)
         finally:
             for child in psutil.Process(process.pid).children(recursive=True):

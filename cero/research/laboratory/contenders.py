@@ -29,6 +29,7 @@ NAMED = {
     # 40 single rollouts a step with the optimal baseline: one for each prompt, or as CERO ships.
     "even": f"cero:signal_hard/n_min=1/n_max=1{SINGLE}",
     "cero": f"cero:signal_hard{SINGLE}",
+    "cero-auto": f"cero:signal_hard/response=auto{SINGLE}",
     "cero-160": f"cero:signal_hard{SINGLE},candidates=160",
     # The same budget by the true success probability: among 160 candidates, in the loader's batch, or free.
     "oracle": f"oracle{SINGLE},candidates=160",

@@ -1,0 +1,108 @@
+"""Skill and response=auto: by hand, under exact and empty knowledge, and what a run does with it."""
+
+import numpy as np
+import pytest
+
+from cero import make_allocator
+from cero.allocators.cero import FULL_RESPONSE, FULL_SKILL
+from cero.allocators.skill import FADING, Skill
+
+
+def test_by_hand():
+    skill = Skill()
+    assert skill.value == 0.0
+    # Two prompts, one rollout each: base = 2 (1/2)^2 = 1/2. Expected 1/4 apart on either side of the mean:
+    # what is left is 2 (1/4)^2 = 1/8.
+    skill.observe(np.array([0.25, 0.75]), np.array([0.0, 1.0]), np.array([1, 1]))
+    assert skill.value == pytest.approx(1 - (1 / 8) / (1 / 2))
+    # The second step is as wrong as the first was right: what is left is 2 (3/4)^2 = 9/8.
+    skill.observe(np.array([0.25, 0.75]), np.array([1.0, 0.0]), np.array([1, 1]))
+    assert skill.scalars() == {
+        "skill_won": pytest.approx(FADING * 3 / 8 - 5 / 8),
+        "skill_base": pytest.approx(FADING / 2 + 1 / 2),
+    }
+    assert skill.value == 0.0  # worse than the base rate
+
+
+def test_weights_are_rollouts_and_levels_do_not_count():
+    by_prompt, by_rollout, lifted = Skill(), Skill(), Skill()
+    by_prompt.observe(np.array([0.2, 0.6, 0.5]), np.array([1.0, 3.0, 0.0]), np.array([4, 4, 1]))
+    outcomes = np.array([1, 0, 0, 0, 1, 1, 1, 0, 0.0])
+    expected = np.repeat([0.2, 0.6, 0.5], [4, 4, 1])
+    by_rollout.observe(expected, outcomes, np.ones(9, int))
+    # Noise within prompts is no part of the sums of prompts; what the expectations won is the same.
+    assert by_prompt.scalars()["skill_won"] == pytest.approx(by_rollout.scalars()["skill_won"])
+    lifted.observe(np.array([0.2, 0.6, 0.5]) + 0.3, np.array([1.0, 3.0, 0.0]), np.array([4, 4, 1]))
+    assert lifted.value == pytest.approx(by_prompt.value)
+
+
+def test_exact_knowledge_has_the_share_of_the_variance_between_prompts():
+    rng = np.random.default_rng(0)
+    p = rng.beta(1, 1, 20_000)
+    came = (rng.random(p.size) < p).astype(float)
+    for expected, skill in ((p, (1 / 12) / (1 / 4)), (np.full(p.size, 0.5), 0.0), (1 - p, 0.0)):
+        judged = Skill()
+        judged.observe(expected, came, np.ones(p.size, int))
+        assert judged.value == pytest.approx(skill, abs=0.01)
+
+
+def test_nothing_and_one_prompt():
+    skill = Skill()
+    skill.observe(np.zeros(0), np.zeros(0), np.zeros(0, int))
+    skill.observe(np.array([0.5]), np.array([1.0]), np.array([1]))
+    assert skill.value == 0.0
+
+
+def run(visits, p, **options):
+    """Play a run in which each step visits every prompt; returns (allocator, rollouts of each step)."""
+    rng = np.random.default_rng(1)
+    allocator = make_allocator("cero", rollouts_per_prompt=1, epochs=visits, **options)
+    ids, given = np.arange(p.size), []
+    for _ in range(visits):
+        n = allocator.allocate(ids, p.size)
+        given.append(n)
+        allocator.observe(ids, rng.binomial(n, p), n)
+    return allocator, given
+
+
+def test_it_starts_even_and_acts_once_it_predicts():
+    p = np.repeat([0.02, 0.98], 60)
+    allocator, given = run(12, p, response="auto")
+    assert (given[0] == 1).all() and (
+        given[1] == 1
+    ).all()  # nothing to go by yet
+    assert given[-1].std() > 0.3
+    metrics = allocator.metrics()
+    assert metrics["dual/response"] == FULL_RESPONSE and metrics["posterior/skill"] >= FULL_SKILL
+    assert "dual/response" not in run(2, p)[0].metrics()
+
+
+def test_it_stays_nearly_even_where_there_is_nothing_to_predict():
+    p = np.full(400, 0.5)
+    auto, always = (run(12, p, response=response)[1] for response in ("auto", 4.0))
+    assert auto[-1].std() < 0.3 * always[-1].std()
+
+
+def test_at_full_skill_it_is_the_number(monkeypatch):
+    p = np.linspace(0.01, 0.99, 50)
+    monkeypatch.setattr(Skill, "value", property(lambda self: 1.0))
+    for one, other in zip(run(6, p, response="auto")[1], run(6, p, response=FULL_RESPONSE)[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_saved_run_goes_on_as_it_would_have():
+    p = np.linspace(0.01, 0.99, 50)
+    one, _ = run(5, p, response="auto")
+    other = make_allocator("cero", rollouts_per_prompt=1, epochs=5, response="auto")
+    other.load_state_dict(one.state_dict())
+    for allocator in (one, other):
+        allocator.more = allocator.allocate(np.arange(50), 50)
+    np.testing.assert_array_equal(one.more, other.more)
+    assert one.metrics() == other.metrics()
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="response=auto changes nothing with primal=bang_bang"):
+        make_allocator("cero", rollouts_per_prompt=1, epochs=1, response="auto", primal="bang_bang")
+    with pytest.raises(ValueError, match=r"response \(a number, or auto\)='often' must be a number"):
+        make_allocator("cero", rollouts_per_prompt=1, epochs=1, response="often")
