@@ -3,8 +3,8 @@
 A folder of runs holds either kind or both:
 
     <task>/<contender>/<seed>.csv, .json    one run each, as `cero benchmark` writes them (see `tables`)
-    runs.csv.bz2                            the tables of many runs below each other: task, contender, seed,
-                                            and then `tables.COLUMNS`; `tables.TRAIN` once a run has it. The
+    runs.csv.bz2                            the tables of many runs below each other: `tables.COLUMNS` with
+                                            task, contender and seed; `tables.TRAIN` once a run has it. The
                                             seconds have three digits: more are noise, and do not compress
     runs.jsonl.bz2                          the records of these runs, one JSON object a line; phase_seconds
                                             has the seconds of verl's phases, summed over the run's steps
@@ -23,10 +23,15 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.reading import describe, parse_object, read_object
-from cero.research.study.tables import COLUMNS, TRAIN, columns_of, read_table
+from cero.research.study.tables import TRAIN, columns_of, read_table
 
 TABLES, RECORDS = "runs.csv.bz2", "runs.jsonl.bz2"
 KEY = ("task", "contender", "seed")
+# The columns in the order in which bzip2 packs them smallest, by a tenth.
+PACKED = (
+    *("step", "rollouts_spent", "accuracy", "tokens", "tokens_trained", "task", "seconds", "signal", "groups"),
+    *("rollouts_trained", "rollouts", "seed", "contender"),
+)
 PHASE = "seconds_"  # what the columns of verl's phases begin with
 
 
@@ -160,7 +165,7 @@ def pack(folder):
         row["seconds"] = f"{float(row['seconds']):.3g}" if row.get("seconds") else ""
     text = io.StringIO(newline="")
     trained = [TRAIN] if any(TRAIN in rows[0] for rows in tables.values()) else []
-    writer = csv.DictWriter(text, [*KEY, *COLUMNS, *trained], extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, [*PACKED, *trained], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for key in sorted(tables):
         writer.writerows(dict(zip(KEY, key, strict=True)) | row for row in tables[key])
