@@ -106,6 +106,8 @@ def test_a_killed_run_that_differs_is_found():
         "state": {"ledger": {"spent": 16}, "table": {"a": np.zeros(2)}},
     }
     assert kills.differences(run, copy.deepcopy(run)) == []
+    assert kills.differences(run, run | {"validations": []}, [2]) == []
+    assert kills.differences(run, run | {"validations": []}, [1]) == ["validations"]
     for change, what in (
         (lambda other: other["order"].append(2), "order"),
         (lambda other: other["steps"].pop(2), "8 rollouts logged, 16 spent"),
