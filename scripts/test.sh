@@ -8,7 +8,9 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# Of the 31,000 files that pip would compile, few are ever imported.
+# Of the 31,000 files that pip would compile, few are ever imported. Those few must be kept compiled, whatever
+# the environment says, since dozens of processes import them.
+unset PYTHONDONTWRITEBYTECODE
 PIP_COMPILE=0 bash scripts/install.sh
 pytest=(.venv/bin/python -m pytest)
 if [ $# -gt 0 ]; then

@@ -118,7 +118,7 @@ class Task:
             return False
 
     def not_validated(self):
-        """Return the step of the last complete checkpoint, unless its validation is in the log; list of int."""
+        """Return the step of the last complete checkpoint unless its validation was logged; list of int."""
         path = self.checkpoints / "cero" / FILE_NAME
         records = read_log(path) if path.exists() else []
         validated = [r["step"] for r in records if r["kind"] == "validation"]

@@ -68,9 +68,7 @@ def run(visits, p, **options):
 def test_it_starts_even_and_acts_once_it_predicts():
     p = np.repeat([0.02, 0.98], 60)
     allocator, given = run(12, p, response="auto")
-    assert (given[0] == 1).all() and (
-        given[1] == 1
-    ).all()  # nothing to go by yet
+    assert (given[0] == 1).all() and (given[1] == 1).all()  # nothing to go by yet
     assert given[-1].std() > 0.3
     metrics = allocator.metrics()
     assert metrics["dual/response"] == FULL_RESPONSE and metrics["posterior/skill"] >= FULL_SKILL

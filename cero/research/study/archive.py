@@ -29,8 +29,8 @@ TABLES, RECORDS = "runs.csv.bz2", "runs.jsonl.bz2"
 KEY = ("task", "contender", "seed")
 # The columns in the order in which bzip2 packs them smallest, by a tenth.
 PACKED = (
-    *("step", "rollouts_spent", "accuracy", "tokens", "tokens_trained", "task", "seconds", "signal", "groups"),
-    *("rollouts_trained", "rollouts", "seed", "contender"),
+    *("step", "rollouts_spent", "accuracy", "tokens", "tokens_trained", "task", "seconds", "signal"),
+    *("groups", "rollouts_trained", "rollouts", "seed", "contender"),
 )
 PHASE = "seconds_"  # what the columns of verl's phases begin with
 
