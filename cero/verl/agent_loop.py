@@ -33,7 +33,7 @@ class Abstained(Exception):
 class RewardedWorker(Worker):
     """Run verl's worker, and leave out the rollouts for which the reward function abstains."""
 
-    _told = False  # that it does
+    _told = frozenset()  # whether it has said so of validation (True) and of training (False)
 
     async def _compute_score(self, outputs, kwargs):
         await super()._compute_score(outputs, kwargs)
@@ -46,8 +46,8 @@ class RewardedWorker(Worker):
         try:
             await super()._agent_loop_postprocess(output, validate, **kwargs)
         except Abstained:
-            if not self._told:
-                self._told = True
+            if validate not in self._told:
+                self._told |= {validate}
                 message = abstention(self.config.reward, kwargs.get("data_source"), validate)
                 print(message, file=sys.stderr, flush=True)  # Ray shows it on the console of the run
 
@@ -62,8 +62,8 @@ def abstention(reward, data_source, validate):
     what = "is left out of the accuracy" if validate else "is paid for, teaches nothing and is not trained on"
     return (
         f"cero: the reward function {name} returned None for a rollout of data_source={data_source}. Such a "
-        f"rollout {what}. This is said once by each worker; cero/rollouts/sampled less "
-        "cero/rollouts/observed counts them."
+        f"rollout {what}. Each worker says this once of training and once of validation; "
+        "cero/rollouts/sampled less cero/rollouts/observed counts them."
     )
 
 

@@ -181,6 +181,16 @@ def test_a_rollout_without_a_reward_is_left_out(judged, capsys, validate, turns)
     assert ("left out of the accuracy" in told[0]) == validate
 
 
+def test_training_is_told_of_after_validation(judged, capsys):
+    """A validation before training must not hide what training leaves out."""
+    judged.rewards = {0: None}
+    for validate in (True, False, True, False):
+        output = SimpleNamespace(reward_score=None)
+        asyncio.run(judged._agent_loop_postprocess(output, validate, session_id=0, data_source="maths"))
+    told = capsys.readouterr().err.splitlines()
+    assert ["accuracy" in line for line in told] == [True, False]
+
+
 def test_rewards_that_come_later_are_waited_for(judged):
     """A reward model on the trainer's GPUs gives them after sampling; the worker stores rows without."""
     judged.rewards, judged.reward_loop_worker_handles = {0: None}, None
