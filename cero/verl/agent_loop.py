@@ -35,6 +35,12 @@ class RewardedWorker(Worker):
 
     _told = frozenset()  # whether it has said so of validation (True) and of training (False)
 
+    def __init__(self, *args, **kwargs):
+        # This method must exist, though it does nothing. Ray would send an inherited one by value, together
+        # with a copy of `Worker`: its `super()` would refer to that copy, from which this class does not
+        # descend. No other method of `Worker` uses `super()`.
+        super().__init__(*args, **kwargs)
+
     async def _compute_score(self, outputs, kwargs):
         await super()._compute_score(outputs, kwargs)
         # A reward model that shares the trainer's GPUs speaks later; then there are no workers for rewards.
@@ -71,9 +77,6 @@ class SequentialWorker(RewardedWorker):
     """Run verl's worker with sessions that take turns. Validation stays verl's own."""
 
     def __init__(self, *args, **kwargs):
-        # This method must exist, even without the lines below. Ray would send an inherited one by value,
-        # together with a copy of `Worker`: its `super()` would refer to that copy, from which this class does
-        # not descend. No other method of `Worker` uses `super()`.
         super().__init__(*args, **kwargs)
         self._success = Success.from_config(self.config.cero.success)
         self._sampling = {}  # uid -> PromptSampling, for prompts that are being sampled

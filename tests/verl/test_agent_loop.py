@@ -33,15 +33,15 @@ def test_the_class_behind_verls_actor():
 
 
 def test_no_inherited_method_of_the_workers_refers_to_its_class():
-    """Ray sends such a method with a copy of the class, from which SequentialWorker does not descend.
+    """Ray sends such a method with a copy of the class, from which a subclass does not descend.
 
-    Its super() would fail there.
+    Its super() would fail there, as tests/e2e/test_actors.py sees it.
     """
     methods = {name: value for name, value in vars(Worker).items() if inspect.isfunction(value)}
     with_super = {name for name, method in methods.items() if "__class__" in method.__code__.co_freevars}
-    assert with_super == {"__init__"} and "__init__" in vars(SequentialWorker)
-    # RewardedWorker can be imported, so that Ray sends a reference to it.
-    assert "__init__" not in vars(RewardedWorker)
+    assert with_super == {"__init__"}
+    for cls in (RewardedWorker, SequentialWorker):
+        assert "__init__" in vars(cls)
 
 
 def test_verl_finds_the_manager_by_its_name():
