@@ -1,6 +1,6 @@
 """Do the workers of the agent loop start as Ray's actors where verl's own class is behind them?
 
-On a CPU another class stands there (cero/verl/cpu/agent_loop.py), so the trainings of the tests don't show it.
+On a CPU another class stands there (cero/verl/cpu/agent_loop.py), so trainings of the tests do not show it.
 """
 
 import json
