@@ -21,6 +21,8 @@ IMAGES = ROOT / "docs" / "images"
 COMMANDS = (  # seconds each
     [sys.executable, "-m", "cero", "study", "docs/results/study", "--images", "docs/images"],
     [sys.executable, "scripts/speed/run.py", "none"],
+    [sys.executable, "-m", "cero.research.laboratory", "table", "docs/results/study/laboratory.jsonl.bz2"]
+    + ["--tasks", "letters-fresh", "--plot", "docs/images/laboratory-fresh.png"],
 )
 # Pictures of what has to be computed or trained first, and the command that does it.
 OTHERS = {
@@ -56,7 +58,7 @@ def main():
         for path in sorted(IMAGES.glob("*.png")):
             if shrink(path):
                 print(f"{path.relative_to(ROOT)} is smaller now")
-    print("Redrawn: study-*.png, speed.png. The others are made by:")
+    print("Redrawn: study-*.png, speed.png, laboratory-fresh.png. The others are made by:")
     for name, command in OTHERS.items():
         print(f"  {name}: {command}")
 

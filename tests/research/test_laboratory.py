@@ -286,7 +286,8 @@ tasks:
     assert lines[0] + "\n" == first and [json.loads(line)["seed"] for line in lines] == [0, 1]
     laboratory.main([*words, "--seeds", "0,1"])
     assert "0 to go" in capsys.readouterr().out
-    laboratory.main(["table", "out/lab.jsonl", "--even", "grpo"])
+    laboratory.main(["table", "out/lab.jsonl", "--even", "grpo", "--plot", "out/lab.png"])
+    assert Path("out/lab.png").read_bytes().startswith(b"\x89PNG")
     assert "| grpo | 2 |" in capsys.readouterr().out
     for wrong in (["run", "nothing", "grpo", *words[3:]], ["run", "small", "nobody", *words[3:]]):
         with pytest.raises(SystemExit) as error:

@@ -13,6 +13,7 @@ from cero.research.laboratory.results import (
     ORACLE,
     REFERENCE,
     append,
+    draw,
     key,
     read_records,
     read_results,
@@ -56,6 +57,7 @@ def parser():
     show.add_argument(
         "--reference", default=REFERENCE, help="whose end is to be reached (default: %(default)s)"
     )
+    show.add_argument("--plot", type=Path, help="also draw the curves into this PNG")
     show.set_defaults(run_command=table)
     return top
 
@@ -122,6 +124,8 @@ def table(arguments):
         compared = arguments.even, arguments.oracle, arguments.reference
         rows = table_rows(results[task], *compared, like=arguments.like)
         print(f"## {task}\n\n{markdown_table(header, rows)}")
+    if arguments.plot is not None:
+        draw({task: results[task] for task in tasks}, arguments.plot, arguments.like)
 
 
 def main(argv=None):

@@ -111,6 +111,30 @@ def ceilings(path, even=EVEN, oracle=ORACLE):
     }
 
 
+def draw(results, path, like=""):
+    """Draw mean held-out accuracy over rollouts, with standard errors, a panel for each task.
+
+    results : what `read_results` returned; like : only contenders with this in their names
+    """
+    from cero.analysis.figures import figure
+
+    with figure(path, 1, len(results), size=(5 * len(results), 4), squeeze=False) as (_, axes):
+        for axis, (task, contenders) in zip(axes[0], results.items(), strict=True):
+            shown = {label: runs for label, runs in contenders.items() if like in label}
+            ends = {label: np.mean([run.final for run in runs.values()]) for label, runs in shown.items()}
+            for label in sorted(shown, key=ends.get, reverse=True):
+                curves = np.array([run.accuracy for run in shown[label].values()])
+                grid, mean = next(iter(shown[label].values())).grid / 1000, curves.mean(axis=0)
+                (line,) = axis.plot(grid, 100 * mean, label=label)
+                if len(curves) > 1:
+                    error = curves.std(axis=0, ddof=1) / math.sqrt(len(curves))
+                    bounds = 100 * (mean - error), 100 * (mean + error)
+                    axis.fill_between(grid, *bounds, color=line.get_color(), alpha=0.2, linewidth=0)
+            axis.set(title=task, xlabel="rollouts (thousands)", ylabel="held-out accuracy, %")
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=8, loc="lower right")
+
+
 def thirds(curve):
     """Return the mean accuracy over each third of the budget, array of shape (3,)."""
     x = np.linspace(0, curve.budget, PLACES)
