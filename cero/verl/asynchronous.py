@@ -153,7 +153,18 @@ class AsyncScheduler(RolloutScheduler):
         RuntimeError
             If nothing is in flight that could come back.
         """
-        self._size, busy = size, self.in_flight.busy
+        self._size, busy = size, self.at_most(size)
+        flights, prompts = self.in_flight.busy, len(self.in_flight)
+        share = round(flights * min(size, prompts) / prompts)
+        later = -(-max(0, prompts - size) // size)  # parts that need a group of those in flight, too
+        return min(busy, max(1, min(share, flights - later)))
+
+    def at_most(self, groups):
+        """Return `groups` (int), or the number of groups in flight if that is smaller.
+
+        Raises RuntimeError, as `expect` does, if there is none.
+        """
+        busy = self.in_flight.busy
         if not busy:
             raise RuntimeError(
                 f"cero: no rollouts are in flight for step {self.step}, and none can be sent: "
@@ -161,8 +172,7 @@ class AsyncScheduler(RolloutScheduler):
                 f"{self.in_flight.lost} of them lost with groups that failed or were too old. See why they "
                 "are lost, or train for fewer steps"
             )
-        prompts = len(self.in_flight)
-        return min(busy, max(1, round(busy * min(size, prompts) / prompts)))
+        return min(groups, busy)
 
     def evicted(self, uids):
         """Note that verl threw away the finished groups of `uids` (list of str); they stay spent."""

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cero.allocators.base import Allocator
 from cero.verl.effect import without_effect
-from cero.verl.settings import ESTIMATOR, TRAINER_MODE, Settings
+from cero.verl.modes import MODES, is_asynchronous, verls_word
+from cero.verl.settings import ESTIMATOR, Settings
 
 # verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else
 # changes when it is left out.
@@ -43,6 +44,23 @@ class Combination:
     def asked_baseline(self):
         """The baseline that algorithm.cero.baseline names, whether or not the advantage can use it."""
         return OmegaConf.select(self.config, "algorithm.cero.baseline") or "mean"
+
+    @property
+    def mode(self):
+        """The trainer, verl's trainer.v1.trainer_mode."""
+        return self.config.trainer.v1.trainer_mode
+
+    @property
+    def overlaps(self):
+        """Whether verl samples ahead, so that the sampling of one step overlaps with that of others."""
+        return is_asynchronous(self.config)
+
+    @property
+    def rollouts_of_part(self):
+        """The rollouts of each part of a step, of which verl trains on one after the other."""
+        trainer = self.config.trainer.v1.get(verls_word(self.mode)) or {}
+        prompts = self.config.data.train_batch_size // trainer.get("parameter_sync_step", 1)
+        return prompts * self.settings.rollouts_per_prompt
 
     @property
     def filtered(self):
@@ -103,11 +121,55 @@ TRAINER = (
         lambda it: "trainer.use_v1=False: verl's legacy trainer knows no plugins; set trainer.use_v1=True",
     ),
     Rule(
-        lambda it: it.config.trainer.v1.trainer_mode != TRAINER_MODE,
         lambda it: (
-            f"trainer.v1.trainer_mode={it.config.trainer.v1.trainer_mode} would train without the allocator; "
-            f"leave it at {TRAINER_MODE!r} (the synchronous trainer; verl's asynchronous modes are not "
-            "supported)"
+            it.config.trainer.v1.trainer_mode in MODES
+        ),  # in a run it is replaced, in a sweep it is not
+        lambda it: (
+            f"trainer.v1.trainer_mode={it.mode} would train without the allocator in a job of a sweep; set "
+            f"trainer.v1.trainer_mode={MODES[it.mode]}, which is that trainer with it"
+        ),
+    ),
+    Rule(
+        lambda it: it.mode not in MODES.values(),
+        lambda it: (
+            f"trainer.v1.trainer_mode={it.mode} would train without the allocator; set it to one of "
+            f"{', '.join(MODES)}"
+        ),
+    ),
+)
+ASYNCHRONOUS = (  # groups come back in any order, and the steps of the sampler overlap
+    Rule(
+        lambda it: it.overlaps and it.allocator.sequential,
+        lambda it: (
+            f"allocator={it.settings.allocator} with trainer.v1.trainer_mode={it.mode}: it decides while a "
+            "step is sampled, and divides what that step has left, but in this mode the sampling of steps "
+            "overlaps; set trainer.v1.trainer_mode=sync, or use an allocator that decides before sampling, "
+            "e.g. allocator=cero"
+        ),
+    ),
+    Rule(
+        lambda it: it.overlaps and it.chooses,
+        lambda it: (
+            f"cero.candidates={it.settings.candidates} with trainer.v1.trainer_mode={it.mode}: prompts are "
+            "read and sent in portions of any size, so there is no step to choose for; set "
+            "cero.candidates=1, or trainer.v1.trainer_mode=sync"
+        ),
+    ),
+    Rule(
+        lambda it: it.overlaps and it.allocator.n_min == 0 and it.allocator.n_max > it.rollouts_of_part,
+        lambda it: (
+            f"allocator.n_max={it.allocator.n_max} with trainer.v1.trainer_mode={it.mode}: a step is trained "
+            f"on in parts of {it.rollouts_of_part} rollouts (actor.ppo_mini_batch_size x rollout.n), and if "
+            "single prompts got more than that, a part might have none; set allocator.n_max to that or less, "
+            "or allocator.n_min=1"
+        ),
+    ),
+    Rule(
+        lambda it: it.overlaps and it.has_critic and it.settings.allocator != "uniform",
+        lambda it: (
+            f"critic.enable={it.config.critic.enable} with allocator={it.settings.allocator} and "
+            f"trainer.v1.trainer_mode={it.mode}: the number of rows changes from step to step, and verl "
+            "splits a critic's batch by a fixed one; set critic.enable=false, or use allocator=uniform"
         ),
     ),
 )
@@ -367,6 +429,7 @@ REST = (
 # The first rule that refuses gives the message.
 RULES = (
     *TRAINER,
+    *ASYNCHRONOUS,
     *SIZES,
     *CANDIDATES,
     *GROUPS_OF_ONE,

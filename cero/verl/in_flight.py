@@ -115,7 +115,7 @@ class InFlight:
         }
 
     def load_state_dict(self, state):
-        """Go on from a `state_dict`. Raise ValueError, and change nothing, if it is none or doesn't add up."""
+        """Go on from a `state_dict`. Raise ValueError, and change nothing, if it doesn't add up."""
         if state.get("format") != FORMAT or state.get("version") != VERSION:
             raise ValueError("this is no list of prompts in flight; give what state_dict() returned")
         counts, table = state.get("counts"), state["table"]

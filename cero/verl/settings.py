@@ -6,7 +6,6 @@ from cero import make_allocator
 from cero.estimators.baseline import OptimalBaseline
 from cero.verl.success import Success
 
-TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
 # Sections whose settings some choices leave unread (`cero.verl.effect`): their values in recipe/cero.yaml,
 # which an allocator's yaml may change.
