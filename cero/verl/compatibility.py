@@ -56,11 +56,24 @@ class Combination:
         return is_asynchronous(self.config)
 
     @property
+    def separate(self):
+        """Whether rollouts are sampled on devices of their own."""
+        return verls_word(self.mode) == "separate_async"
+
+    @property
+    def engine(self):
+        """verl's section actor_rollout_ref.rollout."""
+        return self.config.actor_rollout_ref.rollout
+
+    @property
+    def parts(self):
+        """The number of parts of a training step, of which verl trains on one after the other."""
+        return (self.config.trainer.v1.get(verls_word(self.mode)) or {}).get("parameter_sync_step", 1)
+
+    @property
     def rollouts_of_part(self):
-        """The rollouts of each part of a step, of which verl trains on one after the other."""
-        trainer = self.config.trainer.v1.get(verls_word(self.mode)) or {}
-        prompts = self.config.data.train_batch_size // trainer.get("parameter_sync_step", 1)
-        return prompts * self.settings.rollouts_per_prompt
+        """The rollouts of each part of a training step, on average."""
+        return self.config.data.train_batch_size // self.parts * self.settings.rollouts_per_prompt
 
     @property
     def filtered(self):
@@ -156,12 +169,45 @@ ASYNCHRONOUS = (  # groups come back in any order, and the steps of the sampler 
         ),
     ),
     Rule(
-        lambda it: it.overlaps and it.allocator.n_min == 0 and it.allocator.n_max > it.rollouts_of_part,
+        lambda it: (
+            it.overlaps
+            and it.allocator.chooses
+            and it.allocator.n_min == 0
+            and it.allocator.n_max > it.rollouts_of_part
+        ),
         lambda it: (
             f"allocator.n_max={it.allocator.n_max} with trainer.v1.trainer_mode={it.mode}: a step is trained "
-            f"on in parts of {it.rollouts_of_part} rollouts (actor.ppo_mini_batch_size x rollout.n), and if "
-            "single prompts got more than that, a part might have none; set allocator.n_max to that or less, "
-            "or allocator.n_min=1"
+            f"on in parts of {it.rollouts_of_part} rollouts, and if a single prompt got more than that, a "
+            "part might have none; set allocator.n_max to that or less, or allocator.n_min=1"
+        ),
+    ),
+    Rule(
+        lambda it: it.separate and it.engine.checkpoint_engine.backend == "naive",
+        lambda it: (
+            "actor_rollout_ref.rollout.checkpoint_engine.backend=naive with "
+            f"trainer.v1.trainer_mode={it.mode}: it hands weights over within one process only; set it to "
+            "nccl, nixl or mooncake, or on a CPU to shared_memory"
+        ),
+    ),
+    Rule(
+        lambda it: it.separate and not (it.engine.nnodes > 0 and it.engine.n_gpus_per_node > 0),
+        lambda it: (
+            f"actor_rollout_ref.rollout.nnodes={it.engine.nnodes} x "
+            f"actor_rollout_ref.rollout.n_gpus_per_node={it.engine.n_gpus_per_node} with "
+            f"trainer.v1.trainer_mode={it.mode}: the rollouts need devices of their own; set both to 1 or "
+            "more"
+        ),
+    ),
+    Rule(
+        lambda it: (
+            it.separate
+            and it.config.data.train_batch_size
+            != it.parts * it.config.actor_rollout_ref.actor.ppo_mini_batch_size
+        ),
+        lambda it: (
+            f"data.train_batch_size={it.config.data.train_batch_size} with "
+            f"trainer.v1.trainer_mode={it.mode}: it must be trainer.v1.separate_async.parameter_sync_step x "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size = {it.parts} x {it.actor.ppo_mini_batch_size}"
         ),
     ),
     Rule(

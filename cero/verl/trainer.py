@@ -129,7 +129,7 @@ class ScheduledTrainer:
         if self.config.trainer.device == "cpu":
             from cero.verl.cpu.workers import use_cpu_workers
 
-            use_cpu_workers(self)
+            use_cpu_workers(self, detached=self.verl_mode == "separate_async")
 
     # ---- sampling ---------------------------------------------------------------------------------
 
