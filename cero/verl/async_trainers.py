@@ -6,7 +6,6 @@ its end, which verl doesn't look at.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import transfer_queue as tq
@@ -15,10 +14,10 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.utils import tensordict_utils
 
-from cero.core.state import STATE_FILE, load_meta, load_state
+from cero.core.state import STATE_FILE, load_meta
 from cero.verl.asynchronous import AsyncScheduler, joined, metrics_of_parts
 from cero.verl.hooks import ASYNC_HOOKS, check_verl
-from cero.verl.in_flight import IN_FLIGHT_FILE
+from cero.verl.in_flight import resume_flights
 from cero.verl.modes import MODES
 from cero.verl.resume import resume_folder
 from cero.verl.trainer import ScheduledTrainer
@@ -125,7 +124,7 @@ class AsyncTrainer(ScheduledTrainer):
         super()._load_checkpoint()
         scheduler = self.scheduler
         if self.global_steps:
-            resume_flights(self.config, scheduler)
+            resume_flights(self.config, scheduler.in_flight)
         queued = queued_prompts()
         strange = scheduler.begin(self._prompts_left(), queued)
         forget(strange, scheduler.in_flight)
@@ -149,22 +148,6 @@ def with_flights(config, outlook):
         return outlook
     total = ledger["total"] - outlook.saved.left + outlook.plan.left
     return replace(outlook, total_budget=max(total, ledger["spent"]))
-
-
-def resume_flights(config, scheduler):
-    """Have `scheduler` go on with what was in flight in the checkpoint that is resumed.
-
-    A checkpoint of a synchronous run, or without the scheduler's state, has nothing in flight.
-
-    Raises ValueError, naming the file, if it is damaged.
-    """
-    path = Path(resume_folder(config)) / IN_FLIGHT_FILE
-    if not path.is_file():
-        return
-    try:
-        scheduler.in_flight.load_state_dict(load_state(path))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def queued_prompts():

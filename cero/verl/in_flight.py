@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cero.core.state import STATE_FILE
+from cero.core.state import STATE_FILE, load_state
 from cero.estimators.shared import stacked
+from cero.verl.resume import resume_folder
 
 IN_FLIGHT_FILE = STATE_FILE.with_name("in_flight.npz")  # beside the allocator's state, in asynchronous modes
 FORMAT, VERSION = "cero-in-flight", 1
@@ -144,3 +145,20 @@ class InFlight:
         self.groups = groups
         for name, count in counts.items():
             setattr(self, name, count)
+
+
+def resume_flights(config, in_flight):
+    """Have `in_flight`, an `InFlight`, go on from the checkpoint that the run resumes from.
+
+    A checkpoint of a synchronous run, or one without the scheduler's state, has nothing in flight.
+
+    Raises ValueError, naming the file, if it is damaged.
+    """
+    folder = resume_folder(config)
+    path = None if folder is None else folder / IN_FLIGHT_FILE
+    if path is None or not path.is_file():
+        return
+    try:
+        in_flight.load_state_dict(load_state(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
