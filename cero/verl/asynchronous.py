@@ -198,7 +198,7 @@ class AsyncScheduler(RolloutScheduler):
             step,
             np.array([group.history_mean for group in groups]),
             step.launched,
-            stacked([np.array([group.buckets], np.int16) for group in groups]) if groups[0].buckets else None,
+            None if self.settings.bucket is None else _buckets(groups),
             begun=self._begun,
         )
         return AsyncRecord(
@@ -299,6 +299,11 @@ def metrics_of_parts(parts):
             elif key.startswith(OF_THE_RUN):
                 metrics[key] = value
     return metrics
+
+
+def _buckets(groups):
+    """Return the buckets of `groups` (list of `Group`): int16 array, shape (g, k)."""
+    return stacked([np.array([group.buckets], np.int16).reshape(1, -1) for group in groups])
 
 
 def _ids(groups):

@@ -4,6 +4,7 @@ A table of rules says so. Each rule says when it refuses a run, and with which m
 their values and the remedy.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -187,6 +188,18 @@ ASYNCHRONOUS = (  # groups come back in any order, and the steps of the sampler 
             "actor_rollout_ref.rollout.checkpoint_engine.backend=naive with "
             f"trainer.v1.trainer_mode={it.mode}: it hands weights over within one process only; set it to "
             "nccl, nixl or mooncake, or on a CPU to shared_memory"
+        ),
+    ),
+    Rule(
+        # Its message has an argument that Python's logging doesn't know.
+        lambda it: (
+            it.separate
+            and not it.config.actor_rollout_ref.get("hybrid_engine", True)
+            and os.environ.get("VERL_LOGGING_LEVEL", "INFO") in ("NOTSET", "DEBUG", "INFO")
+        ),
+        lambda it: (
+            f"actor_rollout_ref.hybrid_engine=False with trainer.v1.trainer_mode={it.mode}: verl 0.9.1 fails "
+            "where it says so at the level INFO; set VERL_LOGGING_LEVEL=WARN in the environment"
         ),
     ),
     Rule(

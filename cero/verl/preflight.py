@@ -9,7 +9,7 @@ import traceback
 from hydra.experimental.callback import Callback
 
 from cero.verl.candidates import check_candidates
-from cero.verl.hooks import ASYNC_HOOKS, HOOKS, check_verl
+from cero.verl.hooks import ASYNC_HOOKS, check_verl
 from cero.verl.in_flight import InFlight, resume_flights
 from cero.verl.modes import is_asynchronous, take_scheduled_trainer
 from cero.verl.reading import read_settings
@@ -28,7 +28,9 @@ class Preflight(Callback):
         """Exit with a message that names key, value and remedy, if the run can't work."""
         # SystemExit, because Hydra turns any Exception of a callback into a warning.
         try:
-            check_verl(HOOKS | ASYNC_HOOKS if is_asynchronous(config) else HOOKS)
+            check_verl()
+            if is_asynchronous(config):
+                check_verl(ASYNC_HOOKS)
             settings = read_settings(config)
             check_resume(config, settings)
             if is_asynchronous(config):

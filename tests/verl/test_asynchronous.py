@@ -75,6 +75,7 @@ REFUSED = {
         r"backend=naive with .*separate_async.*nccl.*shared_memory",
     ),
     "no devices": ([*SEPARATE, "actor_rollout_ref.rollout.nnodes=0"], r"nnodes=0 x .*n_gpus_per_node=8"),
+    "verl's message": ([*SEPARATE, "actor_rollout_ref.hybrid_engine=false"], r"=False.*VERL_LOGGING_LEVEL"),
     "unequal parts": ([*SEPARATE, "data.train_batch_size=32"], r"train_batch_size=32.* = 4 x 16"),
 }
 
