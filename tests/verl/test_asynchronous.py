@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cero.core.state import load_state, save_state
+from cero.verl.asynchronous import joined, metrics_of_parts
 from cero.verl.in_flight import Group, InFlight
 from cero.verl.modes import MODES, is_asynchronous, take_scheduled_trainer
 from cero.verl.preflight import Preflight
@@ -330,3 +331,62 @@ def test_the_buffers_decisions_are_heard():
     assert heard == [("evicted", ["a", "b"]), ("selected", ["c"])]
     assert buffer._has_enough_samples(1, "train", 5, {"x", "y"})
     assert not buffer._has_enough_samples(1, "val", 5, {"x", "y"})
+
+
+def test_parts_of_a_step_are_put_together():
+    """Counts add up over the parts, and what is of the run is the last part's."""
+    world = World(
+        np.random.default_rng(4),
+        None,
+        mode="separate_async",
+        allocator="cero",
+        budgeted=True,
+        parts=2,
+        part=3,
+        steps=2,
+        rollouts=2,
+        n_min=0,
+        n_max=6,
+        baseline="mean",
+        advantage="posterior",
+        warmup=0.0,
+        oldest=None,
+        failing=0.0,
+        pool=40,
+    )
+    scheduler = world.scheduler
+    scheduler.step_begins(1)
+    scheduler.allocate(np.array([f"u{i}" for i in range(6)], object), world.pool[:6])
+    parts = []
+    for _ in range(2):
+        wanted = scheduler.expect(3)
+        chosen = [uid for uid, group in scheduler.in_flight.groups.items() if group.launched][:wanted]
+        scheduler.selected(chosen)
+        keys = [f"{uid}_{i}_0" for uid in chosen for i in range(scheduler.in_flight.groups[uid].launched)]
+        record = scheduler.open_record(keys, [{"response_len": 1}] * len(keys))
+        record.metrics = scheduler.observe_all(
+            record, Returned(np.ones(len(keys)), None, np.zeros(len(keys)))
+        )
+        record.metrics["cero/score/prompt_mean"] = 1.0
+        parts.append(record)
+    whole = joined(parts)
+    assert len(whole.uids) == 6 and whole.rollouts.sum() == whole.trials.sum() == whole.cap == 12
+    assert whole.counts == {"sampled": 12, "kept": 12, "trained": 12}
+    assert joined(parts[:1]) is parts[0]
+    metrics = metrics_of_parts([record.metrics for record in parts])
+    assert metrics["cero/rollouts/sampled"] == 12 and metrics["cero/budget/spent"] == 12
+    assert metrics["cero/in_flight/prompts"] == 0 and "cero/score/prompt_mean" not in metrics
+
+
+def test_an_end_without_rollouts_is_explained():
+    world = World(
+        np.random.default_rng(4), None, allocator="uniform", budgeted=True, part=2, parts=1, steps=1
+    )
+    scheduler = world.scheduler
+    scheduler.allocate(np.array(["a", "b"], object), world.pool[[0, 0]])
+    scheduler.evicted(["a", "b"])
+    assert scheduler.admit(2) == 0
+    with pytest.raises(
+        RuntimeError, match=r"none can be sent: (\d+) of \1 rollouts are spent, \1 of them lost"
+    ):
+        scheduler.expect(2)
