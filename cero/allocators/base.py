@@ -373,7 +373,7 @@ class Allocator(ABC):
         weights : what each outcome counts for in the beliefs, in (0, 1]; None: 1
         """
         order, ids = sort_ids(ids)
-        outcomes = [successes[order], trials[order]]
+        outcomes: list[Any] = [successes[order], trials[order]]
         if weights is not None:
             outcomes += [weights[order] * outcome for outcome in outcomes]
         ids, _, successes, trials, *counted = merge_repeats(ids, *outcomes)

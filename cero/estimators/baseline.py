@@ -122,7 +122,7 @@ class OptimalBaseline:
         else:
             right, wrong, unit = known.T
             unit = np.where(unit > 0, unit, total / number)[groups]
-            weights = np.divide(weights, unit, out=np.ones(weights.size), where=unit > 0) + FLOOR
+            weights = np.where(unit > 0, weights / np.where(unit > 0, unit, 1.0), 1.0) + FLOOR
         drawn, won = known_so_far(rewards, groups, rounds, weights)
         own = weights * rewards
         baseline: Floats = (right[groups] + won - own) / ((right + wrong)[groups] + drawn - weights)
