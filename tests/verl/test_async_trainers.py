@@ -61,6 +61,7 @@ class Queue:
             "rm_scores": lambda row: torch.tensor([0.0, row["reward"]]),
             "old_log_probs": lambda row: torch.tensor([-0.1, -0.3]),
             "response_mask": lambda row: torch.ones(2, dtype=torch.int64),
+            "loss_mask": lambda row: torch.ones(2, dtype=torch.int64),
         }
         nested = {
             name: torch.nested.as_nested_tensor(
@@ -147,6 +148,7 @@ class Bench:
             "_stop_profiling": nothing,
         }.items():
             monkeypatch.setattr(get_trainer_cls(mode), name, played)
+        monkeypatch.setattr(queue_module, "scale_advantages", lambda batch, factor: batch)
         monkeypatch.setattr(replay_buffer.ReplayBuffer, "_wait_for_next_poll", waited)
         for module in (queue_module, trainer_base, replay_buffer, async_trainers):
             monkeypatch.setattr(module, "tq", self.queue)
@@ -283,6 +285,25 @@ def test_dynamic_sampling_replaces_groups_without_a_signal(bench, tmp_path):
     assert [len(record["prompts"]) for record in steps] == [BATCH] * 4
     for record in steps:
         assert all(0 < won < n for won, n in zip(record["successes"], record["trials"], strict=True))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cero.keep.rule=pods", "cero.keep.count=2"],
+        ["cero.drop_zero_advantage=true", "algorithm.cero.baseline=mean", "algorithm.cero.advantage=grpo"],
+        ["algorithm.cero.advantage=mapp", "allocator=mapp", "cero.staleness=0.5"],
+    ],
+    ids=["keep", "drop", "mapp"],
+)
+def test_rows_that_are_left_out_and_other_advantages(bench, tmp_path, words):
+    trainer = bench.train(tmp_path, *words, "trainer.total_training_steps=4")
+    assert trainer.scheduler.allocator.ledger.spent == trainer.scheduler.in_flight.returned == TOTAL // 3
+    for record in steps_in(tmp_path):
+        assert record["sampled"] == sum(record["trials"]) >= record["trained"] > 0
+        assert record["metrics"]["cero/rollouts/trained"] == record["trained"]
+    if "mapp" not in words[0]:
+        assert any(record["trained"] < record["sampled"] for record in steps_in(tmp_path))
 
 
 def test_a_checkpoint_of_a_run_without_the_scheduler(bench, tmp_path):
