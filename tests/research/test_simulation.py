@@ -122,6 +122,12 @@ def test_late_outcomes_are_learned_from():
         simulate(parse_method("cero_seq"), "latent", 0, lag=2, staleness=0.5, **size)
 
 
+@pytest.mark.parametrize("option", [{"lag": -1}, {"staleness": 0}, {"staleness": 1.5}])
+def test_how_late_outcomes_are_is_checked(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        simulate(UNIFORM, "latent", 3, **SMALL | option)
+
+
 def test_each_part_of_the_model_can_be_switched_off():
     off = dict(rate_own=0, rate_skill=0, interference=0, forgetting=0)
     policy = Policy(World(**off), 100, 0)

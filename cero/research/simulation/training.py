@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from cero.allocators.rounds import play
+from cero.core.checks import check_number
 from cero.research.oracle import Oracle
 from cero.research.simulation.gradient import Rollouts, group_gradient
 from cero.research.simulation.policy import Policy
@@ -78,8 +79,8 @@ def simulate(
         the allocator learn from them, as verl's asynchronous trainers do
     staleness : in (0, 1], what such an outcome counts for in the posterior, to the power of `lag`
 
-    Raises ValueError if batch does not lie in [1, prompts], or if old outcomes are to count less for an
-    allocator that decides in rounds.
+    Raises ValueError if batch does not lie in [1, prompts], if lag or staleness is out of range, or if old
+    outcomes are to count less for an allocator that decides in rounds.
     """
     shape = PRESETS[preset]
     prompts, epochs, batch = prompts or shape.prompts, epochs or shape.epochs, batch or shape.batch
@@ -104,6 +105,8 @@ def simulate(
     if method.pass_rates:
         measured = np.random.default_rng([seed, 31]).binomial(method.pass_rates, policy.p) / method.pass_rates
         allocator.set_pass_rates(np.arange(prompts, dtype=np.uint64), measured, method.strength)
+    check_number("lag", lag, 0, 2**31 - 1, integer=True)
+    check_number("staleness", staleness, 0, 1, open_low=True)
     if staleness < 1.0 and allocator.sequential:
         raise ValueError(f"staleness={staleness} is not possible with {method.allocator!r}; set it to 1")
     chooser = np.random.default_rng([seed, 29])
