@@ -250,17 +250,7 @@ class Allocator(ABC):
         if self.ledger.total is not None:
             figures["budget/total"] = float(self.ledger.total)
             figures["budget/left"] = float(self.ledger.total - self.ledger.spent)
-        if self._last.size:
-            figures |= {
-                "n/mean": float(self._last.mean()),
-                "n/min": float(self._last.min()),
-                "n/max": float(self._last.max()),
-                "n/std": float(self._last.std()),
-                "n/zero": float((self._last == 0).mean()),
-            }
-            quantiles = (10, 50, 90)
-            for quantile, n in zip(quantiles, np.percentile(self._last, quantiles), strict=True):
-                figures[f"n/p{quantile}"] = float(n)
+        figures |= size_figures(self._last)
         if self.beliefs is not None and self._last_rows.size:
             figures |= self.beliefs.metrics(self._last_rows)
         return figures
@@ -377,10 +367,16 @@ class Allocator(ABC):
 
     # ---- shared ----------------------------------------------------------------------------------
 
-    def _learn(self, ids: Ids, successes: Floats, trials: Ints) -> None:
-        """Take up checked outcomes of `ids`, repeats included; refuse trials that were not allocated."""
+    def _learn(self, ids: Ids, successes: Floats, trials: Ints, weights: Floats | None = None) -> None:
+        """Take up checked outcomes of `ids`, repeats included; refuse trials that were not allocated.
+
+        weights : what each outcome counts for in the beliefs, in (0, 1]; None: 1
+        """
         order, ids = sort_ids(ids)
-        ids, _, successes, trials = merge_repeats(ids, successes[order], trials[order])
+        outcomes: list[Any] = [successes[order], trials[order]]
+        if weights is not None:
+            outcomes += [weights[order] * outcome for outcome in outcomes]
+        ids, _, successes, trials, *counted = merge_repeats(ids, *outcomes)
         # Mostly these are the prompts of the last step, whose rows are known: a prompt never changes its row.
         last_ids, last_rows = self._last_distinct
         rows = last_rows if np.array_equal(ids, last_ids) else self.table.rows(ids)
@@ -396,7 +392,8 @@ class Allocator(ABC):
         self.table["pending"][rows] -= trials.astype(np.int32)
         self._observed(rows, successes, trials)
         if self.beliefs is not None:
-            self.beliefs.observe(rows, successes, trials)
+            evidence = [outcome[visited] for outcome in counted] or (successes, trials)
+            self.beliefs.observe(rows, *evidence)
 
     def _all_scalars(self) -> dict[str, float]:
         return ({} if self.beliefs is None else self.beliefs.scalars()) | self._scalars()
@@ -473,6 +470,23 @@ class Allocator(ABC):
                 "must be finite and in [0, trials]; map rewards to [0, 1] first"
             )
         return ids, successes, trials
+
+
+def size_figures(rollouts: Ints) -> dict[str, float]:
+    """Return figures of how many rollouts prompts get: "n/mean", "n/p90" and so on; none for no prompts."""
+    if not rollouts.size:
+        return {}
+    figures = {
+        "n/mean": float(rollouts.mean()),
+        "n/min": float(rollouts.min()),
+        "n/max": float(rollouts.max()),
+        "n/std": float(rollouts.std()),
+        "n/zero": float((rollouts == 0).mean()),
+    }
+    quantiles = (10, 50, 90)
+    for quantile, n in zip(quantiles, np.percentile(rollouts, quantiles), strict=True):
+        figures[f"n/p{quantile}"] = float(n)
+    return figures
 
 
 def _is(found: Any, wanted: str | int | None) -> bool:

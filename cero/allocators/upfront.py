@@ -12,7 +12,7 @@ from cero.allocators.base import Allocator
 from cero.allocators.rounds import OneRound, Step
 from cero.core.arrays import Bools, Floats, Ids, Ints
 from cero.core.budget import ROUNDINGS, Rounding, check_feasible, project_to_sum, round_to_sum
-from cero.core.checks import check_choice, check_number
+from cero.core.checks import as_numbers, check_choice, check_number
 from cero.core.prompts import PromptIds, as_prompt_ids, merge_repeats, sort_ids
 
 
@@ -224,8 +224,14 @@ class UpfrontAllocator(Allocator):
             return None
         return float(values[chosen].mean() / values.mean())
 
-    def observe(self, prompt_ids: PromptIds, successes: ArrayLike, trials: ArrayLike) -> None:
-        """Learn from rewards.
+    def observe(
+        self,
+        prompt_ids: PromptIds,
+        successes: ArrayLike,
+        trials: ArrayLike,
+        weights: ArrayLike | None = None,
+    ) -> None:
+        """Learn from rewards, in any order and in any portions.
 
         Parameters
         ----------
@@ -233,13 +239,55 @@ class UpfrontAllocator(Allocator):
         successes : floats, shape (n,), 0 <= successes <= trials; fractional where rewards are
         trials : integers, shape (n,); at most what was allocated to the prompt and not yet observed
             Fewer are fine: a rollout that failed teaches nothing, but stays spent.
+        weights : floats, shape (n,), in (0, 1], or None
+            What an outcome counts for in the beliefs, e.g. less if an old policy sampled it. None: 1.
 
         Raises
         ------
         ValueError
             On anything else; nothing has changed then.
         """
-        self._learn(*self._checked_outcomes(prompt_ids, successes, trials))
+        outcomes = self._checked_outcomes(prompt_ids, successes, trials)
+        if weights is None:
+            self._learn(*outcomes)
+            return
+        weights = as_numbers("weights", weights)
+        if weights.shape != outcomes[0].shape or not ((weights > 0) & (weights <= 1)).all():
+            raise ValueError(
+                f"weights={weights.tolist()[:5]} must be one number in (0, 1] for each of "
+                f"{outcomes[0].size} prompts"
+            )
+        self._learn(*outcomes, weights)
+
+    def withdraw(self, prompt_ids: PromptIds, rollouts: ArrayLike) -> None:
+        """Take back rollouts that were allocated and will never be launched; they are no longer spent.
+
+        What the allocation taught the rule (its prices, say) stays.
+
+        Parameters
+        ----------
+        prompt_ids : as for `begin`, shape (n,); repeats are added up
+        rollouts : integers, shape (n,); at most what was allocated to the prompt and not yet observed
+
+        Raises
+        ------
+        ValueError
+            If they are more than that; nothing has changed then.
+        """
+        ids, _, counts = self._checked_outcomes(prompt_ids, np.zeros(np.shape(rollouts)), rollouts)
+        order, ids = sort_ids(ids)
+        ids, _, counts = merge_repeats(ids, counts[order])
+        rows = self.table.rows(ids)
+        pending = np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
+        if (counts > pending).any():
+            worst = int(np.argmax(counts - pending))
+            raise ValueError(
+                f"rollouts={counts[worst]} of prompt {ids[worst]:#018x} can't be taken back; it has "
+                f"{pending[worst]} allocated and not yet observed"
+            )
+        self.ledger.refund(int(counts.sum()))
+        for column in ("allocated", "pending"):
+            self.table[column][rows[counts > 0]] -= counts[counts > 0].astype(np.int32)
 
     def begin(self, prompt_ids: PromptIds, budget: int | None = None) -> Step:
         ids = as_prompt_ids(prompt_ids)

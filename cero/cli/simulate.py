@@ -56,6 +56,15 @@ def add_arguments(parser):
     )
     parser.add_argument("--n-min", type=int, default=2, help="least rollouts of a prompt in a step")
     parser.add_argument("--n-max", type=int, default=32, help="most rollouts of a prompt in a step")
+    parser.add_argument(
+        "--lag", type=int, default=0, help="steps by which outcomes come late, as with asynchronous trainers"
+    )
+    parser.add_argument(
+        "--staleness",
+        type=float,
+        default=1.0,
+        help="what an outcome counts for in the posterior, for each step that it is late (default: 1)",
+    )
     parser.add_argument("--workers", type=at_least_one, default=None, help="processes (default: all cores)")
     parser.add_argument(
         "--check", action="store_true", help="compare the order of rules with that of a small experiment"
@@ -93,6 +102,8 @@ def compare(arguments):
         batch=arguments.batch,
         n_min=arguments.n_min,
         n_max=arguments.n_max,
+        lag=arguments.lag,
+        staleness=arguments.staleness,
     )
     summaries = {
         cell: experiments.summarise_methods(mine, arguments.target)

@@ -80,6 +80,7 @@ class OptimalBaseline:
         weights: ArrayLike,
         rounds: ArrayLike | None = None,
         buckets: AnyArray | None = None,
+        known: Floats | None = None,
     ) -> Floats:
         """Return the baseline of each rollout of a step, and learn from all of them.
 
@@ -92,6 +93,9 @@ class OptimalBaseline:
         rounds : integers, shape (r,), or None: see `cero.estimators.advantage.known_so_far`
         buckets : slots of each prompt, shape (g, k), with -1 where there is none; see
             `cero.estimators.shared`. They are needed exactly if the baseline was made with a `bucket`.
+        known : what `known_now` returned when the rollouts were sent to be sampled, shape (g, 3); None: now
+            Needed where steps overlap. A slow rollout comes back after more outcomes of other rollouts than a
+            fast one, so what is known by then depends on it.
 
         Returns
         -------
@@ -111,12 +115,17 @@ class OptimalBaseline:
             return np.zeros(0)
         new = np.array([weights.sum(), weights.size])
         total, number = self._weights if self._weights[0] > 0 else new
-        weights = weights / total * number + FLOOR if total > 0 else np.ones(weights.size)
         rows = self.table.rows(ids)
-        right, wrong = self._of_rows(rows, buckets)
-        known, won = known_so_far(rewards, groups, rounds, weights)
+        if known is None:
+            weights = weights / total * number + FLOOR if total > 0 else np.ones(weights.size)
+            right, wrong = self._of_rows(rows, buckets)
+        else:
+            right, wrong, unit = known.T
+            unit = np.where(unit > 0, unit, total / number)[groups]
+            weights = np.where(unit > 0, weights / np.where(unit > 0, unit, 1.0), 1.0) + FLOOR
+        drawn, won = known_so_far(rewards, groups, rounds, weights)
         own = weights * rewards
-        baseline: Floats = (right[groups] + won - own) / ((right + wrong)[groups] + known - weights)
+        baseline: Floats = (right[groups] + won - own) / ((right + wrong)[groups] + drawn - weights)
 
         self._weights = FADING * self._weights + new
         size = ids.size
@@ -133,6 +142,15 @@ class OptimalBaseline:
         Two float arrays of shape (n,), above 0, in units of the mean weight. `buckets`: see `of_step`.
         """
         return self._of_rows(self.table.rows(as_prompt_ids(prompt_ids)), buckets)
+
+    def known_now(self, prompt_ids: PromptIds, buckets: AnyArray | None = None) -> Floats:
+        """Return what the baselines of prompts go by now, for `of_step` later: float array, shape (n, 3).
+
+        The columns are both of `remembered`, and the mean weight so far, 0 where there is none.
+        """
+        right, wrong = self.remembered(prompt_ids, buckets)
+        unit = self._weights[0] / self._weights[1] if self._weights[0] > 0 else 0.0
+        return np.column_stack([right, wrong, np.full(right.size, unit)])
 
     def expected_success(self, buckets: AnyArray) -> Floats:
         """Return the success probability to be expected of prompts in these buckets, by earlier steps alone.

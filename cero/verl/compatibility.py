@@ -4,6 +4,7 @@ A table of rules says so. Each rule says when it refuses a run, and with which m
 their values and the remedy.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cero.allocators.base import Allocator
 from cero.verl.effect import without_effect
-from cero.verl.settings import ESTIMATOR, TRAINER_MODE, Settings
+from cero.verl.modes import MODES, is_asynchronous, verls_word
+from cero.verl.settings import ESTIMATOR, Settings
 
 # verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else
 # changes when it is left out.
@@ -43,6 +45,36 @@ class Combination:
     def asked_baseline(self):
         """The baseline that algorithm.cero.baseline names, whether or not the advantage can use it."""
         return OmegaConf.select(self.config, "algorithm.cero.baseline") or "mean"
+
+    @property
+    def mode(self):
+        """The trainer, verl's trainer.v1.trainer_mode."""
+        return self.config.trainer.v1.trainer_mode
+
+    @property
+    def overlaps(self):
+        """Whether verl samples ahead, so that the sampling of one step overlaps with that of others."""
+        return is_asynchronous(self.config)
+
+    @property
+    def separate(self):
+        """Whether rollouts are sampled on devices of their own."""
+        return verls_word(self.mode) == "separate_async"
+
+    @property
+    def engine(self):
+        """verl's section actor_rollout_ref.rollout."""
+        return self.config.actor_rollout_ref.rollout
+
+    @property
+    def parts(self):
+        """The number of parts of a training step, of which verl trains on one after the other."""
+        return (self.config.trainer.v1.get(verls_word(self.mode)) or {}).get("parameter_sync_step", 1)
+
+    @property
+    def rollouts_of_part(self):
+        """The rollouts of each part of a training step, on average."""
+        return self.config.data.train_batch_size // self.parts * self.settings.rollouts_per_prompt
 
     @property
     def filtered(self):
@@ -103,11 +135,100 @@ TRAINER = (
         lambda it: "trainer.use_v1=False: verl's legacy trainer knows no plugins; set trainer.use_v1=True",
     ),
     Rule(
-        lambda it: it.config.trainer.v1.trainer_mode != TRAINER_MODE,
         lambda it: (
-            f"trainer.v1.trainer_mode={it.config.trainer.v1.trainer_mode} would train without the allocator; "
-            f"leave it at {TRAINER_MODE!r} (the synchronous trainer; verl's asynchronous modes are not "
-            "supported)"
+            it.config.trainer.v1.trainer_mode in MODES
+        ),  # in a run it is replaced, in a sweep it is not
+        lambda it: (
+            f"trainer.v1.trainer_mode={it.mode} would train without the allocator in a job of a sweep; set "
+            f"trainer.v1.trainer_mode={MODES[it.mode]}, which is that trainer with it"
+        ),
+    ),
+    Rule(
+        lambda it: it.mode not in MODES.values(),
+        lambda it: (
+            f"trainer.v1.trainer_mode={it.mode} would train without the allocator; set it to one of "
+            f"{', '.join(MODES)}"
+        ),
+    ),
+)
+ASYNCHRONOUS = (  # groups come back in any order, and the steps of the sampler overlap
+    Rule(
+        lambda it: it.overlaps and it.allocator.sequential,
+        lambda it: (
+            f"allocator={it.settings.allocator} with trainer.v1.trainer_mode={it.mode}: it decides while a "
+            "step is sampled, and divides what that step has left, but in this mode the sampling of steps "
+            "overlaps; set trainer.v1.trainer_mode=sync, or use an allocator that decides before sampling, "
+            "e.g. allocator=cero"
+        ),
+    ),
+    Rule(
+        lambda it: it.overlaps and it.chooses,
+        lambda it: (
+            f"cero.candidates={it.settings.candidates} with trainer.v1.trainer_mode={it.mode}: prompts are "
+            "read and sent in portions of any size, so there is no step to choose for; set "
+            "cero.candidates=1, or trainer.v1.trainer_mode=sync"
+        ),
+    ),
+    Rule(
+        lambda it: (
+            it.overlaps
+            and it.allocator.chooses
+            and it.allocator.n_min == 0
+            and it.allocator.n_max > it.rollouts_of_part
+        ),
+        lambda it: (
+            f"allocator.n_max={it.allocator.n_max} with trainer.v1.trainer_mode={it.mode}: a step is trained "
+            f"on in parts of {it.rollouts_of_part} rollouts, and if a single prompt got more than that, a "
+            "part might have none; set allocator.n_max to that or less, or allocator.n_min=1"
+        ),
+    ),
+    Rule(
+        lambda it: it.separate and it.engine.checkpoint_engine.backend == "naive",
+        lambda it: (
+            "actor_rollout_ref.rollout.checkpoint_engine.backend=naive with "
+            f"trainer.v1.trainer_mode={it.mode}: it hands weights over within one process only; set it to "
+            "nccl, nixl or mooncake, or on a CPU to shared_memory"
+        ),
+    ),
+    Rule(
+        # Its message has an argument that Python's logging doesn't know.
+        lambda it: (
+            it.separate
+            and not it.config.actor_rollout_ref.get("hybrid_engine", True)
+            and os.environ.get("VERL_LOGGING_LEVEL", "INFO") in ("NOTSET", "DEBUG", "INFO")
+        ),
+        lambda it: (
+            f"actor_rollout_ref.hybrid_engine=False with trainer.v1.trainer_mode={it.mode}: verl 0.9.1 fails "
+            "where it says so at the level INFO; set VERL_LOGGING_LEVEL=WARN in the environment"
+        ),
+    ),
+    Rule(
+        lambda it: it.separate and not (it.engine.nnodes > 0 and it.engine.n_gpus_per_node > 0),
+        lambda it: (
+            f"actor_rollout_ref.rollout.nnodes={it.engine.nnodes} x "
+            f"actor_rollout_ref.rollout.n_gpus_per_node={it.engine.n_gpus_per_node} with "
+            f"trainer.v1.trainer_mode={it.mode}: the rollouts need devices of their own; set both to 1 or "
+            "more"
+        ),
+    ),
+    Rule(
+        lambda it: (
+            it.separate
+            and it.config.data.train_batch_size
+            != it.parts * it.config.actor_rollout_ref.actor.ppo_mini_batch_size
+        ),
+        lambda it: (
+            f"data.train_batch_size={it.config.data.train_batch_size} with "
+            f"trainer.v1.trainer_mode={it.mode}: it must be trainer.v1.separate_async.parameter_sync_step x "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size = {it.parts} x {it.actor.ppo_mini_batch_size}"
+        ),
+    ),
+    Rule(
+        lambda it: it.overlaps and it.has_critic and it.settings.allocator != "uniform",
+        lambda it: (
+            f"critic.enable={it.config.critic.enable} with allocator={it.settings.allocator} and "
+            f"trainer.v1.trainer_mode={it.mode}: the number of rows changes from step to step, and verl "
+            "splits a critic's batch by a fixed one; set critic.enable=false, or use allocator=uniform"
         ),
     ),
 )
@@ -367,6 +488,7 @@ REST = (
 # The first rule that refuses gives the message.
 RULES = (
     *TRAINER,
+    *ASYNCHRONOUS,
     *SIZES,
     *CANDIDATES,
     *GROUPS_OF_ONE,

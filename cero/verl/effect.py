@@ -110,6 +110,14 @@ def _of_candidates(it):
         yield "cero.unchosen", it.settings.unchosen, reason, "cero.candidates to 2 or more"
 
 
+def _of_staleness(it):
+    """Yield likewise the weight of old outcomes where none is old."""
+    if not it.overlaps and it.settings.staleness != DEFAULTS["cero"]["staleness"]:
+        reason = f"trainer.v1.trainer_mode={it.mode}: every outcome is of the last version"
+        remedy = "trainer.v1.trainer_mode to colocate_async or separate_async"
+        yield "cero.staleness", it.settings.staleness, reason, remedy
+
+
 def _of_allocator(it):
     """Yield likewise options of the allocator that change nothing beside others (`Allocator.idle_beside`)."""
     options, defaults = it.allocator.options(), option_defaults(type(it.allocator))
@@ -132,6 +140,7 @@ def without_effect(it):
         _of_keep,
         _of_pass_rates,
         _of_candidates,
+        _of_staleness,
         _of_allocator,
     ):
         for key, value, reason, remedy in rule(it):

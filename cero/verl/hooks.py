@@ -63,6 +63,28 @@ HOOKS = {
 }
 
 
+# What the asynchronous trainers need beside that.
+ASYNC_HOOKS = {
+    "verl.trainer.ppo.v1.trainer_base": {
+        "PPOTrainer": {
+            "step": ("metrics", "timing_raw"),
+            "_add_prompts_to_generate": ("num_prompts",),
+            "_add_async_warmup_batches": ("num_warmup_batches",),
+        },
+    },
+    "verl.trainer.ppo.v1.trainer_colocate_async": {"PPOTrainerColocateAsync": {"on_train_begin": ()}},
+    "verl.trainer.ppo.v1.trainer_separate_async": {"PPOTrainerSeparateAsync": {"on_train_begin": ()}},
+    "verl.trainer.ppo.v1.replay_buffer": {
+        "ReplayBufferAsync": {
+            "_materialize_batch": ("partition_id", "selected_prompt_uids", "partition_snapshot"),
+            "_clear_groups": ("partition_id", "uids"),
+            "_has_enough_samples": ("global_steps", "partition_id", "batch_size", "sampleable_keys"),
+        },
+    },
+    "transfer_queue": {"kv_list": {None: ("partition_id",)}},
+}
+
+
 class IncompatibleVerl(ValueError):
     """Raised where the installed verl lacks a hook; names the hook and the versions known to work."""
 

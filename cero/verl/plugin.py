@@ -13,7 +13,7 @@ import sys
 REGISTRATIONS = {
     "hydra.core.config_store": "cero.verl.recipes",
     "verl.trainer.ppo.core_algos": "cero.verl.estimators",
-    "verl.trainer.ppo.v1": "cero.verl.trainer",
+    "verl.trainer.ppo.v1": "cero.verl.async_trainers",  # and cero.verl.trainer, which that imports
     "verl.plugin.platform.platform_manager": "cero.verl.cpu.platform",
     "verl.workers.engine": "cero.verl.cpu.engine",
     "verl.workers.rollout.replica": "cero.verl.cpu.rollout",

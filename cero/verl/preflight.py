@@ -9,7 +9,9 @@ import traceback
 from hydra.experimental.callback import Callback
 
 from cero.verl.candidates import check_candidates
-from cero.verl.hooks import check_verl
+from cero.verl.hooks import ASYNC_HOOKS, check_verl
+from cero.verl.in_flight import InFlight, resume_flights
+from cero.verl.modes import is_asynchronous, take_scheduled_trainer
 from cero.verl.reading import read_settings
 from cero.verl.resume import check_resume
 from cero.verl.surroundings import check_surroundings
@@ -18,13 +20,21 @@ from cero.verl.surroundings import check_surroundings
 class Preflight(Callback):
     """Check verl, the settings and, where the run will resume, the state that it will resume from."""
 
+    def on_run_start(self, config, **kwargs):
+        """Take the trainer that has the scheduler, in the mode that the user names by verl's word."""
+        take_scheduled_trainer(config)  # the job gets a copy of this config
+
     def on_job_start(self, config, **kwargs):
         """Exit with a message that names key, value and remedy, if the run can't work."""
         # SystemExit, because Hydra turns any Exception of a callback into a warning.
         try:
             check_verl()
+            if is_asynchronous(config):
+                check_verl(ASYNC_HOOKS)
             settings = read_settings(config)
             check_resume(config, settings)
+            if is_asynchronous(config):
+                resume_flights(config, InFlight())
             check_candidates(config, settings)
             check_surroundings(config)
         except (ValueError, OSError) as error:

@@ -58,6 +58,7 @@ def read_settings(config):
         pass_rates=_pass_rates(section.pass_rates),
         candidates=check_number("cero.candidates", section.candidates, 1, 2**20, integer=True),
         unchosen=check_choice("cero.unchosen", section.unchosen, UNCHOSEN),
+        staleness=float(check_number("cero.staleness", section.staleness, 0, 1, open_low=True)),
         keep=_keep_options(section.keep),
         drop_zero_advantage=check_choice(
             "cero.drop_zero_advantage", section.drop_zero_advantage, (True, False)

@@ -52,6 +52,7 @@ class StepRecord:
     counts : dict of the rollouts sampled, kept by the rule, and trained on
     plan : `RowPlan` of the rows that are trained on
     scale : factor on the advantages
+    known : float array, shape (g, 3), of `OptimalBaseline.known_now` when the prompts were sent; None: as now
     metrics : dict of verl's metrics of the step, to which verl adds
     """
 
@@ -69,6 +70,7 @@ class StepRecord:
     counts: dict = field(default_factory=dict)
     plan: RowPlan | None = None
     scale: float = 1.0
+    known: np.ndarray | None = None
     metrics: dict = field(default_factory=dict)
 
     @cached_property

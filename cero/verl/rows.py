@@ -56,14 +56,16 @@ class RowPlanner:
     ----------
     config : verl's config
     has_critic : bool; if true every plan is verl's own, because verl splits a critic's batch by a fixed size
+    triggers : int, the equal parts that a training step's prompts are trained on in, one after the other
+        (verl's parameter_sync_step); each has a plan of its own
     """
 
-    def __init__(self, config, has_critic):
+    def __init__(self, config, has_critic, triggers=1):
         self._config, self._has_critic = config, has_critic
         # Read once: a look-up in verl's config takes as long as the arithmetic that follows it.
-        self._nominal = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
+        self._nominal = config.data.train_batch_size * config.actor_rollout_ref.rollout.n // triggers
         self._gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-        self._steps = optimizer_steps(config)
+        self._steps = max(1, optimizer_steps(config) // triggers)
 
     @property
     def least_rows(self):

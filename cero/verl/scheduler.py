@@ -17,6 +17,7 @@ from cero.estimators.advantage import group_outcomes, known_so_far
 from cero.verl import selection
 from cero.verl.candidates import WAITING_FILE
 from cero.verl.context import StepContext
+from cero.verl.in_flight import IN_FLIGHT_FILE
 from cero.verl.record import Dispatch, StepRecord
 from cero.verl.resume import CANDIDATES, PLAN
 from cero.verl.sessions import Sessions
@@ -64,7 +65,7 @@ class RolloutScheduler:
         if pass_rates is not None:  # the allocator takes them for prompts not visited yet
             self.allocator.set_pass_rates(ids, pass_rates, self.settings.pass_rates[1])
         history_mean = self._history_mean(ids, buckets)
-        step = self.allocator.begin(ids, budget=ids.size * self.settings.rollouts_per_prompt)
+        step = self.allocator.begin(ids, budget=self._budget(ids.size))
         if self.allocator.sequential:
             rollouts = np.full(ids.size, min(step.n_max, step.cap))
         else:
@@ -72,6 +73,10 @@ class RolloutScheduler:
         dispatch = Dispatch(uids, step, history_mean, rollouts, buckets)
         self._dispatches.append(dispatch)
         return dispatch
+
+    def _budget(self, prompts):
+        """Return the rollouts of `prompts` (int) prompts that are to be sampled next."""
+        return prompts * self.settings.rollouts_per_prompt
 
     def choose(self, ids, pass_rates, budget, offer):
         """Choose the prompts that are sampled among candidates, and decide how many rollouts each gets.
@@ -194,11 +199,8 @@ class RolloutScheduler:
             )
         won, trials, low, high = group_outcomes(successes, sessions.groups, len(record.uids))
         record.won, record.trials, record.sessions, record.successes = won, trials, sessions, successes
-        prior = self._prior(record.ids) if settings.estimator["advantage"] == "mapp" else None
-        start = 0
-        for dispatch in record.dispatches:
-            part = slice(start, start := start + dispatch.history_mean.size)
-            self.allocator.settle(dispatch.step, won[part], trials[part])
+        prior = self._prior_of(record) if self._needs_prior else None
+        self._settle(record)
         record.context = StepContext(
             place={name: i for i, name in enumerate(sessions.names)},
             groups=sessions.groups,
@@ -225,6 +227,21 @@ class RolloutScheduler:
         for dispatch in record.dispatches:
             metrics.update(dispatch.figures)
         return metrics, lengths, rewards
+
+    @property
+    def _needs_prior(self):
+        return self.settings.estimator["advantage"] == "mapp"
+
+    def _prior_of(self, record):
+        """Return what was known of the record's prompts when they were sent to be sampled; see `_prior`."""
+        return self._prior(record.ids)
+
+    def _settle(self, record):
+        """Tell the allocator what came back of the record's prompts."""
+        start = 0
+        for dispatch in record.dispatches:
+            part = slice(start, start := start + dispatch.history_mean.size)
+            self.allocator.settle(dispatch.step, record.won[part], record.trials[part])
 
     def observe_all(self, record, returned):
         """Observe what was sampled and train on all of it. Return metrics, a dict of str to float."""
@@ -318,7 +335,13 @@ class RolloutScheduler:
         weights = trained.per_session([weight_of[key] for key in keys_of_rows])
         baselines = np.full(record.sessions.count, np.nan)
         baselines[places] = self.baseline.of_step(
-            record.ids, trained.groups, successes, weights, record.round_of(trained), record.buckets
+            record.ids,
+            trained.groups,
+            successes,
+            weights,
+            record.round_of(trained),
+            record.buckets,
+            record.known,
         )
         return baselines
 
@@ -383,7 +406,8 @@ class RolloutScheduler:
         if self.log.path is not None:
             line = json.dumps(self.log.step_record(**self._line(record, metrics, plan.step, epoch))).encode()
             files[STEP_FILE] = lambda path: write_atomically(path, lambda file: file.write(line))
-        for name in (STATE_FILE, BASELINE_FILE, WAITING_FILE, STEP_FILE):
+        files |= self._more_files()
+        for name in (STATE_FILE, BASELINE_FILE, WAITING_FILE, IN_FLIGHT_FILE, STEP_FILE):
             path = folder / name
             try:
                 if name in files:
@@ -397,6 +421,10 @@ class RolloutScheduler:
                     f"{plan.step} is not complete and does not count; the last one before it is intact. Make "
                     "room in trainer.default_local_dir, and give the same command again to go on from there",
                 ) from error
+
+    def _more_files(self):
+        """Return what else belongs into a checkpoint: dict of file (Path) -> function that writes it."""
+        return {}
 
     def save_learned(self, folder):
         """Write all that was learned so far into `folder` (Path), which is no checkpoint."""

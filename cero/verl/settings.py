@@ -6,7 +6,6 @@ from cero import make_allocator
 from cero.estimators.baseline import OptimalBaseline
 from cero.verl.success import Success
 
-TRAINER_MODE = "cero"
 ESTIMATOR = "cero"
 # Sections whose settings some choices leave unread (`cero.verl.effect`): their values in recipe/cero.yaml,
 # which an allocator's yaml may change.
@@ -23,7 +22,7 @@ DEFAULTS = {
     },
     "cero.keep": {"ratio": 1.0, "count": 4},
     "cero.pass_rates": {"strength": 4.0},
-    "cero": {"unchosen": "drop"},
+    "cero": {"unchosen": "drop", "staleness": 1.0},
 }
 # What a run has that does not choose among candidates.
 WITHOUT_CANDIDATES = {"candidates": 1, "unchosen": "drop"}
@@ -46,6 +45,8 @@ class Settings:
         has them
     candidates : prompts that a step chooses from, in units of data.train_batch_size; 1: it doesn't choose
     unchosen : "drop" or "return", what becomes of those that it doesn't choose
+    staleness : in (0, 1], what an outcome counts for in the posteriors, to the power of the versions that the
+        policy moved on meanwhile
     keep : options of `cero.estimators.keep.kept`
     drop_zero_advantage : whether rows of advantage zero are left out of training
     on_missing_state : "error" or "fresh", for a checkpoint without the scheduler's state
@@ -67,6 +68,7 @@ class Settings:
     pass_rates: tuple
     candidates: int
     unchosen: str
+    staleness: float
     keep: dict
     drop_zero_advantage: bool
     on_missing_state: str

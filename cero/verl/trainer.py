@@ -28,11 +28,12 @@ from cero.verl.candidates import ROW, batches_of, check_size, make_offers, numbe
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
 from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit, row_slots
+from cero.verl.modes import MODES
 from cero.verl.reading import read_settings
 from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
 from cero.verl.scheduler import RolloutScheduler
-from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER, TRAINER_MODE
+from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER
 from cero.verl.watch import Stalled, Watch
 
 
@@ -49,9 +50,11 @@ class ScheduledTrainer:
     """Make a trainer of verl ask the scheduler. A mixin: it stands before one of verl's classes.
 
     verl_mode : str, the name of that class among verl's trainers (trainer.v1.trainer_mode)
+    scheduler_class : class of the scheduler
     """
 
     verl_mode = None
+    scheduler_class = RolloutScheduler
 
     def __init__(self, config):
         check_verl()
@@ -68,7 +71,7 @@ class ScheduledTrainer:
         super().__init__(config)
         if self.settings.poll_interval is not None:
             self.replay_buffer.poll_interval = self.settings.poll_interval
-        self.rows = RowPlanner(config, self.use_critic)
+        self.rows = RowPlanner(config, self.use_critic, self.parameter_sync_step)
         self.record = None  # of the current step
 
     # ---- set-up -----------------------------------------------------------------------------------
@@ -90,11 +93,11 @@ class ScheduledTrainer:
         self.offers = make_offers(self.config, self.settings, len(self.train_dataset))
         if self.settings.returns:
             self.train_dataloader = numbered(self.train_dataloader)
-        self.outlook = look_ahead(self.config, self.settings, self.steps_per_epoch, self.total_training_steps)
+        self.outlook = self._look_ahead()
         allocator = self.settings.make_allocator(self.outlook.epochs, self.outlook.total_budget)
         allocator.table.reserve(len(self.train_dataset))
         log = Path(self.config.trainer.default_local_dir) / "cero" / FILE_NAME
-        self.scheduler = RolloutScheduler(
+        self.scheduler = self.scheduler_class(
             self.settings,
             allocator,
             self.settings.make_baseline(),
@@ -104,6 +107,10 @@ class ScheduledTrainer:
             self.train_dataloader.collate_fn, self.settings.bucket
         )
         audit(self.train_dataset, self.config.data.get("prompt_key", "prompt"))
+
+    def _look_ahead(self):
+        """Return the run's `Outlook`."""
+        return look_ahead(self.config, self.settings, self.steps_per_epoch, self.total_training_steps)
 
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()
@@ -122,7 +129,7 @@ class ScheduledTrainer:
         if self.config.trainer.device == "cpu":
             from cero.verl.cpu.workers import use_cpu_workers
 
-            use_cpu_workers(self)
+            use_cpu_workers(self, detached=self.verl_mode == "separate_async")
 
     # ---- sampling ---------------------------------------------------------------------------------
 
@@ -179,12 +186,13 @@ class ScheduledTrainer:
     def _submit_batch_to_rollout(self, batch):
         stopwatch, collate = self.scheduler.stopwatch, self.train_dataloader.collate_fn
         with stopwatch.timed("allocate"):
-            self._allocate(batch)
+            batch = self._allocate(batch)
         stopwatch.add("allocate", collate.seconds)
         collate.seconds = 0.0
         return super()._submit_batch_to_rollout(batch)
 
     def _allocate(self, batch):
+        """Return `batch` (TensorDict) with the number of rollouts of each of its prompts."""
         # The column of uids, not a list of them: making the list takes a tenth of this method's time, and
         # nothing needs it before the rollouts are back.
         uids = batch.get("uid")
@@ -199,6 +207,7 @@ class ScheduledTrainer:
         # A tensor, since verl reads each prompt's number out of it: a non-tensor column is a hundred times
         # slower.
         batch["__rollout_n__"] = torch.as_tensor(dispatch.rollouts, dtype=torch.int64)
+        return batch
 
     def _step_once(self, metrics, timing_raw, sample_batch_size):
         if self.offers is not None:  # verl waits for as many prompts as were sent
@@ -256,12 +265,17 @@ class ScheduledTrainer:
         returned = self._fetch(record, batch.partition_id)
         observed, lengths, rewards = self.scheduler.observe(record, returned)
         trained, counts, before = self.scheduler.select(
-            record, returned, lengths, rewards, self.global_steps, self.rows.least_rows
+            record, returned, lengths, rewards, self._part, self.rows.least_rows
         )
         metrics.update(observed | counts)
         if not trained.all():
             batch = queue.take_out(batch, trained[record.sessions.session_of_row])
         return batch, before
+
+    @property
+    def _part(self):
+        """The number, from 1, of the part of the run that is trained on: one for each of `_step_once`."""
+        return self.global_steps * self.parameter_sync_step + self.local_trigger_step
 
     # ---- the update -------------------------------------------------------------------------------
 
@@ -369,7 +383,7 @@ class ScheduledTrainer:
             )
 
 
-@register_trainer(TRAINER_MODE)
+@register_trainer(MODES["sync"])
 class CeroTrainer(ScheduledTrainer, PPOTrainerSync):
     """Train as verl's synchronous trainer does, with each step's budget divided among its prompts."""
 

@@ -110,6 +110,25 @@ def test_same_seed_same_curve_and_same_world_for_all():
     assert one.accuracy[0] == other.accuracy[0] and one.rollouts == other.rollouts
 
 
+def test_late_outcomes_are_learned_from():
+    """Rollouts are drawn ahead; each is learned from once, and weights matter only where there are some."""
+    cero, size = parse_method("cero"), SMALL | {"epochs": 4}
+    now, late = simulate(cero, "latent", 3, **size), simulate(cero, "latent", 3, lag=2, **size)
+    assert now == simulate(cero, "latent", 3, staleness=0.5, **size)  # nothing is late
+    assert late.rollouts == now.rollouts and late.accuracy != now.accuracy
+    assert late.accuracy[-1] > late.accuracy[0] + 0.02
+    assert simulate(cero, "latent", 3, lag=2, staleness=0.5, **size).accuracy != late.accuracy
+    simulate(parse_method("cero_seq"), "latent", 0, lag=2, **size)
+    with pytest.raises(ValueError, match=r"staleness=0.5 is not possible with 'cero_seq'"):
+        simulate(parse_method("cero_seq"), "latent", 0, lag=2, staleness=0.5, **size)
+
+
+@pytest.mark.parametrize("option", [{"lag": -1}, {"staleness": 0}, {"staleness": 1.5}])
+def test_how_late_outcomes_are_is_checked(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        simulate(UNIFORM, "latent", 3, **SMALL | option)
+
+
 def test_each_part_of_the_model_can_be_switched_off():
     off = dict(rate_own=0, rate_skill=0, interference=0, forgetting=0)
     policy = Policy(World(**off), 100, 0)
@@ -161,7 +180,8 @@ def test_a_step_in_rounds():
     allocator = parse_method("cero_seq").make(
         rollouts_per_prompt=8, epochs=4, seed=0, total_budget=96 * 8, n_min=2, n_max=32
     )
-    groups = draw(allocator, policy, np.arange(48), 48 * 8)
+    step, groups = draw(allocator, policy, np.arange(48), 48 * 8)
+    allocator.settle(step, groups.rewarded, groups.n)
     assert 0 < groups.n.sum() <= 48 * 8 and groups.n.sum() == allocator.ledger.spent
     assert np.ptp(groups.n) > 0 and groups.round.max() > 0
     curve = simulate(parse_method("cero_seq"), "lab", 0, epochs=3)

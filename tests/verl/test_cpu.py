@@ -146,3 +146,69 @@ def test_the_recipe_leaves_the_environment_of_the_user_alone(monkeypatch):
         monkeypatch.delenv(name)
         assert env[name] != "mine"
     assert env.VERL_PLATFORM == "cpu"
+
+
+def test_weights_reach_a_separate_engine_through_a_file():
+    """By verl's own registry and protocol; nothing is left, and only the first process writes."""
+    import asyncio
+
+    from verl.checkpoint_engine.base import CheckpointEngineRegistry
+
+    from cero.verl.cpu import weight_file
+
+    made = CheckpointEngineRegistry.new
+    master, other = (made("shared_memory", bucket_size=1, is_master=first) for first in (True, False))
+    engine = made("shared_memory", bucket_size=1)
+    weights = {
+        "layer.weight": torch.arange(6.0).reshape(2, 3),
+        "layer.bias": torch.ones(2, dtype=torch.bfloat16),
+    }
+
+    async def transfer():
+        async def receive():
+            return {name: tensor async for name, tensor in engine.receive_weights(global_steps=3)}
+
+        received = asyncio.create_task(receive())
+        await asyncio.sleep(0.03)  # the engine may be there first
+        await other.send_weights(iter({}.items()))
+        await master.send_weights(iter(weights.items()), global_steps=3)
+        return await received
+
+    metadata = [part.prepare() for part in (master, other, engine)]
+    for_trainer, for_engine = master.build_topology(2, 1, metadata)
+    assert for_trainer == {"path": [metadata[0]] * 2} and for_engine == {"path": [metadata[0]]}
+    for part in (master, other, engine):
+        part.init_process_group(metadata[0])
+    received = asyncio.run(transfer())
+    assert list(received) == list(weights)
+    assert all(torch.equal(received[name], weights[name]) for name in weights)
+    weights["layer.bias"] += 1
+    assert received["layer.bias"].tolist() == [1.0, 1.0]
+    for part in (engine, other, master):
+        part.finalize()
+    assert not list(Path(metadata[0]).parent.glob(f"{Path(metadata[0]).name}*"))
+    assert weight_file.BACKEND == "shared_memory"
+
+
+def test_copies_of_the_model_are_no_views(monkeypatch):
+    """On a CPU verl's `.cpu()` copies nothing, and the kept model would learn with the other one."""
+    from verl.experimental.separation.engine_workers import DetachActorWorker
+    from verl.trainer.ppo.utils import Role
+
+    from cero.verl.cpu.workers import CpuDetachActorWorker, use_cpu_workers
+
+    tensor = torch.zeros(2)
+    monkeypatch.setattr(
+        DetachActorWorker,
+        "copy_handler",
+        property(lambda self: lambda module: ({"w": (tensor, "spec")}, "spec")),
+    )
+    worker = CpuDetachActorWorker.__new__(CpuDetachActorWorker)
+    state, spec = worker.copy_handler(None)
+    tensor += 1
+    assert spec == "spec" and state["w"][1] == "spec" and state["w"][0].tolist() == [0.0, 0.0]
+    trainer = SimpleNamespace(role_worker_mapping={Role.Actor: None})
+    use_cpu_workers(trainer, detached=True)
+    assert issubclass(
+        trainer.role_worker_mapping[Role.Actor].__ray_metadata__.modified_class, CpuDetachActorWorker
+    )

@@ -29,7 +29,11 @@ REFUSED = {
         ["algorithm.adv_estimator=grpo"],
         r"allocator.n_min=0.*grpo.*n_min=2.*estimator=cero",
     ),
-    "another trainer": (["trainer.v1.trainer_mode=colocate_async"], r"trainer_mode=colocate_async.*'cero'"),
+    "another trainer": (
+        ["trainer.v1.trainer_mode=colocate_async"],
+        r"trainer_mode=colocate_async.*=cero_coloc",
+    ),
+    "no trainer": (["trainer.v1.trainer_mode=turbo"], r"trainer_mode=turbo.*sync, colocate_async, separate"),
     "legacy trainer": (["trainer.use_v1=False"], r"trainer.use_v1=False"),
     "dapo": (
         ["algorithm.filter_groups.enable=True"],

@@ -54,7 +54,7 @@ def group_gradient(rollouts, p, history_mean, method, rollouts_per_prompt, rng):
     """Return sum_j A_ij (c_ij - p_i) of each group over the rollouts kept, divided by their number.
 
     rollouts : `Rollouts`
-    p : success probabilities under which they were sampled, shape (size,)
+    p : success probabilities of the policy that learns, shape (size,)
     history_mean : the posterior's mean before the step, in (0, 1), shape (size,)
     method : `methods.Method`, for its estimator and its rule of selection
     rng : NumPy generator, for rules that draw what they keep

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from cero.allocators.rounds import play
+from cero.core.checks import check_number
 from cero.research.oracle import Oracle
 from cero.research.simulation.gradient import Rollouts, group_gradient
 from cero.research.simulation.policy import Policy
@@ -33,9 +34,9 @@ class SimulatedCurve:
 
 
 def draw(allocator, policy, rows, budget):
-    """Decide, sample and observe a step's rollouts of the prompts `rows`, at most `budget` of them.
+    """Decide on and sample a step's rollouts of the prompts `rows`, at most `budget` of them.
 
-    Returns `Rollouts`. Within a step the policy stands still.
+    Returns (step, `Rollouts`); the step is not settled yet. Within a step the policy stands still.
     """
     step = allocator.begin(rows.astype(np.uint64), budget)
     drawn = []
@@ -47,9 +48,7 @@ def draw(allocator, policy, rows, budget):
 
     play(step, sample)
     columns = [np.concatenate(column) for column in zip(*drawn, strict=True)] or [np.zeros(0, np.int64)] * 6
-    rollouts = Rollouts.of_counts(columns, rows.size)
-    allocator.settle(step, rollouts.rewarded, rollouts.n)
-    return rollouts
+    return step, Rollouts.of_counts(columns, rows.size)
 
 
 def simulate(
@@ -63,6 +62,8 @@ def simulate(
     n_min=2,
     n_max=32,
     world=None,
+    lag=0,
+    staleness=1.0,
 ):
     """Train one simulated policy; return its `SimulatedCurve`.
 
@@ -74,8 +75,12 @@ def simulate(
     fill no whole step sit the epoch out
     rollouts_per_prompt : mean of an epoch; n_min, n_max : bounds on a prompt's rollouts in a step
     world : in place of the preset's
+    lag : int >= 0, steps by which outcomes come late: rollouts are drawn so many steps before the policy and
+        the allocator learn from them, as verl's asynchronous trainers do
+    staleness : in (0, 1], what such an outcome counts for in the posterior, to the power of `lag`
 
-    Raises ValueError if batch does not lie in [1, prompts].
+    Raises ValueError if batch does not lie in [1, prompts], if lag or staleness is out of range, or if old
+    outcomes are to count less for an allocator that decides in rounds.
     """
     shape = PRESETS[preset]
     prompts, epochs, batch = prompts or shape.prompts, epochs or shape.epochs, batch or shape.batch
@@ -100,22 +105,40 @@ def simulate(
     if method.pass_rates:
         measured = np.random.default_rng([seed, 31]).binomial(method.pass_rates, policy.p) / method.pass_rates
         allocator.set_pass_rates(np.arange(prompts, dtype=np.uint64), measured, method.strength)
+    check_number("lag", lag, 0, 2**31 - 1, integer=True)
+    check_number("staleness", staleness, 0, 1, open_low=True)
+    if staleness < 1.0 and allocator.sequential:
+        raise ValueError(f"staleness={staleness} is not possible with {method.allocator!r}; set it to 1")
     chooser = np.random.default_rng([seed, 29])
+    in_flight = []
     curve = SimulatedCurve(method.label, preset, seed, rollouts_per_prompt, [0], [float(policy.p.mean())], [])
-    for _ in range(epochs):
-        signal = trained = 0
+
+    def learn(rows, history, step, rollouts):
+        """Have allocator and policy learn from a step; return its groups with signal, and what moved it."""
+        if staleness < 1.0 and lag:
+            weights = np.full(rows.size, staleness**lag)
+            allocator.observe(step.ids, rollouts.rewarded, rollouts.n, weights)
+        else:
+            allocator.settle(step, rollouts.rewarded, rollouts.n)
+        gradient, moved = group_gradient(
+            rollouts, policy.p[rows], history, method, rollouts_per_prompt, chooser
+        )
+        policy.learn(rows, gradient)
+        return np.array([rollouts.signal.sum(), moved])
+
+    for epoch in range(epochs):
+        counts = np.zeros(2, np.int64)
         for rows in np.split(order.permutation(prompts)[: steps * batch], steps):
             history = allocator.success_mean(rows.astype(np.uint64))
-            p = policy.p[rows]
-            rollouts = draw(allocator, policy, rows, budget)
-            gradient, moved = group_gradient(rollouts, p, history, method, rollouts_per_prompt, chooser)
-            policy.learn(rows, gradient)
-            signal += int(rollouts.signal.sum())
-            trained += moved
+            in_flight.append((rows, history, *draw(allocator, policy, rows, budget)))
+            if len(in_flight) > lag:
+                counts += learn(*in_flight.pop(0))
+        while in_flight and epoch == epochs - 1:
+            counts += learn(*in_flight.pop(0))
         curve.rollouts.append(int(allocator.ledger.spent))
         curve.accuracy.append(float(policy.p.mean()))
-        curve.signal.append(signal / (steps * batch))
-        curve.trained.append(trained)
+        curve.signal.append(int(counts[0]) / (steps * batch))
+        curve.trained.append(int(counts[1]))
     return curve
 
 

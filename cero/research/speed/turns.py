@@ -30,8 +30,8 @@ def register(v1):
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
     from cero.verl.identity import CollateWithIds
+    from cero.verl.modes import MODES
     from cero.verl.scheduler import RolloutScheduler
-    from cero.verl.settings import TRAINER_MODE as CERO_MODE
     from cero.verl.trainer import CeroTrainer
 
     class Turns:
@@ -54,7 +54,7 @@ def register(v1):
         """Train a step as CeroTrainer, with the scheduler whose turn it is."""
 
         def __init__(self, config):
-            config.trainer.v1.trainer_mode = CERO_MODE  # CeroTrainer refuses any other
+            config.trainer.v1.trainer_mode = MODES["sync"]  # CeroTrainer refuses any other
             super().__init__(config)
 
         def _init_dataloader(self):

@@ -6,6 +6,7 @@ Another extension receives new weights, at a path of this run's own, and many re
 import asyncio
 
 import ray
+from verl.single_controller.ray import RayClassWithInitArgs
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from vllm.sampling_params import RequestOutputKind
 
@@ -39,3 +40,14 @@ class CpuReplica(vLLMReplica):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.server_class = ray.remote(CpuHttpServer)
+
+    def get_ray_class_with_init_args(self):
+        """Return verl's class of the workers beside the engine, with the run's own path of weights."""
+        from cero.verl.cpu.workers import CpuCheckpointEngineWorker
+
+        return RayClassWithInitArgs(
+            cls=ray.remote(CpuCheckpointEngineWorker),
+            rollout_config=self.config,
+            model_config=self.model_config,
+            replica_rank=self.replica_rank,
+        )
