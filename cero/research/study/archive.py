@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.reading import describe, parse_object, read_object
-from cero.research.study.tables import TRAIN, columns_of, read_table
+from cero.research.study.tables import COLUMNS, TRAIN, columns_of, read_table
 
 TABLES, RECORDS = "runs.csv.bz2", "runs.jsonl.bz2"
 KEY = ("task", "contender", "seed")
@@ -105,7 +105,8 @@ def _packed_rows(folder, tell=None):
             row = next(reader, None)
             if row is None:
                 return rows
-            rows.setdefault(_key(row), []).append({k: cell for k, cell in row.items() if k not in KEY})
+            ordered = {column: row[column] for column in COLUMNS if column in row} | row
+            rows.setdefault(_key(row), []).append({k: cell for k, cell in ordered.items() if k not in KEY})
         except (csv.Error, ValueError) as error:
             _refuse(f"{path}, line {reader.line_num}: {error}", error, tell)
 
