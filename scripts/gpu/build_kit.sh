@@ -81,7 +81,7 @@ rm -rf "$out"/[0-9]*
 number=1
 room=$piece
 mkdir "$out/1"
-for name in project.tar.xz extra.tar.xz rest.tar.xz vllm.tar.xz ray.tar.xz model.whl; do
+for name in project.tar.xz extra.tar.xz rest.tar.xz model.whl vllm.tar.xz ray.tar.xz; do
   [ -e "pack/$name" ] || continue
   size=$(stat -c %s "pack/$name")
   at=0

@@ -4,8 +4,7 @@
 #   bash .gpu/1/stage.sh .gpu/1; bash .gpu/2/stage.sh .gpu/2; ...        in this order, below $GPU (/opt/gpu)
 #
 # The first call says what the machine is and reads PyTorch's libraries once: from a cold disk every process
-# would wait for them. When all has arrived, a background process compiles the Python files and writes
-# $GPU/ready.
+# would wait for them. When all has arrived, the Python files are compiled, and $GPU/ready is written.
 set -euo pipefail
 
 GPU=${GPU:-/opt/gpu}
@@ -25,6 +24,13 @@ from importlib.util import find_spec
 names = "torch pyarrow pandas numpy scipy numba psutil yaml regex sentencepiece aiohttp grpc tiktoken cv2 PIL"
 print("missing here:", [name for name in names.split() if find_spec(name) is None])
 PYTHON
+  background finish "
+    for file in unpacked-rest.tar.xz unpacked-vllm.tar.xz unpacked-ray.tar.xz; do
+      until [ -e '$GPU/'\$file ]; do sleep 0.2; done
+    done
+    python3 -m compileall -q -j 12 '$GPU/site' '$GPU/project' || true
+    until [ -e '$GPU/task/model/config.json' ]; do sleep 0.2; done
+    touch '$GPU/ready'"
   background warm "
     python3 -c 'import torch; print(torch.__path__[0])' >'$GPU/logs/torch'
     cd \"\$(dirname \"\$(cat '$GPU/logs/torch')\")\"
@@ -50,15 +56,12 @@ for file in "$1"/*.part "$1"/*.last; do
     model.whl)
       mkdir -p "$GPU/package"
       python3 -m zipfile -e "$GPU/pieces/$name" "$GPU/package"
-      background finish "
-        for name in rest vllm ray; do until [ -e '$GPU/unpacked-'\$name.tar.xz ]; do sleep 0.2; done; done
-        export PYTHONPATH='$GPU/project:$GPU/site'
-        python3 -m compileall -q -j 12 '$GPU/site' '$GPU/project' &
-        PYTHONPATH=\$PYTHONPATH:'$GPU/package' python3 -c \"
+      background model "
+        until [ -e '$GPU/unpacked-rest.tar.xz' ]; do sleep 0.2; done
+        export PYTHONPATH='$GPU/project:$GPU/site:$GPU/package'
+        python3 -c \"
 import sys; sys.path.insert(0, '$GPU/examples/fewshot')
-import prepare; from pathlib import Path; prepare.make_model(Path('$GPU/task/model'))\"
-        wait
-        touch '$GPU/ready'"
+import prepare; from pathlib import Path; prepare.make_model(Path('$GPU/task/model'))\""
       ;;
   esac
 done
