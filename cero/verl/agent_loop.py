@@ -35,6 +35,11 @@ class RewardedWorker(Worker):
 
     _told = False  # that it does
 
+    def __init__(self, *args, **kwargs):
+        # Ray wraps what a class inherits and pickles it by value, verl's __init__ with a copy of its class. On
+        # such a copy super() fails; this method, which can be imported, is pickled by its name.
+        super().__init__(*args, **kwargs)
+
     async def _compute_score(self, outputs, kwargs):
         await super()._compute_score(outputs, kwargs)
         # A reward model that shares the trainer's GPUs speaks later; then there are no workers for rewards.
