@@ -36,8 +36,8 @@ class RewardedWorker(Worker):
     _told = False  # that it does
 
     def __init__(self, *args, **kwargs):
-        # Ray wraps what a class inherits and pickles it by value, verl's __init__ with a copy of its class. On
-        # such a copy super() fails; this method, which can be imported, is pickled by its name.
+        # Without this method Ray would pickle the inherited one by value, with a copy of `Worker`, on which
+        # its `super()` fails. This one can be imported, so that it is pickled by its name.
         super().__init__(*args, **kwargs)
 
     async def _compute_score(self, outputs, kwargs):

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Packs what a GPU machine without a package index needs for scripts/gpu/train.sh: verl 0.9.1, vLLM 0.25.1, Ray,
-# this project, the few-shot task and SmolLM2. The result is a few folders small enough to be sent one by one.
+# Packs what a GPU machine without a package index needs for scripts/gpu/train.sh: verl 0.9.1, vLLM 0.25.1,
+# Ray, this project, the few-shot task and SmolLM2. The result is a few folders small enough to be sent one by
+# one.
 #
 #   PY=python3.12 bash scripts/gpu/build_kit.sh WORK OUT [MORE]      writes OUT/1, OUT/2, ...
 #
-# WORK keeps what is downloaded and packed, about 10 GB. A second call packs only the project and the task anew.
-# MORE is a folder that is sent, too. The target has the same Python, PyTorch 2.11 for CUDA 13, and the packages
-# that kit_site.py leaves out.
+# WORK keeps what is downloaded and packed, about 10 GB. A second call packs only the project and the task
+# anew. MORE is a folder that is sent, too, as is WORK/pack/extra.tar.xz, if it exists, which is unpacked where
+# PyArrow is missing. The target has the same Python, PyTorch 2.11 for CUDA 13, and the packages that
+# kit_site.py leaves out.
 set -euo pipefail
 
-[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 mkdir -p "$1" "$2"
@@ -49,7 +51,9 @@ fi
 
 # The project as it is installed, and of its checkout what runs use; and the task's questions.
 rm -rf project source task
-git -C "$root" ls-files -z --cached --others --exclude-standard | (cd "$root" && xargs -0 tar c) | (mkdir source && tar x -C source)
+mkdir source
+git -C "$root" ls-files -z --cached --others --exclude-standard |
+  (cd "$root" && xargs -0 tar c) | tar x -C source
 pip install --no-deps --no-compile --target project ./source
 mkdir task
 for set in fresh 480; do
@@ -94,7 +98,8 @@ for name in project.tar.xz extra.tar.xz rest.tar.xz model.whl vllm.tar.xz ray.ta
     length=$((size - at < room ? size - at : room))
     ending=part
     [ $((at + length)) -lt "$size" ] || ending=last
-    tail -c +$((at + 1)) "pack/$name" | head -c $length >"$out/$number/$name.$ending" || true # tail's pipe closes
+    # head closes the pipe of tail, which is no error.
+    tail -c +$((at + 1)) "pack/$name" | head -c $length >"$out/$number/$name.$ending" || true
     at=$((at + length))
     room=$((room - length))
   done

@@ -8,6 +8,7 @@ set -euo pipefail
 archive=$1
 shift
 cd "${GPU:-/opt/gpu}"
-tar czf "$archive" --exclude='global_step_*' --exclude='*.safetensors' --warning=no-file-changed "${@:-runs}" ||
+[ $# -gt 0 ] || set -- runs logs
+tar czf "$archive" --exclude='global_step_*' --exclude='*.safetensors' --warning=no-file-changed "$@" ||
   [ $? -eq 1 ] # files that still grow
 ls -la "$archive"

@@ -5,10 +5,11 @@
 #
 # Each run has a /tmp of its own: verl's socket for the weights has a fixed name there, and a run may receive
 # another's weights through it. So this needs root. Figures go to $GPU/runs (GPU: /opt/gpu). Runs that share a
-# card are slower than one alone: their seconds are no measure of a method.
+# card are slower than one alone: their seconds are no measure of a method. $GAP (20) seconds lie between the
+# starts: runs that start together may be given the same port.
 set -euo pipefail
 
-[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 GPU=${GPU:-/opt/gpu}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 seconds=$1 steps=$2
@@ -35,7 +36,7 @@ for run in "${runs[@]}"; do
     exec bash "$0/train.sh" "$2" "$1" "$3" "$4"' \
     "$here" "${run%/*}" "${run#*/}" "$GPU/runs/$run" "$steps" &
   processes+=($!)
-  sleep "${GAP:-3}"
+  sleep "${GAP:-20}"
 done
 
 made() { grep -c '"kind": *"step"' "$GPU/runs/$1/cero/allocations.jsonl" 2>/dev/null || true; }
@@ -55,5 +56,6 @@ while [ $((SECONDS - began)) -lt "$seconds" ]; do
 done
 for run in "${runs[@]}"; do
   echo "== $run: $(made "$run") steps"
-  grep -aoE '^[^ ]*(Error|Exception): .{0,300}' "$GPU/runs/$run/train.log" | sort | uniq -c | sort -rn | head -4 || true
+  grep -aoE '^[^ ]*(Error|Exception): .{0,300}' "$GPU/runs/$run/train.log" |
+    sort | uniq -c | sort -rn | head -4 || true
 done

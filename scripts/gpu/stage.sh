@@ -10,7 +10,7 @@ set -euo pipefail
 GPU=${GPU:-/opt/gpu}
 mkdir -p "$GPU"/{pieces,site,logs}
 background() { # NAME COMMAND: goes on after this script has ended
-  setsid nohup bash -euc "$2" >"$GPU/logs/$1.log" 2>&1 </dev/null &
+  setsid nohup bash -euo pipefail -c "$2" >"$GPU/logs/$1.log" 2>&1 </dev/null &
 }
 
 if [ ! -e "$GPU/first" ]; then
@@ -51,7 +51,9 @@ for file in "$1"/*.part "$1"/*.last; do
       python3 -c 'import pyarrow.parquet' 2>/dev/null || tar xJf "$GPU/pieces/$name" -C "$GPU/site"
       ;;
     *.tar.xz)
-      background "$name" "xz -dc -T4 '$GPU/pieces/$name' | tar x -C '$GPU/site' && touch '$GPU/unpacked-$name'"
+      background "$name" "
+        xz -dc -T4 '$GPU/pieces/$name' | tar x -C '$GPU/site'
+        touch '$GPU/unpacked-$name'"
       ;;
     model.whl)
       mkdir -p "$GPU/package"

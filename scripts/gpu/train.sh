@@ -3,8 +3,8 @@
 #
 #   bash scripts/gpu/train.sh ARM SET OUT STEPS [Hydra overrides]
 #
-# ARM: grpo (16 prompts x 8), grpo-2 (64 x 2), cero (128 x 1), cero-family (the same, whose baseline learns from
-# other prompts of the family, too) or even (128 x 1, one for each prompt). SET: a folder of $TASK with
+# ARM: grpo (16 prompts x 8), grpo-2 (64 x 2), cero (128 x 1), cero-family (the same, whose baseline learns
+# from other prompts of the family, too) or even (128 x 1, one for each prompt). SET: a folder of $TASK with
 # train.parquet and test.parquet; $TASK/model is the model. OUT gets the log and the figures.
 #
 # RECIPE=cero_cpu trains on a CPU.
@@ -17,7 +17,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 task=${TASK:-/opt/gpu/task}
 recipe=${RECIPE:-cero}
 
-single=(data.train_batch_size=128 actor_rollout_ref.rollout.n=1 actor_rollout_ref.actor.ppo_mini_batch_size=128)
+single=(
+  data.train_batch_size=128 actor_rollout_ref.rollout.n=1
+  actor_rollout_ref.actor.ppo_mini_batch_size=128
+)
 case $arm in
   grpo)
     method=(
@@ -68,6 +71,7 @@ overrides=(
   cero.poll_interval=0.1 # a step takes a few seconds
 )
 if [ "$recipe" = cero ]; then
+  graphs='{"mode":0,"cudagraph_mode":"FULL_DECODE_ONLY"}'
   overrides+=(
     trainer.n_gpus_per_node=1
     trainer.nnodes=1
@@ -88,7 +92,7 @@ if [ "$recipe" = cero ]; then
     actor_rollout_ref.rollout.gpu_memory_utilization=0.1
     +actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=2147483648
     # CUDA graphs without compilation decode as fast, and the run starts a minute earlier.
-    "+actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config='{\"mode\":0,\"cudagraph_mode\":\"FULL_DECODE_ONLY\"}'"
+    "+actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config='$graphs'"
     # Fewer processes to start than verl's 8 of each.
     actor_rollout_ref.rollout.agent.num_workers=1
     reward.num_workers=1
