@@ -6,7 +6,7 @@
 #   PY=python3.12 bash scripts/gpu/build_kit.sh WORK OUT [MORE]      writes OUT/1, OUT/2, ...
 #
 # WORK keeps what is downloaded and packed, about 10 GB. A second call packs only the project and the task
-# anew. MORE is a folder that is sent, too, as is WORK/pack/extra.tar.xz, if it exists, which is unpacked where
+# anew. MORE is a folder that is sent, too, as is WORK/pack/extra.tar.xz, if it exists: unpacked where
 # PyArrow is missing. The target has the same Python, PyTorch 2.11 for CUDA 13, and the packages that
 # kit_site.py leaves out.
 set -euo pipefail
