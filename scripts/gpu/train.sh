@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Trains SmolLM2-135M on the few-shot task on one GPU: one run, with 128 rollouts a step.
+#
+#   bash scripts/gpu/train.sh ARM SET OUT STEPS [Hydra overrides]
+#
+# ARM: grpo (16 prompts x 8), grpo-2 (64 x 2), cero (128 x 1), cero-family (the same, whose baseline learns
+# from other prompts of the family, too) or even (128 x 1, one for each prompt). SET: a folder of $TASK with
+# train.parquet and test.parquet; $TASK/model is the model. OUT gets the log and the figures.
+#
+# RECIPE=cero_cpu trains on a CPU.
+set -euo pipefail
+
+[ $# -ge 4 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+arm=$1 set=$2 out=$3 steps=$4
+shift 4
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+task=${TASK:-/opt/gpu/task}
+recipe=${RECIPE:-cero}
+
+single=(
+  data.train_batch_size=128 actor_rollout_ref.rollout.n=1
+  actor_rollout_ref.actor.ppo_mini_batch_size=128
+)
+case $arm in
+  grpo)
+    method=(
+      allocator=uniform data.train_batch_size=16 actor_rollout_ref.rollout.n=8
+      actor_rollout_ref.actor.ppo_mini_batch_size=16
+    )
+    ;;
+  grpo-2)
+    method=(
+      allocator=uniform data.train_batch_size=64 actor_rollout_ref.rollout.n=2
+      actor_rollout_ref.actor.ppo_mini_batch_size=64
+    )
+    ;;
+  cero) method=(allocator=cero "${single[@]}") ;;
+  cero-family) method=(allocator=cero algorithm.cero.bucket=data_source "${single[@]}") ;;
+  even) method=(allocator=cero allocator.n_min=1 allocator.n_max=1 "${single[@]}") ;;
+  *) echo "$0: $arm: grpo, grpo-2, cero, cero-family or even" >&2; exit 2 ;;
+esac
+
+overrides=(
+  "+recipe=$recipe"
+  "${method[@]}"
+  "data.train_files=$task/$set/train.parquet"
+  "data.val_files=$task/$set/test.parquet"
+  data.max_prompt_length=128
+  data.max_response_length=40
+  data.dataloader_num_workers=0
+  data.seed=0
+  data.validation_shuffle=false
+  "actor_rollout_ref.model.path=$task/model"
+  "reward.custom_reward_function.path=$here/../../examples/fewshot/reward.py"
+  actor_rollout_ref.actor.optim.lr=1e-5 # one rate for all arms, not tuned for any
+  actor_rollout_ref.rollout.calculate_log_probs=true # for training/rollout_actor_probs_pearson_corr
+  actor_rollout_ref.rollout.val_kwargs.do_sample=true # as in training
+  actor_rollout_ref.rollout.val_kwargs.temperature=1.0
+  actor_rollout_ref.rollout.val_kwargs.n=1
+  trainer.total_epochs=1000 # the number of steps decides
+  "trainer.total_training_steps=$steps"
+  trainer.val_before_train=true
+  trainer.test_freq=10
+  trainer.save_freq=-1
+  trainer.resume_mode=disable
+  'trainer.logger=[console,file]'
+  trainer.project_name=cero
+  "trainer.experiment_name=$set-$arm"
+  "trainer.default_local_dir=$out"
+  "hydra.run.dir=$out/hydra"
+  cero.poll_interval=0.1 # a step takes a few seconds
+)
+if [ "$recipe" = cero ]; then
+  graphs='{"mode":0,"cudagraph_mode":"FULL_DECODE_ONLY"}'
+  overrides+=(
+    trainer.n_gpus_per_node=1
+    trainer.nnodes=1
+    # There is no wheel of flash-attention on PyPI.
+    actor_rollout_ref.model.use_remove_padding=false
+    +actor_rollout_ref.model.override_config.attn_implementation=sdpa
+    actor_rollout_ref.model.enable_gradient_checkpointing=false
+    actor_rollout_ref.actor.strategy=fsdp2
+    actor_rollout_ref.actor.use_dynamic_bsz=true
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=4096
+    actor_rollout_ref.actor.use_torch_compile=false
+    actor_rollout_ref.actor.fsdp_config.use_torch_compile=false
+    actor_rollout_ref.rollout.name=vllm
+    actor_rollout_ref.rollout.tensor_model_parallel_size=1
+    # Runs that share a card: vLLM keeps its memory, 2 GiB of cache.
+    actor_rollout_ref.rollout.free_cache_engine=false
+    ++actor_rollout_ref.rollout.enable_sleep_mode=false
+    actor_rollout_ref.rollout.gpu_memory_utilization=0.1
+    +actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=2147483648
+    # CUDA graphs without compilation decode as fast, and the run starts a minute earlier.
+    "+actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config='$graphs'"
+    # Fewer processes to start than verl's 8 of each.
+    actor_rollout_ref.rollout.agent.num_workers=1
+    reward.num_workers=1
+    transfer_queue.backend.SimpleStorage.num_data_storage_units=1
+    ray_kwargs.ray_init.num_cpus=12
+    ++ray_kwargs.ray_init.include_dashboard=false
+    ++ray_kwargs.ray_init.address=local
+    "++ray_kwargs.ray_init._temp_dir=/tmp/ray"
+  )
+fi
+
+mkdir -p "$out"
+export VERL_FILE_LOGGER_ROOT=$out HYDRA_FULL_ERROR=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+export VLLM_NO_USAGE_STATS=1 RAY_USAGE_STATS_ENABLED=0 RAY_prestart_worker_first_driver=0
+export VLLM_USE_FLASHINFER_SAMPLER=0 HF_HUB_OFFLINE=1
+export RAY_memory_monitor_refresh_ms=0 # some virtual machines show little memory until it is used
+exec "${PYTHON:-python3}" -m verl.trainer.main_ppo "${overrides[@]}" "$@" >"$out/train.log" 2>&1
