@@ -41,11 +41,6 @@ class RewardedWorker(Worker):
         # descend. No other method of `Worker` uses `super()`.
         super().__init__(*args, **kwargs)
 
-    def __init__(self, *args, **kwargs):
-        # Without this method Ray would pickle the inherited one by value, with a copy of `Worker`, on which
-        # its `super()` fails. This one can be imported, so that it is pickled by its name.
-        super().__init__(*args, **kwargs)
-
     async def _compute_score(self, outputs, kwargs):
         await super()._compute_score(outputs, kwargs)
         # A reward model that shares the trainer's GPUs speaks later; then there are no workers for rewards.

@@ -35,7 +35,7 @@ def test_the_class_behind_verls_actor():
 def test_no_inherited_method_of_the_workers_refers_to_its_class():
     """Ray sends such a method with a copy of the class, from which a subclass does not descend.
 
-    Its super() would fail there, as tests/e2e/test_actors.py sees it.
+    Its super() would fail there, as test_rewarded_worker.py sees it.
     """
     methods = {name: value for name, value in vars(Worker).items() if inspect.isfunction(value)}
     with_super = {name for name, method in methods.items() if "__class__" in method.__code__.co_freevars}

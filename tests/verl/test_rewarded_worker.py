@@ -20,6 +20,7 @@ except TypeError as error:
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("worker", [RewardedWorker, SequentialWorker])
 def test_another_process_constructs_it(worker):
     """As Ray does: it unpickles the class elsewhere. verl's __init__ is reached, and misses its arguments."""
