@@ -1,12 +1,7 @@
 """Does verl's colocate_async train with the scheduler, and pay for each rollout once if it is killed?"""
 
-import signal
-import subprocess
-import time
-
-import psutil
 import pytest
-from tiny import command, make_data, make_model, run
+from tiny import command, kill_after_step, make_data, make_model, run
 
 from cero.analysis.runlog import read_log
 from cero.core.state import load_state
@@ -19,24 +14,6 @@ REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return (extra_info["index"] * 37 % 11) / 10
 """
-
-
-def kill_after_step(arguments, folder, step):
-    """Start a run and kill -9 it, with everything it started, once `step` is logged."""
-    log = folder / "checkpoints" / "cero" / "allocations.jsonl"
-    with (folder / "killed.log").open("w") as output:
-        process = subprocess.Popen(arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            deadline = time.monotonic() + 600
-            while not log.exists() or step not in [record["step"] for record in read_log(log)]:
-                assert process.poll() is None, (folder / "killed.log").read_text()[-8000:]
-                assert time.monotonic() < deadline, "the run did not get that far"
-                time.sleep(0.05)
-        finally:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.send_signal(signal.SIGKILL)
-            process.kill()
-            process.wait()
 
 
 def test_train_kill_and_resume(tmp_path):

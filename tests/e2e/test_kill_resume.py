@@ -1,14 +1,10 @@
 """Does a run that is killed between checkpoints, and resumed, allocate as one that was never killed?"""
 
 import json
-import signal
-import subprocess
-import time
 
 import numpy as np
-import psutil
 import pytest
-from tiny import command, make_data, make_model, run
+from tiny import command, kill_after_step, make_data, make_model, run
 
 from cero.analysis.runlog import read_log
 from cero.core.state import load_state
@@ -43,24 +39,6 @@ def steps_in(folder):
     return [record["step"] for record in read_log(log_of(folder))] if log_of(folder).exists() else []
 
 
-def kill_after_step(folder, step):
-    """Start a run and kill -9 it, with everything it started, once `step` is logged."""
-    with (folder / "killed.log").open("w") as output:
-        process = subprocess.Popen(options(folder), cwd=folder, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            deadline = time.monotonic() + 900
-            while step not in steps_in(folder):
-                said = (folder / "killed.log").read_text()[-8000:]
-                assert process.poll() is None, said
-                assert time.monotonic() < deadline, f"the run did not get to step {step}: {said}"
-                time.sleep(0.05)
-        finally:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.send_signal(signal.SIGKILL)
-            process.kill()
-            process.wait()
-
-
 def test_kill_and_resume(tmp_path):
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     for folder in folders.values():
@@ -91,7 +69,7 @@ def test_kill_and_resume(tmp_path):
         assert all(f"cero/{key}" in row for row in logged)
 
     # Killed in the second epoch, after step 5: the last checkpoint is that of step 3.
-    kill_after_step(folders["killed"], step=5)
+    kill_after_step(options(folders["killed"]), folders["killed"], step=5)
     assert (folders["killed"] / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "3"
     assert 5 in steps_in(folders["killed"])
     run(options(folders["killed"]), folders["killed"])

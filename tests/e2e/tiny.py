@@ -4,6 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+
+import psutil
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 SHAPE = dict(
@@ -105,6 +108,27 @@ def run(arguments, folder, **environment):
             pass
     assert process.returncode == 0, output[-8000:]
     return output
+
+
+def kill_after_step(arguments, folder, step):
+    """Start a run in `folder` and kill -9 it, with everything it started, once `step` is in its log."""
+    from cero.analysis.runlog import read_log
+
+    log = folder / "checkpoints" / "cero" / "allocations.jsonl"
+    with (folder / "killed.log").open("w") as output:
+        process = subprocess.Popen(arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + 900
+            while not log.exists() or step not in [record["step"] for record in read_log(log)]:
+                said = (folder / "killed.log").read_text()[-8000:]
+                assert process.poll() is None, said
+                assert time.monotonic() < deadline, f"the run did not get to step {step}: {said}"
+                time.sleep(0.05)
+        finally:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.send_signal(signal.SIGKILL)
+            process.kill()
+            process.wait()
 
 
 # What is rewarded is learned within a step, since the learning rate is high.
