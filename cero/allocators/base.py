@@ -380,7 +380,7 @@ class Allocator(ABC):
         # Mostly these are the prompts of the last step, whose rows are known: a prompt never changes its row.
         last_ids, last_rows = self._last_distinct
         rows = last_rows if np.array_equal(ids, last_ids) else self.table.rows(ids)
-        pending = np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
+        pending = self._pending(rows)
         if (trials > pending).any():
             worst = int(np.argmax(trials - pending))
             raise ValueError(
@@ -394,6 +394,10 @@ class Allocator(ABC):
         if self.beliefs is not None:
             evidence = [outcome[visited] for outcome in counted] or (successes, trials)
             self.beliefs.observe(rows, *evidence)
+
+    def _pending(self, rows: Ints) -> Ints:
+        """Return the rollouts of `rows` that were allocated and not observed yet; 0 for a row of -1."""
+        return np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
 
     def _all_scalars(self) -> dict[str, float]:
         return ({} if self.beliefs is None else self.beliefs.scalars()) | self._scalars()

@@ -278,7 +278,7 @@ class UpfrontAllocator(Allocator):
         order, ids = sort_ids(ids)
         ids, _, counts = merge_repeats(ids, counts[order])
         rows = self.table.rows(ids)
-        pending = np.where(rows >= 0, self.table["pending"][rows] if len(self.table) else 0, 0)
+        pending = self._pending(rows)
         if (counts > pending).any():
             worst = int(np.argmax(counts - pending))
             raise ValueError(

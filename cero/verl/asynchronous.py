@@ -17,8 +17,7 @@ import numpy as np
 
 from cero.allocators.base import size_figures
 from cero.allocators.rounds import OneRound
-from cero.estimators.shared import stacked
-from cero.verl.in_flight import IN_FLIGHT_FILE, Group, InFlight
+from cero.verl.in_flight import IN_FLIGHT_FILE, Group, InFlight, buckets_of
 from cero.verl.record import Dispatch, StepRecord
 from cero.verl.scheduler import RolloutScheduler
 
@@ -198,7 +197,7 @@ class AsyncScheduler(RolloutScheduler):
             step,
             np.array([group.history_mean for group in groups]),
             step.launched,
-            None if self.settings.bucket is None else _buckets(groups),
+            None if self.settings.bucket is None else buckets_of(groups),
             begun=self._begun,
         )
         return AsyncRecord(
@@ -299,11 +298,6 @@ def metrics_of_parts(parts):
             elif key.startswith(OF_THE_RUN):
                 metrics[key] = value
     return metrics
-
-
-def _buckets(groups):
-    """Return the buckets of `groups` (list of `Group`): int16 array, shape (g, k)."""
-    return stacked([np.array([group.buckets], np.int16).reshape(1, -1) for group in groups])
 
 
 def _ids(groups):

@@ -98,7 +98,6 @@ class InFlight:
     def state_dict(self):
         """Return all of it, as plain data and arrays; `cero.core.state` writes it."""
         groups = list(self.groups.values())
-        buckets = [np.array([group.buckets], np.int16).reshape(1, -1) for group in groups]
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -111,7 +110,7 @@ class InFlight:
                 "history_mean": np.array([group.history_mean for group in groups], np.float64),
                 "prior": np.array([group.prior for group in groups], np.float64).reshape(-1, 2),
                 "known": np.array([group.known for group in groups], np.float64).reshape(-1, 3),
-                "buckets": stacked(buckets) if buckets else np.zeros((0, 0), np.int16),
+                "buckets": buckets_of(groups) if groups else np.zeros((0, 0), np.int16),
             },
         }
 
@@ -145,6 +144,11 @@ class InFlight:
         self.groups = groups
         for name, count in counts.items():
             setattr(self, name, count)
+
+
+def buckets_of(groups):
+    """Return the buckets of `groups` (list of `Group`, one or more): int16 array, shape (g, k)."""
+    return stacked([np.array([group.buckets], np.int16).reshape(1, -1) for group in groups])
 
 
 def resume_flights(config, in_flight):

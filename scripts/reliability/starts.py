@@ -50,12 +50,13 @@ STEPS, BUDGET = 4, 256  # of one epoch: 64 rows in steps of 16, 4 rollouts each
 
 def refuse(folder, setting, message):
     """Start with one bad setting; return (seconds, what is wrong or "", the last line it wrote)."""
-    setting, environment = setting.format(folder=folder), dict(os.environ)
+    words, environment = [setting.format(folder=folder)], dict(os.environ)
     if setting.startswith("$"):
-        key, environment[key] = (parts := setting[1:].split("=", 1))[0], parts[1]
+        key, value = setting[1:].split("=", 1)
+        words, environment = [], environment | {key: value}
     started = time.monotonic()
     done = subprocess.run(
-        command(folder, "allocator=cero", *([] if setting.startswith("$") else [setting])),
+        command(folder, "allocator=cero", *words),
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -102,7 +103,8 @@ def train_and_read(folder):
     )
     for more in ((), earlier):
         run(command(folder, *words, "trainer.val_only=true", *more), folder)
-        changed = [name for name, digest in digests(folder).items() if before.get(name) != digest]
+        after = digests(folder)
+        changed = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
         yield f"trainer.val_only=true {more[0] if more else ''}".strip(), changed
 
 
