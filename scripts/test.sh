@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv (made if missing). Those that train run one by one, and mostly wait for processes
-# that start one after the other. Meanwhile the fast ones run, then the slow ones and those that start
+# Runs all tests in .venv (made if missing). Those that train mostly wait for processes that start one after the
+# other, so two of them run at a time. Meanwhile the fast ones run, then the slow ones and those that start
 # processes of their own.
 #
 #   bash scripts/test.sh
@@ -20,13 +20,13 @@ fi
 # long, and runs out of time.
 export RAY_worker_niceness=0
 log=$(mktemp)
-"${pytest[@]}" -m alone --durations=0 -v >"$log" 2>&1 &
-alone=$!
-trap 'kill $alone 2>/dev/null || true; rm -f "$log"' EXIT
+"${pytest[@]}" -m trains -n 2 --dist loadgroup --durations=0 -v >"$log" 2>&1 &
+trainings=$!
+trap 'kill $trainings 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
 "${pytest[@]}" -m "not slow and not e2e" -n 2 --dist worksteal --durations=8 || status=$?
-"${pytest[@]}" -m "slow or (e2e and not alone)" -n 2 --dist worksteal --durations=30 || status=$?
+"${pytest[@]}" -m "slow or (e2e and not trains)" -n 2 --dist worksteal --durations=30 || status=$?
 printf '\n== the tests that train\n'
-tail -n +1 -f --pid=$alone "$log"
-wait $alone || status=$?
+tail -n +1 -f --pid=$trainings "$log"
+wait $trainings || status=$?
 exit $status

@@ -4,7 +4,8 @@ import pytest
 
 from cero.analysis.runlog import read_log
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+# One worker of xdist runs all tests of this training.
+pytestmark = [pytest.mark.e2e, pytest.mark.trains, pytest.mark.xdist_group("lopsided")]
 
 
 def test_an_installed_package_trains(lopsided_run):

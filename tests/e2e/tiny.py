@@ -100,7 +100,7 @@ def run(arguments, folder, **environment):
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=900)
     finally:
         try:
             os.killpg(process.pid, signal.SIGKILL)
