@@ -231,7 +231,7 @@ def report(arguments: argparse.Namespace, records: dict[str, list[dict]]) -> Non
         for row in [*rows, total]:
             writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
     draw(arguments.out / "rates.png", rows, records, mixed)
-    print("| family | a line | lines | mean p | sd | no signal | p in [.2, .8] | tokens |\n|" + "---|" * 8)
+    print("| family | a line | lines | mean p | sd | no signal | p in [0.2, 0.8] | tokens |\n|" + "---|" * 8)
     for row, family in [*zip(rows, FAMILIES, strict=True), (total, None)]:
         line = "`{}` {}".format(*family.line(np.random.default_rng(1))) if family else ""
         lines_of = f"{family.lines:,}" if family else ""
