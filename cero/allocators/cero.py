@@ -26,9 +26,9 @@ class Cero(WithValue, UpfrontAllocator):
     """Projected online gradient descent on the Fenchel duals of a saturating utility of cumulative rollouts.
 
     The posterior variance as value, the concave saturating utility, the prompt duals, the budget dual and
-    their projected online gradient descent are the abstract's. Its body is not public: the utilities' forms,
-    the proximal response, the warm start and the step sizes below are this project's
-    (docs/method/allocation.md).
+    their projected online gradient descent are from the paper's abstract. The paper's body was not available
+    to this project. So the utilities' forms, the proximal response, the warm start and the step sizes below
+    are this project's (docs/method/allocation.md).
 
     Parameters
     ----------

@@ -20,9 +20,9 @@ class CeroResolve(WithValue, UpfrontAllocator):
 
         n_i(lam) = clip((y*_i(lam) - Y_i) / visits left, n_min, n_max)
 
-    Y_i is what prompt i has had, y*_i(lam) what it should have had by the end at that price under the current
-    posteriors. It has no step sizes and forgets past prices, spends each step exactly, and for fixed
-    utilities follows the offline optimum (`cero regret`).
+    Y_i is what prompt i has had. y*_i(lam) is what it should have had by the end at that price under the
+    current posteriors. The rule has no step sizes and forgets past prices. It spends each step exactly, and
+    for fixed utilities it follows the offline optimum (`cero regret`).
 
     Parameters
     ----------

@@ -115,7 +115,7 @@ def buy(values: Floats, budget: int) -> Ints:
 class CeroSeq(WithBeliefs, SequentialAllocator):
     """A first look at every prompt that is not as good as solved, then rounds bought by marginal value.
 
-    The price of a round is the value of the last rollout it buys: all that are worth more are bought,
+    The price of a round is the value of the last rollout it buys. All that are worth more are bought,
     whichever prompt they belong to. Unlike `cero` it looks at this step's own rewards, and unlike the paper
     it values the completion of a group. The rule is this project's.
 

@@ -12,9 +12,9 @@ from cero.core.checks import check_choice
 class Variance(WithValue, ProportionalAllocator):
     """n_i in proportion to v_i^power, v_i the value of a rollout (by default the posterior variance).
 
-    power = 1/2 with the variance is Neyman's rule: it minimises sum_i v_i / n_i, the summed variance of the
-    prompts' mean rewards, at a given total. The value is the CERO abstract's (arXiv 2606.05606); its use here
-    is this project's.
+    power = 1/2 with the variance is Neyman's rule. It minimises sum_i v_i / n_i, the summed variance of the
+    prompts' mean rewards, at a given total. The value is from the CERO abstract (arXiv 2606.05606). Its use
+    here is this project's.
 
     Parameters
     ----------

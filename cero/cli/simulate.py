@@ -25,10 +25,10 @@ def add_arguments(parser):
         dest="methods",
         type=words,
         default=DEFAULT_METHODS,
-        help="comma list; the others are compared with the first. Each is one of "
-        f"{', '.join(METHODS)}, or any allocator; it may go on with /key=value: estimator, weight, history, "
-        "keep, ratio, count, pass_rates, strength, or an option of the allocator "
-        "(cero/value=signal_hard/estimator=grpo)",
+        help="comma list; the others are compared with the first. Each is a named method or any allocator. "
+        f"The named methods are {', '.join(METHODS)}. A method may go on with /key=value, as in "
+        "cero/value=signal_hard/estimator=grpo. Keys are estimator, weight, history, keep, ratio, count, "
+        "pass_rates, strength and the options of the allocator",
     )
     parser.add_argument(
         "--presets",

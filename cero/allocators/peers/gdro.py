@@ -19,13 +19,15 @@ LARGEST_EXPONENT = 700.0  # of what a float holds
 class Gdro(WithBeliefs, UpfrontAllocator):
     """n_b = sqrt(v_b / price) for every prompt of difficulty group b, v_b the reward variance seen there.
 
-    Published: bins of 0.1 by an online success rate, one rollout count per bin, a mean-rollout constraint
-    with one multiplier that rises while more is spent than the mean, and, as the variance-optimal allocation,
-    the square root. The authors choose counts by an exponential-weights bandit per bin on the training loss.
-    This project's: the square root itself in place of the bandit, bins by the posterior mean (theirs: pass@k
-    in a window, with hysteresis), v_b as a moving average of the groups' sample variances s (n-s) / (n
-    (n-1)), the multiplicative step of the price on what was asked for (what is spent always equals the budget
-    here), and the common shift that makes the step exact.
+    Published are bins of 0.1 by an online success rate, with one rollout count per bin. So is a constraint on
+    the mean number of rollouts, with one multiplier that rises while more is spent than the mean. The square
+    root is published as the variance-optimal allocation. The authors choose counts by an exponential-weights
+    bandit per bin on the training loss.
+
+    This project takes the square root itself in place of the bandit. Its bins are by the posterior mean; the
+    authors' are by pass@k in a window, with hysteresis. Here v_b is a moving average of the groups' sample
+    variances s (n-s) / (n (n-1)). What is spent always equals the budget here. So the price moves by a
+    multiplicative step on what was asked for. A common shift makes the step exact.
 
     Parameters
     ----------

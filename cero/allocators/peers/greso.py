@@ -13,15 +13,15 @@ from cero.core.checks import MOST_SAVED, check_number
 class Greso(UpfrontAllocator):
     """Skip a prompt with probability 1 - max(p^z, floor), z its run of visits without variance; published.
 
-    p is `p_base`, one for runs that end all right and one for runs that end all wrong; both move by `p_step`
-    a step, down while more of the step's groups than the target are without variance in that way, up
-    otherwise. That p adapts is published; its constants (the defaults of p_base, p_step and the targets) are
-    at second hand. p_step=0 keeps it fixed.
+    There are two p, one for runs that end all right and one for runs that end all wrong. Both start at
+    `p_base` and move by `p_step` a step. Each moves down while more of the step's groups than its target are
+    without variance in that way, and up otherwise. That p adapts is published. Its constants (the defaults of
+    p_base, p_step and the targets) are at second hand. p_step=0 keeps it fixed.
 
-    GRESO samples further prompts in place of those skipped. Here a step has its prompts and its exact budget,
-    so the prompts that are left share it equally, up to n_max, and the skipped ones take the rest (this
-    project's). Groups of one, and groups whose summed reward lies strictly between all wrong and all right,
-    do not count as without variance.
+    GRESO samples further prompts in place of those skipped. Here a step has its prompts and its exact budget.
+    So the prompts that are left share it equally, up to n_max, and the skipped ones take the rest. That is
+    this project's. Groups of one do not count as without variance. Nor do groups whose summed reward lies
+    strictly between all wrong and all right.
 
     Parameters
     ----------

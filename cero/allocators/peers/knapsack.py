@@ -93,15 +93,16 @@ def exact(p: Floats, budget: int, n_min: int, n_max: int) -> Ints:
 
 
 class Knapsack(UpfrontAllocator):
-    """Maximises sum_i (1 - p_i^n - (1-p_i)^n) p_i (1-p_i)^2 over the step's prompts; published.
+    """Maximise sum_i (1 - p_i^n - (1-p_i)^n) p_i (1-p_i)^2 over the step's prompts; published.
 
-    p is the share of successes at the prompt's last visit or, where that had fewer than `window` rollouts, of
-    its latest `window` rewards. Of a visit only the number of successes is kept, so what is needed of earlier
-    visits enters in proportion (this project's); successes are rounded to whole ones before p is called 0 or
-    1.
+    p is the share of successes at the prompt's last visit. Where that visit had fewer than `window` rollouts,
+    p is that of the latest `window` rewards. Of a visit only the number of successes is kept, so what is
+    needed of earlier visits enters in proportion. That is this project's. Successes are rounded to whole ones
+    before p is called 0 or 1.
 
-    p = 0 or 1: n_min. Never seen: rollouts_per_prompt. The rest of the budget is divided by value; what is
-    beyond n_max for all these goes to p = 0, equally, and at last to everyone. All published but the last.
+    Prompts with p = 0 or 1 get n_min, and prompts never seen rollouts_per_prompt. The rest of the budget is
+    divided by value. What is beyond n_max for all these goes to prompts with p = 0, equally, and at last to
+    everyone. All of this is published but the last.
 
     Parameters
     ----------

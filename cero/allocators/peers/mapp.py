@@ -15,12 +15,12 @@ class Mapp(WithBeliefs, SelectingAllocator):
 
         w = 1 - B(a+G, b) / B(a, b) - B(a, b+G) / B(a, b) = E[1 - p^G - (1-p)^G],  p ~ Beta(a, b)
 
-    Published: the weight, Beta(1, 1) as prior, counts that fade by 0.5 a visit, and the choice among all
+    Published are the weight, Beta(1, 1) as prior, counts that fade by 0.5 a visit, and the choice among all
     prompts of the data set. How the authors draw a batch without repeats is not known here. This project
-    draws one prompt after the other, each in proportion among those that are left, by the keys of Efraimidis
-    and Spirakis (Information Processing Letters 97, 2006): the smallest of E_i / w_i are chosen, with E_i
-    exponential. The choice is among the step's candidates. The advantage published with it is one of the
-    estimator's.
+    draws one prompt after the other, each in proportion among those that are left. It does so by the keys of
+    Efraimidis and Spirakis (Information Processing Letters 97, 2006): the smallest of E_i / w_i are chosen,
+    with E_i exponential. The choice is among the step's candidates. The advantage published with it is one of
+    the estimator's.
 
     Parameters
     ----------

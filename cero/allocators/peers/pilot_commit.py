@@ -42,12 +42,14 @@ class PilotThenCommit(Rounds):
 class PilotCommit(SequentialAllocator):
     """Two phases: a pilot estimates each prompt's success rate, then the rest goes to those worth it.
 
-    Published: 16 to 32 pilot rollouts, keep low <= p <= high, commit 48 to 96. This project's: the pilot as a
-    share of the step's budget (both published pairs are 1/4), and that the rest is divided among the step's
-    own prompts up to n_max each (the authors draw further prompts until a batch is full, defer the hard ones
-    to a buffer and evict the solved ones). What nobody can take returns to the run's budget. A pilot that is
-    not followed by a commit is trained on as well; where its rewards are all the same, that changes nothing
-    under GRPO's advantage.
+    Published are 16 to 32 pilot rollouts, the rule to keep low <= p <= high, and 48 to 96 rollouts to commit.
+    This project makes the pilot a share of the step's budget; both published pairs are 1/4. It also divides
+    the rest among the step's own prompts, up to n_max each. The authors draw further prompts until a batch is
+    full, defer the hard ones to a buffer and evict the solved ones. What nobody can take returns to the run's
+    budget.
+
+    A pilot that is not followed by a commit is trained on as well. Where its rewards are all the same, that
+    changes nothing under GRPO's advantage.
 
     Parameters
     ----------

@@ -8,9 +8,9 @@ from cero.core.arrays import Floats, Ints
 class ReinforceAdaEst(ProportionalAllocator):
     """n_i proportional to 1 / sqrt(p_i), within bounds. The rule is published; its advantage is `ada_est`.
 
-    p_i is the posterior mean. With forgetting it is the published moving average of Beta counts, but for its
-    constants, which are not known here: `forgetting`, the prior and the bounds are this project's. So is that
-    the shares meet the step's budget by a common factor (`proportional.scaled_to_sum`).
+    p_i is the posterior mean. With forgetting it is the published moving average of Beta counts, except for
+    its constants, which are not known here. `forgetting`, the prior and the bounds are this project's. So is
+    the common factor by which the shares meet the step's budget (`proportional.scaled_to_sum`).
 
     Parameters
     ----------

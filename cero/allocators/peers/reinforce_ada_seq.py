@@ -35,8 +35,8 @@ class ReinforceAdaSeq(SequentialAllocator):
 
     The whole method also keeps `count` of a prompt's rollouts, half right and half wrong
     (`cero.keep.rule=balanced`), and subtracts the mean over all of them
-    (`algorithm.cero.advantage=ada_global`). That its rounds are sized by the step's budget is this project's:
-    as published, each prompt may have 4 x 8 rollouts, eight times what is trained on.
+    (`algorithm.cero.advantage=ada_global`). This project sizes its rounds by the step's budget. As published,
+    each prompt may have 4 x 8 rollouts, eight times what is trained on.
 
     Parameters
     ----------

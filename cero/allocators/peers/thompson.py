@@ -13,10 +13,10 @@ from cero.core.checks import check_number
 class Thompson(WithBeliefs, UpfrontAllocator):
     """Draw p~_i from each posterior; the share of prompts nearest to `target` get the rollouts, equally.
 
-    Published (MoPPS): Beta posteriors that decay, a draw from each, the batch made of the candidates nearest
-    to 1/2. That is a choice of prompts from a larger pool, as with `cero.candidates`. This project's: without
-    candidates the pool is the step's own batch, its budget stays, and those not chosen get n_min; so are
-    `share` and the decay's size (`forgetting`).
+    Published (MoPPS) are Beta posteriors that decay, a draw from each, and a batch made of the candidates
+    nearest to 1/2. That is a choice of prompts from a larger pool, as with `cero.candidates`. Without
+    candidates, this project takes the step's own batch as the pool. The step's budget stays, and prompts not
+    chosen get n_min. `share` and the size of the decay (`forgetting`) are this project's, too.
 
     Parameters
     ----------

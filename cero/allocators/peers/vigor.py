@@ -56,10 +56,10 @@ class Widen(Rounds):
 class Vigor(SequentialAllocator):
     """All prompts start with m0 rollouts; in T rounds the share alpha of greatest variance grows by 1/alpha.
 
-    From the abstract and summaries of the paper: m0 for all, T rounds, the top alpha expanded by gamma, alpha
+    The abstract and summaries of the paper say: m0 for all, T rounds, the top alpha expanded by gamma, alpha
     gamma = 1. They leave open whether gamma widens the group or its next batch of rollouts; `growth` sets it.
-    The values of T and alpha, the seeded breaking of ties (many groups share a variance), and that m0 follows
-    from the budget are this project's.
+    Three things are this project's: the values of T and alpha, the seeded breaking of ties (many groups share
+    a variance), and that m0 follows from the budget.
 
     Parameters
     ----------

@@ -75,9 +75,9 @@ def least_variance(
 class Vip(WithBeliefs, UpfrontAllocator):
     """Minimise the summed gradient variance, less a bonus for hard prompts, under predicted success rates.
 
-    Objective, constraints, bounds and the Gaussian process are published. This project's: the posterior mean
-    as the default predictor, the exact solution in place of greedy rounding, and how noisy a prompt's
-    observed rate is taken to be.
+    Objective, constraints, bounds and the Gaussian process are published. This project chose the posterior
+    mean as the default predictor, and the exact solution in place of greedy rounding. It also chose how noisy
+    a prompt's observed rate is taken to be.
 
     Parameters
     ----------
