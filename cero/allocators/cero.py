@@ -33,34 +33,34 @@ class Cero(WithValue, UpfrontAllocator):
     Parameters
     ----------
     n_min, n_max, value, forgetting : see `UpfrontAllocator`, `WithValue` and `Beliefs`
-        The defaults are this project's (docs/results/study.md): any prompt may be left out or get many, what
-        counts is whether a hard prompt's group may hold both outcomes, and evidence lasts long enough to tell
-        a solved prompt by single rollouts. The abstract's value is "variance".
+        The defaults are this project's (docs/results/study.md). Any prompt may be left out or get many. What
+        counts is whether a hard prompt's group may hold both outcomes. Evidence lasts long enough to tell a
+        solved prompt by single rollouts. The value in the paper's abstract is "variance".
     utility : "exp", "rational" or "log"
         Of a prompt's cumulative rollouts, see `cero.core.utility`; the first two saturate.
     saturation : float > 0
         The utility's scale, in units of epochs x rollouts_per_prompt: how far past its equal share a prompt
-        stays worth paying for. If it is large, few prompts take all; if it is small, all get the same.
+        stays worth paying for. If it is large, few prompts take all. If it is small, all get the same.
     response : float > 0, or "auto"
         How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response
         more rollouts. Where no step has a budget of its own (`allocate(ids, None)`), 2 is steadier than the
         default, because a strong response makes the price swing. "auto" goes from 0, where everyone gets the
-        same, to 4, in proportion to how well the expected success rates have lately told prompts apart
-        (`Skill`, full at 0.25; this project's).
+        same, to 4. It grows in proportion to how well the expected success rates have lately told prompts
+        apart (`Skill`, full at 0.25). That is this project's.
     anchor : "equal" or "last"
         The number of rollouts that a response starts from: rollouts_per_prompt, or what the prompt got at its
-        last visit. Only "last" converges to the offline optimum of fixed utilities (an anchor that stays put
-        keeps pulling toward equality); "equal" is steadier over few epochs.
+        last visit. Only "last" converges to the offline optimum of fixed utilities, because an anchor that
+        stays put keeps pulling toward equality. "equal" is steadier over few epochs.
     prompt_step, budget_step : float >= 0
-        Step sizes of the two duals, in units that make 1 a sensible size (divided by sqrt(epochs) and by the
-        square root of the number of steps so far); 0 freezes a dual.
+        Step sizes of the two duals, in units that make 1 a sensible size. They are divided by sqrt(epochs)
+        and by the square root of the number of steps so far. 0 freezes a dual.
     warm_start : bool
         Whether the duals start at the optimum under the prior. If not, they start where nothing was allocated
         yet and the budget is free: slope 1 (mu_i = U_i'(0) = v_i) and price 0.
     primal : "proximal" or "bang_bang"
         How prices become rollouts. "bang_bang" is the plain dual's response: n_max to a prompt priced above
-        the market, n_min to one below (under a step's budget: n_max to the highest prices, as far as it
-        goes).
+        the market, n_min to one below. Where a step has a budget, n_max goes to the highest prices, as far as
+        the budget goes.
     step_rule : "scaled" or "plain"
         Units of the two steps: `duals.scaled_steps`, or the textbook's `duals.plain_steps`, both over
         sqrt(epochs).
@@ -69,13 +69,13 @@ class Cero(WithValue, UpfrontAllocator):
         its dual and of the price. Costs 8 bytes for each prompt.
     **options : see `WithBeliefs` and `UpfrontAllocator`
 
-    The last four are switches on how plain the iteration is; docs/results/regret.md measures each.
+    The last four are switches on how plain the iteration is. docs/results/regret.md measures each.
 
     The state is a slope per prompt (column "slope"), warm-started at the optimum under the prior, and
     `price`, the budget's. With a budget given for each step (the default under verl) the budget binds by
-    itself, the common shift that makes the step exact plays the price's part, and `price` is what the market
-    would ask. With `allocate(ids, budget=None)` the price decides how much the step spends. `demand` is what
-    the last step asked for, in rollouts per prompt, before it was made to cost its budget.
+    itself. The common shift that makes the step exact then plays the price's part, and `price` is what the
+    market would ask. With `allocate(ids, budget=None)` the price decides how much the step spends. `demand`
+    is what the last step asked for, in rollouts per prompt, before it was made to cost its budget.
     """
 
     name = "cero"

@@ -16,9 +16,9 @@ SMALLEST = 1e-12  # of the greatest weight: keeps the factor that n_max needs fi
 def scaled_to_sum(weights: ArrayLike, budget: int, n_min: int, n_max: int) -> Floats:
     """Return clip(c weights, n_min, n_max) for the one factor c with which it sums to `budget`.
 
-    Unlike a common shift, a factor keeps the proportions of all that are not at a bound. c is found by
-    bisection of its logarithm (this project's); with n_min = 0 and n_max out of reach the result is
-    budget * weights / sum(weights).
+    Unlike a common shift, a factor keeps the proportions of all that are not at a bound. Bisection of its
+    logarithm finds c (this project's). With n_min = 0 and n_max out of reach the result is budget * weights /
+    sum(weights).
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ class Uniform(UpfrontAllocator):
     Parameters
     ----------
     n_min, n_max : int
-        Equal shares are within them whenever a budget is, so all that they do is refuse a budget which would
-        give every prompt too few (GRPO learns nothing from a group of one) or too many.
+        They only refuse a budget which would give every prompt too few or too many. Within the bounds, all
+        shares are equal. GRPO learns nothing from a group of one.
     **common : see `UpfrontAllocator`
     """
 

@@ -141,8 +141,8 @@ class UpfrontAllocator(Allocator):
         budget : int, rollouts to spend, exactly
         least, most : int, 1 <= least <= most <= n; None: n, or the budget if that is smaller
             Bounds on the number of chosen prompts. Where the rule chooses too few, those with the largest
-            targets of the others join them, and where it chooses too many, those with the smallest go; ties
-            are broken by seeded lots. The budget is then divided among those chosen as their targets ask
+            targets of the others join them. Where it chooses too many, those with the smallest go. Ties are
+            broken by seeded lots. The budget is then divided among those chosen as their targets ask
             (this project's).
 
         Raises

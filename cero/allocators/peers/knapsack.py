@@ -108,7 +108,7 @@ class Knapsack(UpfrontAllocator):
     ----------
     solver : "greedy" or "exact"
         By marginal values, or by dynamic programming (published). The value is concave for n >= 1, so with
-        n_min >= 1 both are optimal; only with n_min = 0 the exact one can be better, by part of one pair of
+        n_min >= 1 both are optimal. Only with n_min = 0 the exact one can be better, by part of one pair of
         rollouts.
     window : int >= 1
         Published: 16.

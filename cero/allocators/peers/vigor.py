@@ -70,9 +70,9 @@ class Vigor(SequentialAllocator):
     alpha : float in (0, 1)
         Share of the prompts in play that goes on; gamma = 1 / alpha.
     growth : "total" or "round"
-        After t rounds the prompts in play have m0 gamma^t rollouts in all (what could be trained on stays
-        prompts x m0; the plan costs 1 + T (1-alpha) times that), or get m0 gamma^t more in round t (1 + T
-        times).
+        With "total" the prompts in play have m0 gamma^t rollouts in all after t rounds. What could be trained
+        on stays prompts x m0, and the plan costs 1 + T (1-alpha) times that. With "round" they get m0 gamma^t
+        more in round t, and the plan costs 1 + T times that.
     **common : see `SequentialAllocator`
     """
 

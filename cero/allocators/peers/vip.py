@@ -36,8 +36,9 @@ def least_variance(
     """Return n within bounds, of sum `budget`, that minimises sum_i p_i (1-p_i) f(n_i) + gamma n_i ln p_i.
 
     The objective is published. It is separable and convex, so one price decides: each prompt buys the
-    rollouts whose gain p (1-p) (f(n) - f(n+1)) - gamma ln p is above it (found by bisection; this project's).
-    Exact over the integers, but for gains that tie at the price, which share what is left.
+    rollouts whose gain p (1-p) (f(n) - f(n+1)) - gamma ln p is above it. The price is found by bisection,
+    which is this project's. The result is exact over the integers, but for gains that tie at the price, which
+    share what is left.
 
     Parameters
     ----------
@@ -88,9 +89,9 @@ class Vip(WithBeliefs, UpfrontAllocator):
         Weight of sum n ln p, which is lower the more rollouts hard prompts get. None: as published, 4e-4 for
         dr_grpo, 7e-4 for rloo.
     predictor : "posterior" or "gp"
-        Of p: the posterior mean, or a Gaussian process on logit(p) over embeddings of the prompts (prior mean
-        -1, RBF kernel of length 0.4), fitted on the last batch. "gp" needs scikit-learn and `set_embeddings`;
-        the beliefs then serve `success_mean` and the metrics only.
+        What predicts p. "posterior" is the posterior mean. "gp" is a Gaussian process on logit(p) over
+        embeddings of the prompts (prior mean -1, RBF kernel of length 0.4), fitted on the last batch. It
+        needs scikit-learn and `set_embeddings`. The beliefs then serve `success_mean` and the metrics only.
     n_min, n_max : int
         Published: 4, 32. n_min is at least 3 (dr_grpo) or 2 (rloo), below which the objective is not convex.
     **options : see `WithBeliefs` and `UpfrontAllocator`
