@@ -401,7 +401,7 @@ def test_commands_of_the_page(composed, monkeypatch):
 
 def test_table_of_shapes_is_of_these_scripts(composed):
     """Steps, updates and visits on the page, for about 17,400 questions."""
-    table = PAGE.read_text(encoding="utf-8").split("## Shapes and one budget")[1].split("\n## ")[0]
+    table = PAGE.read_text(encoding="utf-8").split("## One budget")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\d+x\d+)` \|(.*)\|$", table, re.MULTILINE)
     assert [shape for shape, _ in rows] == [*GROUPS, *SINGLES]
     for shape, cells in rows:
