@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Trains Qwen2.5-Math-7B on DAPO-Math-17k with one node of 8 or 4 GPUs: GRPO, CERO or AERO with the same
-# budget of rollouts.
+# Trains Qwen2.5-Math-7B on DAPO-Math-17k with one node of 8 or 4 GPUs: GRPO, CERO, its control or AERO,
+# with the same budget of rollouts. Without a word, or with a wrong one, it prints what there is to choose.
 #
 #   python examples/math/prepare.py --out data/math                 # once; needs the Hugging Face hub
-#   bash scripts/qwen2.5-math-7b.sh grpo                            # 8 rollouts for every prompt
-#   bash scripts/qwen2.5-math-7b.sh cero
+#   bash scripts/qwen2.5-math-7b.sh grpo                            # 128 prompts x 8 rollouts a step
+#   bash scripts/qwen2.5-math-7b.sh cero                            # 1,024 prompts x 1 on average
+#   bash scripts/qwen2.5-math-7b.sh even                            # 1,024 x 1, each the same: the control
+#   bash scripts/qwen2.5-math-7b.sh cero --shape 128x8              # GRPO's shape
 #   bash scripts/qwen2.5-math-7b.sh aero --gpus 4
 #   bash scripts/qwen2.5-math-7b.sh cero --dry-run                  # prints the command
 #   bash scripts/qwen2.5-math-7b.sh cero --cfg job                  # prints the whole config, trains nothing
-#   cero report runs/math/qwen2.5-math-7b-cero                      # afterwards
+#   cero report runs/math/qwen2.5-math-7b-cero-1024x1               # afterwards
 #
 # Whatever else follows the method is a further override of verl's config. It wins over those here and in
 # scripts/lib/qwen2.5-math.sh, where most of them are:
@@ -27,6 +29,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib/qwen2.5-math.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/qwen2.5-math.sh"
 arguments "$@"
+[ "$gpus" != 1 ] || usage "--gpus 1: weights, gradients and Adam take 122 GB; use the 1.5B or 4 GPUs"
 
 size=(
   "actor_rollout_ref.model.path=${MODEL:-Qwen/Qwen2.5-Math-7B}"

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv (made if missing). Those that train mostly wait for processes that start one after the
-# other, so two of them run at a time. Meanwhile the fast ones run, then the slow ones and those that start
-# processes of their own.
+# Runs all tests in .venv (made if missing): first the fast ones, then the slow ones and those that start verl,
+# vLLM, Ray or pip in processes of their own.
 #
 #   bash scripts/test.sh
 #   bash scripts/test.sh -m "not slow and not e2e" -n 2      with arguments: one pytest with these
@@ -16,17 +15,10 @@ pytest=(.venv/bin/python -m pytest)
 if [ $# -gt 0 ]; then
   exec "${pytest[@]}" "$@"
 fi
-# Ray's processes would otherwise be so nice to the fast tests beside them that a training takes five times as
-# long, and runs out of time.
+# Ray's processes would otherwise be so nice to the tests beside them that a training takes five times as long.
 export RAY_worker_niceness=0
-log=$(mktemp)
-"${pytest[@]}" -m trains -n 2 --dist loadgroup --durations=0 -v >"$log" 2>&1 &
-trainings=$!
-trap 'kill $trainings 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
 "${pytest[@]}" -m "not slow and not e2e" -n 2 --dist worksteal --durations=8 || status=$?
-"${pytest[@]}" -m "slow or (e2e and not trains)" -n 2 --dist worksteal --durations=30 || status=$?
-printf '\n== the tests that train\n'
-tail -n +1 -f --pid=$trainings "$log"
-wait $trainings || status=$?
+# A training waits most of its time for processes that start one after the other. So three share two cores.
+"${pytest[@]}" -m "slow or e2e" -n 3 --dist loadgroup --durations=40 || status=$?
 exit $status

@@ -5,7 +5,7 @@ import pytest
 from cero.analysis.runlog import read_log
 
 # One worker of xdist runs all tests of this training.
-pytestmark = [pytest.mark.e2e, pytest.mark.trains, pytest.mark.xdist_group("lopsided")]
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lopsided")]
 
 
 def test_an_installed_package_trains(lopsided_run):

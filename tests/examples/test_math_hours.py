@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,29 @@ def test_parameters(hours):
         assert model.active == model.parameters - (0 if model.tied else embedding)
 
 
+def test_adapter_has_the_parameters_that_peft_makes(hours):
+    """For rank 32 on all linear layers, as verl asks for it."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    model = hours.MODELS["1.5b"]
+    config = transformers.Qwen2Config(
+        hidden_size=model.hidden,
+        num_hidden_layers=2,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads,
+        intermediate_size=model.ffn,
+        vocab_size=model.vocab,
+        tie_word_embeddings=model.tied,
+    )
+    with torch.device("meta"):
+        built = peft.get_peft_model(
+            transformers.Qwen2ForCausalLM(config), peft.LoraConfig(r=32, target_modules="all-linear")
+        )
+    trained = sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
+    assert replace(model, layers=2).adapter(32) == trained
+    assert model.adapter(0) == 0
+
+
 def test_the_sum_by_hand(hours):
     """7B, GRPO: 409,600 rollouts of 1,000 tokens after prompts of 200, at a tenth of 1,000 TFLOP/s."""
     ends = {
@@ -69,6 +93,20 @@ def test_the_sum_by_hand(hours):
     assert parts["update"] == pytest.approx(409_600 * 1200 * 8 * 7.07e9 / 1e14, rel=1e-3)
     assert parts["validation"] == pytest.approx(9 * 8984 * 1000 * 2 * 7.07e9 / 1e14, rel=1e-3)
     assert parts["all else"] == 8 * 400 * 10
+    # An adapter's update is 6 instead of 8 times as much as a rollout's forward pass; all else is the same.
+    adapter = hours.gpu_seconds(model, 8, "grpo", 1e15, 0, assumptions, lora_rank=32)
+    assert adapter["update"] == pytest.approx(409_600 * 1200 * 6 * 7.07e9 / 1e14, rel=1e-3)
+    assert {**adapter, "update": 0} == {**parts, "update": 0}
+
+
+def test_shapes_have_one_budget(hours):
+    """And validations lie as far apart in rollouts."""
+    assert hours.settings_of("128x8") == hours.SETTINGS
+    assert hours.settings_of("320x1") == hours.Settings(1280, 320, 1, 160)
+    for shape in hours.SHAPES:
+        settings = hours.settings_of(shape)
+        assert settings.budget == 409_600
+        assert settings.test_freq * settings.prompts * settings.rollouts == 51_200
 
 
 def test_ranges(hours):
@@ -83,15 +121,38 @@ def test_ranges(hours):
 
 
 def test_memory_fits(hours):
-    """By this estimate each setting leaves a fifth of 80 GB free, with all weights and Adam accounted for."""
-    for name, model in hours.MODELS.items():
-        for gpus in (8, 4):
-            parts = hours.memory(model, hours.SIZES[name], gpus, (name, gpus) in hours.OFFLOADED, 80e9)
-            assert gpus * (parts["weights"] + parts["gradients"] + parts["Adam"]) == 16 * model.parameters
-            assert max(parts["update"], parts["sampling"]) < 0.8 * 80e9
-            assert parts["cache_tokens"] > 1e6
-    parts = hours.memory(hours.MODELS["7b"], hours.SIZES["7b"], 4, False, 80e9)
-    assert parts["sampling"] > 0.85 * 80e9  # why Adam is offloaded there
+    """By this estimate each setting leaves a fifth of the GPU free, with all weights and Adam counted."""
+    for (name, gpus, capacity), setup in hours.SETUPS.items():
+        model = hours.MODELS[name]
+        parts = hours.memory(model, setup, gpus, capacity * 1e9)
+        state = gpus * (parts["weights"] + parts["gradients"] + parts["Adam"])
+        if setup.lora_rank:  # float32, of which only the adapter's has gradients and Adam's two moments
+            assert state == 4 * model.parameters + 16 * model.adapter(setup.lora_rank)
+        else:
+            assert state == 16 * model.parameters
+        assert max(parts["update"], parts["sampling"]) < 0.8 * capacity * 1e9
+        assert parts["cache_tokens"] > (1e6 if capacity == 80 else 64 * 4096)
+
+
+def test_memory_says_why_settings_differ(hours):
+    """Each setting that only some machines have is needed there."""
+
+    def parts(name, gpus, capacity, **changes):
+        setup = replace(hours.SETUPS[name, gpus, capacity], **changes)
+        return hours.memory(hours.MODELS[name], setup, gpus, capacity * 1e9)
+
+    # Adam's place on 4 GPUs, the 7B:
+    assert parts("7b", 4, 80, on_host=None)["sampling"] > 0.85 * 80e9
+    # vLLM's share on one card of 80 GB:
+    assert parts("1.5b", 1, 80, vllm_share=0.6)["sampling"] > 0.8 * 80e9
+    # On one card of 24 GB an adapter, the weights' place, and the small micro-batch:
+    full = parts("1.5b", 1, 24, lora_rank=0)
+    assert full["weights"] + full["gradients"] + full["Adam"] > 24e9
+    assert parts("1.5b", 1, 24, on_host=None)["sampling"] > 0.85 * 24e9
+    assert parts("1.5b", 1, 24, tokens=8192)["update"] > 0.8 * 24e9
+    # And the 7B on one card of 80 GB:
+    one = hours.memory(hours.MODELS["7b"], hours.SETUPS["7b", 8, 80], 1, 80e9)
+    assert one["weights"] + one["gradients"] + one["Adam"] == pytest.approx(122e9, rel=0.01)
 
 
 def test_page_has_its_output(hours, capsys):
@@ -107,8 +168,17 @@ def test_options(hours, capsys):
         ["--models", "7b", "--gpus", "16", "--peak", "312", "--response", "500", "900", "--steps", "100"]
     )
     printed = capsys.readouterr().out
-    assert "102,400 rollouts, GPUs of 312 TFLOP/s" in printed and "| `response` | 500 | 900 |" in printed
-    assert "Qwen2.5-Math-7B | 16 |" in printed and "1.5B" not in printed
+    assert "102,400 rollouts in 100 steps of 128x8, GPUs of 312 TFLOP/s and 80 GB" in printed
+    assert "| `response` | 500 | 900 |" in printed
+    assert "Qwen2.5-Math-7B | 16 x 80 GB |" in printed and "1.5B" not in printed
+
+
+def test_single_rollouts_are_not_for_all_methods(hours, capsys):
+    hours.main(["--shape", "320x1", "--models", "1.5b", "--memory", "40"])
+    printed = capsys.readouterr().out
+    assert "409,600 rollouts in 1,280 steps of 320x1, GPUs of 989 TFLOP/s and 40 GB" in printed
+    assert "CERO" in printed and "GRPO" not in printed and "AERO" not in printed
+    assert re.findall(r"\| (\d) x 40 GB \|", printed) == ["8", "4", "1"] * 2
 
 
 # ---- the table of results ------------------------------------------------------------------------
@@ -161,7 +231,9 @@ def test_page_leaves_results_empty():
     text = PAGE.read_text(encoding="utf-8").split("## Results")[1]
     rows = re.findall(r"^\| (Qwen2\.5-Math-\S+) \| (\w+) \|(.*)\|$", text, re.MULTILINE)
     assert [row[:2] for row in rows] == [
-        (f"Qwen2.5-Math-{size}", method) for size in ("1.5B", "7B") for method in ("GRPO", "CERO", "AERO")
+        (f"Qwen2.5-Math-{size}", method)
+        for size in ("1.5B", "7B")
+        for method in ("GRPO", "even", "CERO", "AERO")
     ]
     assert all(len(cells.split("|")) == 9 and not cells.replace("|", "").strip() for _, _, cells in rows)
     assert "Nobody has measured" in text

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
@@ -25,8 +26,33 @@ from cero.verl.reading import read_settings
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("qwen2.5-math-*.sh"))
-METHODS = {"grpo": "uniform", "cero": "cero", "aero": "aero"}  # and their allocators
+SMALL = SCRIPTS[0]
+PAGE = ROOT / "docs" / "how-to" / "gpus-and-qwen2.5-math.md"
+METHODS = {"grpo": "uniform", "cero": "cero", "even": "cero", "aero": "aero"}  # and their allocators
+USUAL = {"grpo": "128x8", "cero": "1024x1", "even": "1024x1", "aero": "128x8"}  # shapes, if none is asked for
+# Shapes of a step; those with a single rollout of a prompt are for cero's estimator.
+GROUPS, SINGLES = ("128x8", "256x4", "512x2"), ("1024x1", "320x1")
+SHAPES = [
+    (method, shape)
+    for method in METHODS
+    for shape in GROUPS + SINGLES
+    if method in ("cero", "even") or shape in GROUPS
+]
+ONE_CARD = ("--gpus", "1")
+SMALL_CARD = (*ONE_CARD, "--memory", "24")
+MACHINES = [(script, ("--gpus", gpus)) for script in SCRIPTS for gpus in ("8", "4")]
+MACHINES += [(SMALL, ONE_CARD), (SMALL, SMALL_CARD)]
 every_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+every_machine = pytest.mark.parametrize(
+    ("script", "machine"),
+    MACHINES,
+    ids=[f"{script.stem}{'-'.join(words)}" for script, words in MACHINES],
+)
+
+
+def size_of(config):
+    """Return prompts and rollouts of a prompt in a step."""
+    return config.data.train_batch_size, config.actor_rollout_ref.rollout.n
 
 
 def module(path):
@@ -108,50 +134,92 @@ def test_dry_run_prints_what_is_run(script, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("ppo",), ("--gpus", "4"), ("cero", "--gpus", "3"), ("cero", "--gpus")]
+    ("arguments", "reason"),
+    [
+        ((), "the first word is the method"),
+        (("ppo",), "grpo, cero, even or aero"),
+        (("--gpus", "4"), "the first word is the method"),
+        (("cero", "--gpus", "3"), "--gpus 3: 8, 4 or 1"),
+        (("cero", "--gpus"), "--gpus : 8, 4 or 1"),
+        (("cero", "--shape", "64x16"), "--shape 64x16: 128x8, 256x4, 512x2, 1024x1 or 320x1"),
+        (("cero", "--shape"), "--shape : 128x8"),
+        (("grpo", "--shape", "1024x1"), "--shape 1024x1: grpo compares the rollouts of a prompt"),
+        (("aero", "--gpus", "4", "--shape", "320x1"), "--shape 320x1: aero explores with half"),
+        (("cero", "--memory", "16", "--gpus", "1"), "--memory 16: 80 or 24"),
+        (("cero", "--memory"), "--memory : 80 or 24"),
+        (("cero", "--memory", "24"), "--memory 24: only with --gpus 1"),
+    ],
 )
-def test_usage(arguments):
-    done = run(SCRIPTS[0], *arguments)
-    assert done.returncode == 2 and "grpo|cero|aero [--gpus 8|4]" in done.stderr and not done.stdout
+def test_usage(arguments, reason):
+    done = run(SMALL, *arguments)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"{SMALL}: ") and reason in done.stderr.splitlines()[0]
+    # All words are explained.
+    for word in (*METHODS, *GROUPS, *SINGLES, "--shape", "--gpus", "--memory", "--dry-run", "8 | 4 | 1"):
+        assert word in done.stderr
 
 
-@every_script
-@pytest.mark.parametrize(("gpus", "method"), product([8, 4], METHODS))
-def test_composes_and_validates(script, composed, gpus, method):
-    config = composed(*overrides_of(script, method, "--gpus", str(gpus)))
+def test_large_model_on_one_card_is_refused():
+    done = run(SCRIPTS[1], "cero", *ONE_CARD, "--dry-run")
+    assert done.returncode == 2 and not done.stdout
+    assert "--gpus 1: weights, gradients and Adam take 122 GB; use the 1.5B" in done.stderr
+
+
+def validated(script, composed, method, *words):
+    """Check a run's config, whatever its machine and shape; return the config."""
+    config = composed(*overrides_of(script, method, *words))
     allocator = checked(composed, config)
     assert config.allocator.name == allocator.name == METHODS[method]
-    assert config.algorithm.adv_estimator == ("grpo" if method == "grpo" else "cero")
     assert config.cero.keep.rule == ("aero" if method == "aero" else "all")
     assert config.algorithm.cero.advantage == ("aero" if method == "aero" else "posterior")
-    assert config.trainer.experiment_name == f"{script.stem}-{method}"
-    assert config.trainer.default_local_dir == f"runs/math/{script.stem}-{method}"
+    assert config.algorithm.adv_estimator == ("grpo" if method == "grpo" else "cero")
     assert config.actor_rollout_ref.model.path.lower() == f"qwen/{script.stem}"
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert not need_reference_policy(config) and not need_critic(config)
     # Nothing is padded, nothing is left over.
-    assert config.trainer.n_gpus_per_node == gpus and config.trainer.nnodes == 1
-    prompts, rollouts = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
+    gpus = config.trainer.n_gpus_per_node
+    assert config.trainer.nnodes == 1
+    prompts, rollouts = size_of(config)
+    mini = config.actor_rollout_ref.actor.ppo_mini_batch_size
     assert prompts * rollouts % required_multiple(config) == 0
-    assert prompts % config.actor_rollout_ref.actor.ppo_mini_batch_size == 0
-    assert config.actor_rollout_ref.actor.ppo_mini_batch_size * rollouts % gpus == 0
+    assert prompts % mini == 0 and mini * rollouts == min(512, prompts * rollouts)
+    assert mini * rollouts % gpus == 0
     assert gpus % config.actor_rollout_ref.rollout.tensor_model_parallel_size == 0
     # Qwen2.5-Math's context holds prompt and response, and a micro-batch holds one such row.
     rollout = config.actor_rollout_ref.rollout
     assert rollout.prompt_length + rollout.response_length == 4096
     assert config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu % 4096 == 0
+    return config
+
+
+@every_machine
+@pytest.mark.parametrize("method", METHODS)
+def test_composes_and_validates(script, composed, machine, method):
+    config = validated(script, composed, method, *machine)
+    assert config.trainer.n_gpus_per_node == int(machine[1])
+    adapter = "-lora" if machine == SMALL_CARD else ""
+    name = f"{script.stem}-{method}-{USUAL[method]}{adapter}"
+    assert config.trainer.experiment_name == name
+    assert config.trainer.default_local_dir == f"runs/math/{name}"
+    assert "{}x{}".format(*size_of(config)) == USUAL[method]
+
+
+@pytest.mark.parametrize(("method", "shape"), SHAPES)
+def test_every_shape_composes_and_validates(composed, method, shape):
+    config = validated(SMALL, composed, method, "--shape", shape)
+    assert config.trainer.experiment_name == f"{SMALL.stem}-{method}-{shape}"
+    assert "{}x{}".format(*size_of(config)) == shape
 
 
 def test_equal_budgets(composed):
-    """Every method, model and machine has the budget of GRPO's steps, and enough steps to spend it."""
+    """Every method, model, machine and shape has the budget of GRPO's steps, and enough steps to spend it."""
     budgets = set()
-    for script, gpus, method in product(SCRIPTS, [8, 4], METHODS):
-        config = composed(*overrides_of(script, method, "--gpus", str(gpus)))
-        prompts, rollouts, steps = (
-            config.data.train_batch_size,
-            config.actor_rollout_ref.rollout.n,
-            config.trainer.total_training_steps,
-        )
+    runs = [(script, (method, *machine)) for (script, machine), method in product(MACHINES, METHODS)]
+    runs += [(SMALL, (method, "--shape", shape)) for method, shape in SHAPES]
+    for script, (method, *words) in runs:
+        config = composed(*overrides_of(script, method, *words))
+        prompts, rollouts = size_of(config)
+        steps = config.trainer.total_training_steps
         budgets.add(config.trainer.total_rollouts)
         least = rollouts  # least mean rollouts that a step spends on a prompt
         if method == "aero":
@@ -162,16 +230,34 @@ def test_equal_budgets(composed):
         # The steps end the run, not the epochs, on MATH's harder levels as well.
         assert config.trainer.total_epochs * (8_000 // prompts) >= steps
         assert config.trainer.save_freq == config.trainer.test_freq
+        # Validations lie as far apart in rollouts.
+        assert config.trainer.test_freq * prompts * rollouts == 51_200
     assert budgets == {409_600}
 
 
 def test_methods_differ_in_nothing_else():
-    base, *others = ({*overrides_of(SCRIPTS[0], method)} for method in METHODS)
+    base, *others = ({*overrides_of(SMALL, method, "--shape", "128x8")} for method in METHODS)
     for other in others:
         assert {override.split("=")[0] for override in base ^ other} <= {
             "+recipe",
             "allocator",
+            "allocator.n_min",
+            "allocator.n_max",
             "trainer.total_training_steps",
+            "trainer.experiment_name",
+        }
+
+
+def test_shapes_differ_only_in_shape():
+    base, *others = ({*overrides_of(SMALL, "cero", "--shape", shape)} for shape in GROUPS + SINGLES)
+    for other in others:
+        assert {override.split("=")[0] for override in base ^ other} <= {
+            "data.train_batch_size",
+            "actor_rollout_ref.rollout.n",
+            "actor_rollout_ref.actor.ppo_mini_batch_size",
+            "trainer.total_training_steps",
+            "trainer.test_freq",
+            "trainer.save_freq",
             "trainer.experiment_name",
         }
 
@@ -187,22 +273,69 @@ def test_sizes_differ_only_in_size():
     }
 
 
+def test_one_card_of_80_gb_trains_all_parameters(composed):
+    """What it trains, and how, is that of 8 GPUs."""
+    one, many = (composed(*overrides_of(SMALL, "cero", "--gpus", gpus)) for gpus in ("1", "8"))
+    for section in ("actor.optim", "actor.ppo_mini_batch_size", "actor.ppo_max_token_len_per_gpu", "model"):
+        assert OmegaConf.select(one.actor_rollout_ref, section) == OmegaConf.select(
+            many.actor_rollout_ref, section
+        )
+    assert one.actor_rollout_ref.model.lora_rank == 0
+    assert one.actor_rollout_ref.rollout.gpu_memory_utilization == 0.5
+
+
+def test_one_card_of_24_gb_trains_an_adapter(composed):
+    config = composed(*overrides_of(SMALL, "cero", *SMALL_CARD)).actor_rollout_ref
+    assert config.model.lora_rank == config.model.lora_alpha == 32
+    assert config.model.target_modules == "all-linear"
+    assert config.actor.optim.lr == 1e-5
+    assert config.rollout.load_format == "safetensors" and config.actor.fsdp_config.param_offload
+    assert config.actor.ppo_max_token_len_per_gpu == config.rollout.log_prob_max_token_len_per_gpu == 4096
+
+
+@pytest.mark.parametrize("machine", [ONE_CARD, SMALL_CARD])
+def test_one_card_starts_as_was_seen_to_work(composed, machine):
+    """The settings of a start on one GPU are those of scripts/step_cost.py and scripts/gpu/train.sh."""
+    config = composed(*overrides_of(SMALL, "cero", *machine))
+    graphs = config.actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config
+    assert f"compilation_config='{graphs}'" in (ROOT / "scripts" / "step_cost.py").read_text()
+    assert graphs in (ROOT / "scripts" / "gpu" / "train.sh").read_text()
+    actor = config.actor_rollout_ref.actor
+    assert not actor.use_torch_compile and not actor.fsdp_config.use_torch_compile
+    assert actor.fsdp_config.entropy_from_logits_with_chunking
+    assert config.actor_rollout_ref.rollout.agent.num_workers == 2 and config.reward.num_workers == 4
+    assert config.transfer_queue.backend.SimpleStorage.num_data_storage_units == 2
+    assert config.data.dataloader_num_workers == 0
+    assert not config.ray_kwargs.ray_init.include_dashboard
+
+
 @every_script
 def test_baseline_is_grpo(script, composed):
     config = composed(*overrides_of(script, "grpo"))
     allocator = checked(composed, config)
-    prompts, rollouts = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
+    prompts, rollouts = size_of(config)
     assert allocator.allocate(range(prompts), budget=prompts * rollouts).tolist() == [rollouts] * prompts
+
+
+@pytest.mark.parametrize("shape", GROUPS + SINGLES)
+def test_control_allocates_nothing(composed, shape):
+    """Whatever is known of the prompts, `even` gives each the same."""
+    allocator = checked(composed, composed(*overrides_of(SMALL, "even", "--shape", shape)))
+    prompts, rollouts = map(int, shape.split("x"))
+    for _ in range(2):
+        counts = allocator.allocate(range(prompts), budget=prompts * rollouts)
+        assert counts.tolist() == [rollouts] * prompts
+        allocator.observe(range(prompts), np.arange(prompts) % (rollouts + 1), counts)
 
 
 @pytest.mark.slow
 @every_script
 def test_further_overrides_win(script, composed):
     words = ("allocator=knapsack", "allocator.n_max=16", "data.train_batch_size=64", "trainer.nnodes=2")
-    config = composed(*overrides_of(script, "cero", *words))
+    config = composed(*overrides_of(script, "cero", "--shape", "128x8", *words))
     assert checked(composed, config).n_max == 16
     assert config.data.train_batch_size == 64 and config.trainer.nnodes == 2
-    assert config.trainer.experiment_name == f"{script.stem}-knapsack"
+    assert config.trainer.experiment_name == f"{script.stem}-knapsack-128x8"
 
 
 @every_script
@@ -243,6 +376,46 @@ def test_commands_of_the_header(script, composed, prepare):
     config = composed(*overrides_of(script, "grpo"))
     assert config.data.train_files == f"{out}/train.parquet"
     assert list(config.data.val_files) == [f"{out}/{name}.parquet" for name in prepare.VALIDATION]
+
+
+def test_commands_of_the_page(composed, monkeypatch):
+    """Those of the documentation compose, and pass verl's and this project's checks; none is left out."""
+    monkeypatch.syspath_prepend(ROOT / "examples" / "math")
+    blocks = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if "bash scripts/qwen" in line]
+    seen = set()
+    for command in commands:
+        at = command.index("bash")
+        environment = dict(word.split("=", 1) for word in command[:at])
+        script, *words = command[at + 1 :]
+        words = [word for word in words if word not in ("--dry-run", "--cfg", "job", "--resolve")]
+        config = composed(*overrides_of(ROOT / script, *words, **environment))
+        checked(composed, config)
+        callback = load_class_from_fqn(config.trainer.checkpoint_callback_class, "callback")
+        assert callback(config).budget == config.trainer.total_rollouts
+        seen |= {script, *words}
+    assert len(commands) >= 12
+    assert seen >= {f"scripts/{script.name}" for script in SCRIPTS} | {*METHODS, *SMALL_CARD, "--shape"}
+
+
+def test_table_of_shapes_is_of_these_scripts(composed):
+    """Steps, updates and visits on the page, for about 17,400 questions."""
+    table = PAGE.read_text(encoding="utf-8").split("## One budget")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\d+x\d+)` \|(.*)\|$", table, re.MULTILINE)
+    assert [shape for shape, _ in rows] == [*GROUPS, *SINGLES]
+    for shape, cells in rows:
+        config = composed(*overrides_of(SMALL, "cero", "--shape", shape))
+        prompts, rollouts = size_of(config)
+        steps, mini = config.trainer.total_training_steps, config.actor_rollout_ref.actor.ppo_mini_batch_size
+        expected = [
+            f"{steps:,}",
+            f"{steps * prompts // mini:,} of {mini * rollouts}",
+            f"{17_400 // prompts}",
+            f"{steps * prompts / 17_400:.0f}",
+            f"{config.trainer.test_freq} steps",
+        ]
+        assert [cell.strip() for cell in cells.split("|")][: len(expected)] == expected
 
 
 # ---- the end of a run ----------------------------------------------------------------------------
@@ -309,6 +482,13 @@ def last_step(trainer):
     return step
 
 
+@pytest.mark.parametrize(("shape", "steps"), [("1024x1", 400), ("512x2", 400), ("320x1", 1280)])
+def test_every_shape_ends_at_the_budget(fit, shape, steps):
+    prompts, rollouts = map(int, shape.split("x"))
+    trainer = fit("cero", lambda step: prompts * rollouts, "--shape", shape)
+    assert (last_step(trainer), trainer.allocator.ledger.spent) == (steps, 409_600)
+
+
 def test_grpo_ends_with_its_steps(fit):
     trainer = fit("grpo", lambda step: 1024)
     assert (last_step(trainer), trainer.allocator.ledger.spent) == (400, 409_600)
@@ -360,7 +540,6 @@ def test_budget_out_of_reach_is_refused(fit):
 @pytest.mark.slow
 def test_validation_samples_each_set_as_its_file_says(prepare, tmp_path):
     """prepare.py's files go through verl's data set and validation, which reports mean@32 and mean@4."""
-    from omegaconf import OmegaConf
     from torch.utils.data import DataLoader
     from verl.trainer.ppo.metric_utils import process_validation_metrics
     from verl.utils import tensordict_utils as tu
@@ -402,12 +581,10 @@ def gpu_hours():
     return module(ROOT / "scripts" / "gpu_hours.py")
 
 
-@pytest.mark.parametrize("gpus", [8, 4])
-@pytest.mark.parametrize("name", ["1.5b", "7b"])
-def test_gpu_hours_are_of_these_scripts(composed, gpu_hours, name, gpus):
-    config = composed(
-        *overrides_of(ROOT / "scripts" / f"qwen2.5-math-{name}.sh", "grpo", "--gpus", str(gpus))
-    )
+@every_machine
+def test_gpu_hours_are_of_these_scripts(composed, gpu_hours, script, machine):
+    config = composed(*overrides_of(script, "grpo", *machine))
+    name, gpus = script.stem.removeprefix("qwen2.5-math-"), int(machine[1])
     rollout, actor, model = (
         config.actor_rollout_ref.rollout,
         config.actor_rollout_ref.actor,
@@ -418,10 +595,24 @@ def test_gpu_hours_are_of_these_scripts(composed, gpu_hours, name, gpus):
         prompts=config.data.train_batch_size,
         rollouts=rollout.n,
         test_freq=config.trainer.test_freq,
+    )
+    fsdp = actor.fsdp_config
+    places = {(False, False): None, (False, True): "Adam", (True, False): "weights"}
+    assert gpu_hours.SETUPS[name, gpus, 24 if machine == SMALL_CARD else 80] == gpu_hours.Setup(
+        tokens=actor.ppo_max_token_len_per_gpu,
+        parallel=rollout.tensor_model_parallel_size,
         vllm_share=rollout.gpu_memory_utilization,
+        lora_rank=config.actor_rollout_ref.model.lora_rank,
+        on_host=places[fsdp.param_offload, fsdp.optimizer_offload],
     )
-    assert gpu_hours.SIZES[name] == gpu_hours.Size(
-        actor.ppo_max_token_len_per_gpu, rollout.tensor_model_parallel_size
-    )
-    assert ((name, gpus) in gpu_hours.OFFLOADED) == actor.fsdp_config.optimizer_offload
+    assert len(gpu_hours.SETUPS) == len(MACHINES)
     assert f"Qwen/{model.name}" == config.actor_rollout_ref.model.path
+
+
+def test_gpu_hours_know_the_shapes(composed, gpu_hours):
+    assert gpu_hours.SHAPES == GROUPS + SINGLES
+    for shape in gpu_hours.SHAPES:
+        config = composed(*overrides_of(SMALL, "cero", "--shape", shape))
+        assert gpu_hours.settings_of(shape) == gpu_hours.Settings(
+            config.trainer.total_training_steps, *size_of(config), config.trainer.test_freq
+        )
