@@ -71,8 +71,8 @@ class Vigor(SequentialAllocator):
         Share of the prompts in play that goes on; gamma = 1 / alpha.
     growth : "total" or "round"
         With "total" the prompts in play have m0 gamma^t rollouts in all after t rounds. What could be trained
-        on stays prompts x m0, and the plan costs 1 + T (1-alpha) times that. With "round" they get m0 gamma^t
-        more in round t, and the plan costs 1 + T times that.
+        on stays prompts x m0, and the plan costs 1 + T (1-alpha) times that. With "round" they get
+        m0 gamma^t more in round t, and the plan costs 1 + T times prompts x m0.
     **common : see `SequentialAllocator`
     """
 
