@@ -43,7 +43,7 @@ def allocator_class(name: str) -> type[Allocator]:
     """
     classes, unusable = _discover()
     if not isinstance(name, str):
-        names = ", ".join(available_allocators())
+        names = ", ".join(available_allocators())  # type: ignore[unreachable]
         raise ValueError(f"allocator={shown(name)} is no name; choose one of {names}")
     if name in classes:
         return classes[name]

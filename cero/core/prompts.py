@@ -72,7 +72,7 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
         raise ValueError(f"prompt_ids={shown(prompt_ids)} holds masked ids; leave these prompts out")
     if getattr(prompt_ids, "ndim", 1) != 1:  # of a data frame one would read the names of its columns
         raise ValueError(
-            f"prompt_ids has shape {prompt_ids.shape}; give a one-dimensional sequence of str or uint64"
+            f"prompt_ids has shape {np.shape(prompt_ids)}; give a one-dimensional sequence of str or uint64"
         )
     array = prompt_ids if isinstance(prompt_ids, np.ndarray) else _objects(prompt_ids)
     if array.dtype == np.uint64 or array.size == 0:
