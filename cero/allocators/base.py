@@ -102,6 +102,8 @@ class Allocator(ABC):
         don't fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
     idle_beside : dict of str to (name of another option, its values)
         Which options change nothing beside which values of another one. A class adds to what its bases say.
+    idle_in_runs : likewise
+        Where every step has its usual budget, rollouts_per_prompt for each prompt, as in verl's runs.
 
     Raises
     ------
@@ -115,6 +117,7 @@ class Allocator(ABC):
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     idle_beside: ClassVar[IdleBeside] = {}
+    idle_in_runs: ClassVar[IdleBeside] = {}
 
     def __init__(
         self,
@@ -314,6 +317,8 @@ class Allocator(ABC):
         table = self._without_retired(state["table"])
         self.table.check_columns(table)
         self.ledger.check_state(state["ledger"])
+        if not isinstance(state.get("options", {}), Mapping):
+            raise ValueError(f"state has options={shown(state['options'])}; the file is damaged")
         scalars = self._all_scalars()
         if set(state["scalars"]) != set(scalars):
             raise ValueError(
@@ -433,6 +438,8 @@ class Allocator(ABC):
 
     @staticmethod
     def _check_unsettled(step: Step) -> None:
+        if not isinstance(step, Step):
+            raise ValueError(f"step={shown(step)} is no step; settle what begin() returned")
         if step.settled:
             raise ValueError("this step was settled before; settle each step once")
 
@@ -448,22 +455,23 @@ class Allocator(ABC):
 
     @staticmethod
     def _checked_outcomes(
-        prompt_ids: PromptIds, successes: ArrayLike, trials: ArrayLike
+        prompt_ids: PromptIds, successes: ArrayLike, trials: ArrayLike, name: str = "trials"
     ) -> tuple[Ids, Floats, Ints]:
+        """Return ids, successes and trials as arrays; `name` is what the caller calls trials."""
         ids = as_prompt_ids(prompt_ids)
-        successes, trials = as_numbers("successes", successes), as_numbers("trials", trials)
-        for key, array in (("successes", successes), ("trials", trials)):
+        successes, trials = as_numbers("successes", successes), as_numbers(name, trials)
+        for key, array in ((name, trials), ("successes", successes)):
             if array.shape != ids.shape:
                 raise ValueError(
                     f"{key} has shape {array.shape}, prompt_ids has {ids.shape}; give one for each prompt"
                 )
         if not (np.isfinite(trials) & (trials == np.floor(trials))).all():
-            raise ValueError(f"trials={trials.tolist()[:5]} must be whole numbers of rollouts")
+            raise ValueError(f"{name}={trials.tolist()[:5]} must be whole numbers of rollouts")
         if (trials < 0).any():
-            raise ValueError(f"trials={trials.min():.0f} is negative; give the number of rollouts observed")
+            raise ValueError(f"{name}={trials.min():.0f} is negative; give a number of rollouts")
         if (trials > MOST_ROLLOUTS).any():
             raise ValueError(
-                f"trials={trials.max():.0f} is more than {MOST_ROLLOUTS}, the most that is counted"
+                f"{name}={trials.max():.0f} is more than {MOST_ROLLOUTS}, the most that is counted"
             )
         trials = trials.astype(np.int64)
         bad = ~np.isfinite(successes) | (successes < 0) | (successes > trials)

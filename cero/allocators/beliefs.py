@@ -16,6 +16,7 @@ ForgettingUnit = Literal["visit", "step"]
 Prior = Literal["fixed", "pooled"]
 RETENTIONS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.55, 0.4, 0.2)  # what forgetting=auto chooses from
 MOST_COUNTED = 2.0**32  # a prompt's successes or failures: its rollouts, and those of a pass rate
+LEAST_PRIOR = 1e-6  # of either count of the prior: a value is told from 0 then, whatever the other count is
 SCORED = 512  # prompts of a step that forgetting=auto is judged on: enough, and no more in a larger step
 
 
@@ -39,8 +40,8 @@ class Beliefs:
         What is expected of a prompt never seen: Beta(prior_a, prior_b), or a prior of the same strength
         around the mean of all first visits so far, which starts at the fixed one. `set_pass_rates` gives
         single prompts one of their own.
-    prior_a, prior_b : float > 0
-        The Beta prior; (1, 1) is uniform.
+    prior_a, prior_b : float in [1e-6, 1e6]
+        The Beta prior; (1, 1) is uniform. Of a smaller count nothing would be left beside the other one.
 
     Raises
     ------
@@ -77,8 +78,8 @@ class Beliefs:
             raise ValueError("forgetting=auto is estimated from visit to visit; set forgetting_unit=visit")
         self.forgetting = forgetting
         self.prior = check_choice("prior", prior, get_args(Prior))
-        self.prior_a = float(check_number("prior_a", prior_a, 0, 1e6, open_low=True))
-        self.prior_b = float(check_number("prior_b", prior_b, 0, 1e6, open_low=True))
+        self.prior_a = float(check_number("prior_a", prior_a, LEAST_PRIOR, 1e6))
+        self.prior_b = float(check_number("prior_b", prior_b, LEAST_PRIOR, 1e6))
         table.add_columns({"successes": (np.float64, 0.0), "failures": (np.float64, 0.0)})
         if forgetting_unit == "step":
             table.add_columns({"seen": (np.int32, 0)})  # the step of the last visit
@@ -149,7 +150,7 @@ class Beliefs:
             raise ValueError(
                 f"pass_rates has shape {rates.shape}, prompt_ids has {ids.shape}; give one for each prompt"
             )
-        known = np.isfinite(rates)
+        known = ~np.isnan(rates)
         if ((rates[known] < 0) | (rates[known] > 1)).any():
             raise ValueError(
                 f"pass_rates={rates[known][(rates[known] < 0) | (rates[known] > 1)][:3]} must lie in [0, 1]"

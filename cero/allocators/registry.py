@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cero.allocators.base import Allocator, option_names
+from cero.core.checks import shown
 
 PACKAGE = "cero.allocators"
 GROUP = "cero.allocators"
@@ -41,6 +42,9 @@ def allocator_class(name: str) -> type[Allocator]:
         If there is none, naming those there are; or why the entry point of that name can't be used.
     """
     classes, unusable = _discover()
+    if not isinstance(name, str):
+        names = ", ".join(available_allocators())  # type: ignore[unreachable]
+        raise ValueError(f"allocator={shown(name)} is no name; choose one of {names}")
     if name in classes:
         return classes[name]
     if name in unusable:

@@ -12,7 +12,7 @@ from cero.allocators.base import Allocator
 from cero.allocators.rounds import OneRound, Step
 from cero.core.arrays import Bools, Floats, Ids, Ints
 from cero.core.budget import ROUNDINGS, Rounding, check_feasible, project_to_sum, round_to_sum
-from cero.core.checks import as_numbers, check_choice, check_number
+from cero.core.checks import as_numbers, check_choice, check_number, is_whole, shown
 from cero.core.prompts import PromptIds, as_prompt_ids, merge_repeats, sort_ids
 
 
@@ -156,14 +156,18 @@ class UpfrontAllocator(Allocator):
                 f"n_min={self.n_min} would give every candidate rollouts, so there is no choice; set n_min=0"
             )
         order, ids = sort_ids(as_prompt_ids(prompt_ids))
-        most = min(ids.size, int(budget)) if most is None else most
+        for key, value in (("budget", budget), ("least", least), ("most", 1 if most is None else most)):
+            if not is_whole(value):
+                raise ValueError(f"{key}={shown(value)} is not a whole number")
+        budget, least = int(budget), int(least)
+        most = min(ids.size, budget) if most is None else int(most)
         if not 1 <= least <= most <= min(ids.size, budget):
             raise ValueError(
-                f"least={least} and most={most} prompts of {ids.size} can't be chosen with budget={budget}; "
-                f"give 1 <= least <= most <= {min(ids.size, budget)}"
+                f"least={shown(least)} and most={shown(most)} prompts of {ids.size} can't be chosen with "
+                f"budget={shown(budget)}; give 1 <= least <= most <= {shown(min(ids.size, budget))}"
             )
         check_feasible(budget, most, 0, self.n_max)
-        budget, least = int(budget), max(least, -(-int(budget) // self.n_max))
+        least = max(least, -(-budget // self.n_max))
         self.ledger.check(budget)
 
         rows = self._rows_of(ids)
@@ -254,7 +258,7 @@ class UpfrontAllocator(Allocator):
         weights = as_numbers("weights", weights)
         if weights.shape != outcomes[0].shape or not ((weights > 0) & (weights <= 1)).all():
             raise ValueError(
-                f"weights={weights.tolist()[:5]} must be one number in (0, 1] for each of "
+                f"weights={weights.ravel().tolist()[:5]} must be one number in (0, 1] for each of "
                 f"{outcomes[0].size} prompts"
             )
         self._learn(*outcomes, weights)
@@ -274,7 +278,8 @@ class UpfrontAllocator(Allocator):
         ValueError
             If they are more than that; nothing has changed then.
         """
-        ids, _, counts = self._checked_outcomes(prompt_ids, np.zeros(np.shape(rollouts)), rollouts)
+        rollouts = as_numbers("rollouts", rollouts)
+        ids, _, counts = self._checked_outcomes(prompt_ids, np.zeros(rollouts.shape), rollouts, "rollouts")
         order, ids = sort_ids(ids)
         ids, _, counts = merge_repeats(ids, counts[order])
         rows = self.table.rows(ids)

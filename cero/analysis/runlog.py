@@ -3,10 +3,12 @@
 Lines are {"kind": "step", ...} and {"kind": "validation", ...}; see `RunLog.step` and `RunLog.validation`.
 """
 
+import errno
 import json
 import operator
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cero.analysis.reading import one_line, parse_object
@@ -78,14 +80,12 @@ class RunLog:
 
     def sync(self):
         """Have all that was written on disk."""
-        if self.path is None:
+        if self.path is None or not self.path.is_file():  # nothing was written yet, or it is a device
             return
         try:
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
             sync_folder(self.path.parent)
-        except FileNotFoundError:  # nothing was written yet
-            pass
         except OSError as error:
             self._say(error)
 
@@ -109,6 +109,8 @@ class RunLog:
                 self._rewind_to = None
             if self._waiting:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                if self.path.is_fifo():  # to open it would wait for a reader, for ever
+                    raise OSError(errno.ESPIPE, "it is a pipe")
                 with self.path.open("ab", buffering=0) as file:
                     _write_all(file, "".join(self._waiting).encode())
                 self._waiting.clear()
@@ -121,7 +123,7 @@ class RunLog:
     def _cut(self, step, line):
         """Truncate the file as `rewind` says. Needs no room on the disk, but for `line`."""
         found, end, read, whole = set(), 0, 0, True
-        if self.path.exists():
+        if self.path.is_file():  # a device may have no end
             with self.path.open("rb") as file:
                 for text in file:
                     kind, of = _head(text)
@@ -159,7 +161,8 @@ def _write_all(file, data):
         while view:
             view = view[file.write(view) :]
     except OSError:
-        file.truncate(end)
+        with suppress(OSError):  # a device can't be cut; what counts is why it was not written
+            file.truncate(end)
         raise
 
 
@@ -167,8 +170,9 @@ def _head(text):
     """Return (kind, step) of a log's line (bytes); (None, None) if it is no record."""
     try:
         record = json.loads(text)
-        return record["kind"], int(record["step"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+        kind, step = record["kind"], int(record["step"])
+        return (kind, step) if isinstance(kind, str) else (None, None)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None, None
 
 

@@ -21,12 +21,12 @@ def check_feasible(budget: float, prompts: int, n_min: int, n_max: int) -> None:
     low, high = prompts * n_min, prompts * n_max
     if budget < low:
         raise ValueError(
-            f"budget={budget} is below {prompts} prompts x n_min={n_min} = {low}; "
+            f"budget={shown(budget)} is below {prompts} prompts x n_min={n_min} = {low}; "
             "lower n_min or raise the budget"
         )
     if budget > high:
         raise ValueError(
-            f"budget={budget} is above {prompts} prompts x n_max={n_max} = {high}; "
+            f"budget={shown(budget)} is above {prompts} prompts x n_max={n_max} = {high}; "
             "raise n_max or lower the budget"
         )
 
@@ -159,8 +159,8 @@ class Ledger:
         rollouts = int(rollouts)  # one of NumPy's small kinds would overflow in the sum
         if self.total is not None and self.spent + rollouts > self.total:
             raise ValueError(
-                f"budget={rollouts} would bring the run to {self.spent + rollouts} rollouts, over its "
-                f"total_budget={self.total} ({self.left} left); raise total_budget or ask for less"
+                f"budget={shown(rollouts)} would bring the run to {shown(self.spent + rollouts)} rollouts, "
+                f"over its total_budget={self.total} ({self.left} left); raise total_budget or ask for less"
             )
 
     def spend(self, rollouts: int) -> None:
@@ -185,6 +185,9 @@ class Ledger:
         spent = state.get("spent") if isinstance(state, Mapping) else None
         if not isinstance(spent, int) or isinstance(spent, bool) or not 0 <= spent <= MOST_TOTAL:
             raise ValueError(f"ledger: spent={shown(spent)} must be an integer, 0 to {MOST_TOTAL}")
+        total = state.get("total")
+        if total is not None and (type(total) is not int or not 0 <= total <= MOST_TOTAL):
+            raise ValueError(f"ledger: total={shown(total)} must be an integer, 0 to {MOST_TOTAL}, or None")
         if self.total is not None and spent > self.total:
             raise ValueError(
                 f"ledger: the saved run had spent {spent} rollouts, "

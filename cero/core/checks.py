@@ -92,7 +92,8 @@ def shown(value: Any) -> str:
 def as_numbers(key: str, values: ArrayLike) -> NDArray[np.float64]:
     """Return `values` as a float64 array.
 
-    Raises ValueError, naming `key`, if they are no numbers: words, truth values, dates, or nothing at all.
+    Raises ValueError, naming `key`, if they are no numbers: words, truth values, dates, masked values, or
+    nothing at all.
     """
     try:
         array = np.asarray(values)
@@ -104,10 +105,14 @@ def as_numbers(key: str, values: ArrayLike) -> NDArray[np.float64]:
             )
         else:
             good = array.dtype.kind in "iuf" or not array.size
+        if isinstance(values, list | tuple):  # NumPy takes a truth value among numbers for 0 or 1
+            good = good and not any(isinstance(each, bool | np.bool_) for each in values)
+        good = good and not np.ma.is_masked(values)  # nor does the mask go into the array
         if good:
             return array.astype(np.float64)
         first = shown(array.ravel().tolist()[:3])
-    except (ValueError, TypeError, OverflowError):  # lists of several lengths, integers beyond a float
+    except (ValueError, TypeError, OverflowError, RuntimeError):
+        # Lists of several lengths, integers beyond a float, tensors that belong to a graph.
         first = shown(values)
     raise ValueError(f"{key}={first} must be numbers")
 
@@ -129,7 +134,10 @@ def at_ends(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
 
 
 def check_choice(key: str, value: T, choices: Collection[Any]) -> T:
-    """Return `value` if it is one of `choices`. Raise ValueError, naming them, if it is not."""
+    """Return `value` if it is one of `choices`, NumPy's own text or truth value as Python's.
+
+    Raise ValueError, naming them, if it is not.
+    """
     try:
         hash(value)  # an array of one word is no word
         known = value in choices and not isinstance(value, complex | np.complexfloating)  # 1 + 0j equals 1
@@ -137,4 +145,5 @@ def check_choice(key: str, value: T, choices: Collection[Any]) -> T:
         known = False
     if not known:
         raise ValueError(f"{key}={shown(value)} is not known; choose one of {', '.join(map(str, choices))}")
-    return value
+    # States are kept as JSON, which has no values of NumPy.
+    return value.item() if isinstance(value, np.generic) else value

@@ -16,6 +16,8 @@ from numpy.typing import DTypeLike, NDArray
 from cero.core.arrays import Ids, Ints
 from cero.core.checks import shown
 
+_BYTES = bytes | bytearray | memoryview
+
 PromptIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[Any]
 Columns: TypeAlias = Mapping[str, tuple[DTypeLike, float]]  # name: (dtype, value for a new prompt)
 
@@ -36,6 +38,11 @@ def prompt_id(*parts: str | bytes) -> int:
         Whatever makes the prompt what it is (data source, messages, answer). Lengths are hashed too, so
         ("ab", "c") and ("a", "bc") differ.
 
+    Raises
+    ------
+    ValueError
+        If a part is neither: of a number, say, Python makes as many zero bytes.
+
     Returns
     -------
     int
@@ -43,6 +50,8 @@ def prompt_id(*parts: str | bytes) -> int:
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
+        if not isinstance(part, str | _BYTES):
+            raise ValueError(f"{shown(part)} is neither str nor bytes; give a prompt's parts as one of these")
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else bytes(part)
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
@@ -57,13 +66,15 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
     ValueError
         If it is a single text, is not one-dimensional, mixes kinds, or holds anything but text or integers.
     """
-    if isinstance(prompt_ids, str | bytes):
-        raise ValueError(f"prompt_ids={prompt_ids[:40]!r} is one text; give a sequence of them")
-    array = prompt_ids if isinstance(prompt_ids, np.ndarray) else _objects(prompt_ids)
-    if array.ndim != 1:
+    if isinstance(prompt_ids, str | _BYTES):
+        raise ValueError(f"prompt_ids={shown(prompt_ids[:40])} is one text; give a sequence of them")
+    if np.ma.is_masked(prompt_ids):
+        raise ValueError(f"prompt_ids={shown(prompt_ids)} holds masked ids; leave these prompts out")
+    if getattr(prompt_ids, "ndim", 1) != 1:  # of a data frame one would read the names of its columns
         raise ValueError(
-            f"prompt_ids has shape {array.shape}; give a one-dimensional sequence of str or uint64"
+            f"prompt_ids has shape {np.shape(prompt_ids)}; give a one-dimensional sequence of str or uint64"
         )
+    array = prompt_ids if isinstance(prompt_ids, np.ndarray) else _objects(prompt_ids)
     if array.dtype == np.uint64 or array.size == 0:
         return array.astype(np.uint64)
     if array.dtype.kind in "iu":
@@ -77,7 +88,7 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
     if all(issubclass(kind, int | np.integer) and kind not in (bool, np.timedelta64) for kind in kinds):
         outside = [value for value in values if not 0 <= value < 2**64]
         if outside:
-            raise ValueError(f"prompt_ids holds {outside[0]}; integer ids must lie in [0, 2**64)")
+            raise ValueError(f"prompt_ids holds {shown(outside[0])}; integer ids must lie in [0, 2**64)")
         return np.fromiter(map(int, values), dtype=np.uint64, count=array.size)
     raise ValueError(
         f"prompt_ids holds {sorted(kind.__name__ for kind in kinds)}; "

@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,7 +56,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f"{TEMPORARY.format(glob.escape(path.name))}*"):
-        left.unlink(missing_ok=True)  # of a save that was killed
+        with suppress(OSError):  # of a save that was killed; what can't be removed is in nobody's way
+            left.unlink()
     temporary = path.with_name(f"{TEMPORARY.format(path.name)}{os.getpid()}")
     try:
         with temporary.open("xb") as file:

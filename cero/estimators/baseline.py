@@ -1,12 +1,13 @@
 """What is subtracted from a reward, so that the gradient varies least? The optimal baseline of a prompt."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import AnyArray, Floats, Ints
-from cero.core.checks import check_number
+from cero.core.checks import as_numbers, check_number, shown
 from cero.core.prompts import PromptIds, PromptTable, as_prompt_ids, merge_repeats, sort_ids
 from cero.estimators.advantage import known_so_far
 from cero.estimators.shared import Shared, make_shared
@@ -104,10 +105,14 @@ class OptimalBaseline:
         Raises
         ------
         ValueError
-            If a weight is negative or not finite, or buckets are missing; nothing has changed then.
+            If a weight is negative or not finite, a reward is not in [0, 1], a group is none of the step's,
+            shapes don't fit, or buckets are missing; nothing has changed then.
         """
         ids = as_prompt_ids(prompt_ids)
-        weights = np.asarray(weights, np.float64)
+        weights = as_numbers("weights", weights)
+        _check_rollouts(groups, rewards, weights, ids.size)
+        if known is not None and np.shape(known) != (ids.size, 3):
+            raise ValueError(f"known has shape {np.shape(known)}; give what known_now() returned")
         good = np.isfinite(weights) & (weights >= 0)
         if not good.all():
             raise ValueError(f"weights={weights[~good][:3]} must be finite and >= 0")
@@ -209,9 +214,15 @@ class OptimalBaseline:
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise ValueError("this is no state of an optimal baseline; give what state_dict() returned")
         weights = np.asarray(state.get("weights"), np.float64)
-        if weights.shape != (2,) or not (np.isfinite(weights) & (weights >= 0)).all():
+        good = weights.shape == (2,) and bool((np.isfinite(weights) & (weights >= 0)).all())
+        if not good or (weights[0] > 0) > (weights[1] > 0):  # a sum of no weights
             raise ValueError(f"state has weights={state.get('weights')}; the file is damaged")
-        columns = state["table"]
+        columns = state.get("table")
+        if not isinstance(columns, Mapping):
+            raise ValueError(f"state has table={shown(columns)}; the file is damaged")
+        for name in ("right", "wrong"):
+            if (np.asarray(columns.get(name, 0.0)) < 0).any():
+                raise ValueError(f"state holds a negative number in {name!r}; the file is damaged")
         shared = {
             name.removeprefix(SHARED_PREFIX): array
             for name, array in columns.items()
@@ -230,6 +241,19 @@ class OptimalBaseline:
     def __repr__(self) -> str:
         options = f"forgetting={self.forgetting}, bucket={self.bucket!r}"
         return f"OptimalBaseline({options}, prompts={len(self.table)})"
+
+
+def _check_rollouts(groups: ArrayLike, rewards: ArrayLike, weights: Floats, size: int) -> None:
+    """Raise ValueError unless each of `weights` has a group, in [0, size), and a reward, in [0, 1]."""
+    groups, rewards = np.asarray(groups), as_numbers("rewards", rewards)
+    for key, array in (("groups", groups), ("rewards", rewards)):
+        if array.shape != weights.shape:
+            raise ValueError(f"{key} has shape {array.shape}, weights has {weights.shape}; give one for each")
+    if groups.size and (groups.dtype.kind not in "iu" or groups.min() < 0 or groups.max() >= size):
+        raise ValueError(f"groups={groups.tolist()[:5]} must be places of the step's {size} prompts")
+    good = (rewards >= 0) & (rewards <= 1)
+    if not good.all():
+        raise ValueError(f"rewards={rewards[~good][:3]} must lie in [0, 1]; map them first")
 
 
 def _summed(groups: Ints, values: Floats, size: int) -> Floats:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from cero.allocators.base import Allocator
+from cero.core.checks import is_whole
 from cero.verl.effect import without_effect
 from cero.verl.modes import MODES, is_asynchronous, verls_word
 from cero.verl.settings import ESTIMATOR, Settings
@@ -239,6 +240,22 @@ SIZES = (
             f"actor_rollout_ref.actor.ppo_mini_batch_size={it.actor.ppo_mini_batch_size} is more than "
             f"data.train_batch_size={it.config.data.train_batch_size}: verl would fill each step up with "
             "padding; set it to the batch or to a part of it"
+        ),
+    ),
+    Rule(  # with filtering, and where sampling overlaps, verl puts 1 in its place
+        lambda it: (
+            it.config.data.get("gen_batch_size") is not None
+            and not (it.overlaps or it.filtered)
+            and not (
+                is_whole(it.config.data.gen_batch_size)
+                and it.config.data.gen_batch_size > 0
+                and it.config.data.train_batch_size % it.config.data.gen_batch_size == 0
+            )
+        ),
+        lambda it: (
+            f"data.gen_batch_size={it.config.data.gen_batch_size} does not divide "
+            f"data.train_batch_size={it.config.data.train_batch_size}: a step is read in portions of that "
+            "size; set it to a divisor, or to null"
         ),
     ),
     Rule(

@@ -7,10 +7,12 @@ section: nobody asked for it on this command line.
 """
 
 from dataclasses import fields
+from itertools import chain
 
 from verl.trainer.config import AlgoConfig
 
 from cero.allocators.base import option_defaults
+from cero.allocators.options import WithBeliefs
 from cero.core.signatures import options_of
 from cero.estimators.advantage import ADVANTAGES
 from cero.estimators.keep import KEEP
@@ -26,6 +28,8 @@ OF_VERLS_TRAINER = (
     "rollout_correction",
     "pf_ppo",  # the options of use_pf_ppo
 )
+# Advantages that go by what was known of a prompt before the step.
+OF_POSTERIORS = ("posterior", "mapp")
 # What does with the estimator `cero` what such a setting does with verl's.
 INSTEAD = {
     "norm_adv_by_std_in_grpo": "algorithm.cero.scale to false, or algorithm.cero.advantage to dr_grpo",
@@ -95,11 +99,19 @@ def _of_keep(it):
 
 
 def _of_pass_rates(it):
-    """Yield likewise the strength of pass rates that are not there."""
+    """Yield likewise pass rates that nobody goes by, and the strength of those that are not there."""
     column, strength = it.settings.pass_rates
     if column is None and strength != DEFAULTS["cero.pass_rates"]["strength"]:
         reason = "cero.pass_rates.column=null: there are no pass rates"
         yield "cero.pass_rates.strength", strength, reason, "cero.pass_rates.column to a column of the data"
+    by_allocator = isinstance(it.allocator, WithBeliefs) or it.allocator.beliefs is None  # None is refused
+    by_advantage = it.settings.estimates and it.settings.estimator["advantage"] in OF_POSTERIORS
+    if column is not None and not (by_allocator or by_advantage):
+        reason = (
+            f"allocator={it.settings.allocator}, which decides by a step's own rewards, where the advantage "
+            f"is none of {', '.join(OF_POSTERIORS)}"
+        )
+        yield "cero.pass_rates.column", column, reason, "allocator to one that starts at them, e.g. cero_seq"
 
 
 def _of_candidates(it):
@@ -111,18 +123,25 @@ def _of_candidates(it):
 
 
 def _of_staleness(it):
-    """Yield likewise the weight of old outcomes where none is old."""
+    """Yield likewise the weight of old outcomes where none is old, or where nothing is kept of outcomes."""
     if not it.overlaps and it.settings.staleness != DEFAULTS["cero"]["staleness"]:
         reason = f"trainer.v1.trainer_mode={it.mode}: every outcome is of the last version"
         remedy = "trainer.v1.trainer_mode to colocate_async or separate_async"
         yield "cero.staleness", it.settings.staleness, reason, remedy
+    elif it.allocator.beliefs is None and it.settings.staleness != DEFAULTS["cero"]["staleness"]:
+        reason = f"allocator={it.settings.allocator}, which keeps no posterior"
+        yield "cero.staleness", it.settings.staleness, reason, "allocator to one that does, e.g. cero"
 
 
 def _of_allocator(it):
-    """Yield likewise options of the allocator that change nothing beside others (`Allocator.idle_beside`)."""
+    """Yield likewise options of the allocator that change nothing beside others.
+
+    See `Allocator.idle_beside` and `Allocator.idle_in_runs`.
+    """
     options, defaults = it.allocator.options(), option_defaults(type(it.allocator))
     for cls in type(it.allocator).__mro__:
-        for key, (other, values) in vars(cls).get("idle_beside", {}).items():
+        idle = [vars(cls).get(name, {}).items() for name in ("idle_beside", "idle_in_runs")]
+        for key, (other, values) in chain(*idle):
             if options[other] in values and options[key] != defaults[key]:
                 yield (
                     f"allocator.{key}",

@@ -10,7 +10,6 @@ import datetime
 import decimal
 import fractions
 import logging
-import math
 import numbers
 import time
 import uuid
@@ -18,6 +17,7 @@ import uuid
 import numpy as np
 import torch
 
+from cero.core.checks import is_whole, shown
 from cero.core.prompts import prompt_id
 from cero.estimators.shared import TEXT, padded, slot_of, slots_of_text, text_of
 
@@ -56,10 +56,17 @@ def _canonical(value):
         return b"s" + value.encode("utf-8", "surrogatepass")
     if isinstance(value, _BYTES):
         return b"b" + bytes(value)
+    if isinstance(value, np.longdouble | np.clongdouble):
+        return b"v" + repr(value).encode()  # which Python has no number for
     if isinstance(value, np.generic | np.ndarray | torch.Tensor):
         return _canonical(value.tolist())  # an array of objects holds addresses; its items have content
     if isinstance(value, _PLAIN):
-        return b"v" + repr(value).encode()
+        try:
+            text = repr(value)
+        except ValueError:  # Python does not write integers of thousands of digits
+            text = hex(value)
+        if " at 0x" not in text:  # a subclass that is shown by its address
+            return b"v" + text.encode()
     if isinstance(value, dict):
         # Left out, since parquet fills a key that only other rows have with None.
         kept = {_canonical(key): _canonical(item) for key, item in value.items() if item is not None}
@@ -82,8 +89,17 @@ def _joined(parts):
 
 
 def row_prompt_id(data_source, messages, answer):
-    """Return the id of one row as described above: int in [0, 2**64)."""
-    return prompt_id(_canonical(data_source), _canonical(messages), _canonical(answer))
+    """Return the id of one row as described above: int in [0, 2**64).
+
+    Raises ValueError for content that has no stable bytes, or that is nested without an end.
+    """
+    try:
+        return prompt_id(_canonical(data_source), _canonical(messages), _canonical(answer))
+    except RecursionError:
+        raise ValueError(
+            "a prompt holds lists within lists, too deep to be read; "
+            f"add a column {ID_COLUMN!r} to the data set"
+        ) from None
 
 
 def _answer(reward_model):
@@ -91,11 +107,20 @@ def _answer(reward_model):
     return reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
 
 
+def is_missing(value):
+    """Return whether a cell of a table holds nothing: None, nan, or what pandas and decimals have for it."""
+    if isinstance(value, decimal.Decimal):
+        return value.is_nan()
+    missing = value is None or isinstance(value, float | np.floating) and np.isnan(value)
+    return bool(missing) or type(value).__name__ in ("NAType", "NaTType")
+
+
 def given_id(value):
     """Return the id that a row's own value of the column `prompt_id` stands for, or None where it has none.
 
     Text is hashed. A whole number in [0, 2**64) is the id itself; so is a float that is whole, as a column of
-    numbers with gaps has, up to 2**53. None, nan and empty text are no id.
+    numbers with gaps has, up to 2**53. None, nan (that of pandas and of decimals, too) and empty text are no
+    id.
 
     Raises
     ------
@@ -106,17 +131,16 @@ def given_id(value):
         value = value.tolist()
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value) or (isinstance(value, str) and value == ""):
         return None
     if isinstance(value, str):
         return prompt_id(value)
-    whole = isinstance(value, numbers.Integral | decimal.Decimal | float) and not isinstance(value, bool)
-    whole = whole and math.isfinite(value) and value == int(value)
+    whole = isinstance(value, numbers.Integral | decimal.Decimal | float) and is_whole(value)
     if whole and 0 <= int(value) < (2**53 if isinstance(value, float) else 2**64):
         return int(value)
     raise ValueError(
-        f"the data set's column {ID_COLUMN!r} holds {value!r} ({type(value).__name__}); give text or whole "
-        "numbers in [0, 2**64), or leave a row without one, which is then known by its content"
+        f"the data set's column {ID_COLUMN!r} holds {shown(value)} ({type(value).__name__}); give text or "
+        "whole numbers in [0, 2**64), or leave a row without one, which is then known by its content"
     )
 
 
@@ -154,7 +178,7 @@ def row_slots(row, bucket):
     nothing in that column.
     """
     value = in_row(row, "raw_prompt" if bucket == TEXT else bucket)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value):
         what = "no raw_prompt" if bucket == TEXT else "nothing there"
         raise ValueError(
             f"algorithm.cero.bucket={bucket}: a row of data.train_files has {what}, only "
@@ -177,7 +201,8 @@ def audit(dataset, prompt_key="prompt"):
     columns = getattr(rows, "column_names", ())
     if prompt_key not in columns or not len(rows):
         return []
-    wanted = [prompt_key, "data_source", "reward_model", ID_COLUMN, "extra_info", "tools_kwargs"]
+    wanted = [prompt_key, "data_source", "reward_model", ID_COLUMN, "extra_info"]
+    wanted += [name for name in columns if name.endswith("_kwargs")]  # of tools, interactions, environments
     step = -(-len(rows) // AUDITED)
     rows = rows.select_columns([name for name in wanted if name in columns]).select(range(0, len(rows), step))
     content_of, rest_of, without, clash, hidden = {}, {}, 0, [], 0
@@ -190,8 +215,10 @@ def audit(dataset, prompt_key="prompt"):
                 clash.append(row[ID_COLUMN])
             continue
         # The place of a row in its file is no part of its task.
-        extra = {k: v for k, v in (row.get("extra_info") or {}).items() if k not in ("index", "split")}
-        rest = _canonical([extra, row.get("tools_kwargs")])
+        extra = row.get("extra_info")
+        if isinstance(extra, dict):
+            extra = {key: value for key, value in extra.items() if key not in ("index", "split")}
+        rest = _canonical([extra or None, *(row.get(name) for name in columns if name.endswith("_kwargs"))])
         hidden += rest_of.setdefault(content, rest) != rest
     warnings = []
     if clash:
@@ -207,8 +234,8 @@ def audit(dataset, prompt_key="prompt"):
     if hidden:
         warnings.append(
             f"{hidden} rows have the source, messages and answer of another row and differ from it in "
-            "extra_info or tools_kwargs only: they count as one prompt; if these are tasks of their own, add "
-            f"a column {ID_COLUMN!r} to the data set"
+            "extra_info or columns like tools_kwargs only: they count as one prompt; if these are tasks of "
+            f"their own, add a column {ID_COLUMN!r} to the data set"
         )
     for warning in warnings:
         logger.warning("cero: %s", warning)

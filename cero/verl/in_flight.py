@@ -18,6 +18,8 @@ FORMAT, VERSION = "cero-in-flight", 1
 COUNTS = ("launched", "returned", "lost", "withdrawn")
 COLUMNS = ("uid", "prompt", "launched", "sent_at", "history_mean", "prior", "known", "buckets")
 
+KINDS = {"prompt": "u", "launched": "i", "sent_at": "i", "history_mean": "f", "prior": "f", "known": "f"}
+
 
 @dataclass(frozen=True)
 class Group:
@@ -116,14 +118,20 @@ class InFlight:
 
     def load_state_dict(self, state):
         """Go on from a `state_dict`. Raise ValueError, and change nothing, if it doesn't add up."""
-        if state.get("format") != FORMAT or state.get("version") != VERSION:
+        if not isinstance(state, dict) or state.get("format") != FORMAT or state.get("version") != VERSION:
             raise ValueError("this is no list of prompts in flight; give what state_dict() returned")
-        counts, table = state.get("counts"), state["table"]
+        counts, table = state.get("counts"), state.get("table")
         if not isinstance(counts, dict) or set(counts) != set(COUNTS):
             raise ValueError(f"it counts {counts!r}; the file is damaged")
         if any(type(count) is not int or not 0 <= count < 2**53 for count in counts.values()):
             raise ValueError(f"it counts {counts!r}; the file is damaged")
         try:
+            for name, kind in KINDS.items():
+                if table[name].dtype.kind != kind or not np.isfinite(table[name]).all():
+                    raise ValueError(f"{name} holds what it can't")
+            means = table["history_mean"]
+            if (table["sent_at"] < 0).any() or ((means < 0) | (means > 1)).any():
+                raise ValueError("sent_at or history_mean is out of range")
             columns = [table[name].tolist() for name in COLUMNS]
             groups = {
                 uid.decode(): Group(

@@ -5,7 +5,7 @@ and under its own words are its own trainers. So the word is replaced before ver
 this plugin refuses the names on the right, so that no run can train without the scheduler unseen.
 """
 
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 MODES = {
     "sync": "cero",
@@ -27,6 +27,8 @@ def is_asynchronous(config):
 
 def take_scheduled_trainer(config):
     """Replace verl's word in its `config` by the name of the same trainer with the scheduler."""
+    if not OmegaConf.is_dict(config.trainer.get("v1")) or "trainer_mode" not in config.trainer.v1:
+        return  # refused as soon as it can be (`cero.verl.reading.check_sections`)
     mode = config.trainer.v1.trainer_mode
     with open_dict(config):
         config.trainer.v1.trainer_mode = MODES.get(mode, mode)

@@ -7,12 +7,13 @@ function.
 import traceback
 
 from hydra.experimental.callback import Callback
+from omegaconf.errors import OmegaConfBaseException
 
 from cero.verl.candidates import check_candidates
 from cero.verl.hooks import ASYNC_HOOKS, check_verl
 from cero.verl.in_flight import InFlight, resume_flights
 from cero.verl.modes import is_asynchronous, take_scheduled_trainer
-from cero.verl.reading import read_settings
+from cero.verl.reading import check_sections, read_settings
 from cero.verl.resume import check_resume
 from cero.verl.surroundings import check_surroundings
 
@@ -29,6 +30,7 @@ class Preflight(Callback):
         # SystemExit, because Hydra turns any Exception of a callback into a warning.
         try:
             check_verl()
+            check_sections(config)
             if is_asynchronous(config):
                 check_verl(ASYNC_HOOKS)
             settings = read_settings(config)
@@ -37,11 +39,30 @@ class Preflight(Callback):
                 resume_flights(config, InFlight())
             check_candidates(config, settings)
             check_surroundings(config)
+            _check_objective(config, kwargs.get("task_function"))
         except (ValueError, OSError) as error:
             raise SystemExit(f"cero: {error}") from error
+        except OmegaConfBaseException as error:  # a key that is gone, or that has no value
+            raise SystemExit(
+                f"cero: {error.full_key}: {str(error).splitlines()[0]}; set it, or leave its section as the "
+                "recipe has it"
+            ) from error
         except Exception as error:
             # Nothing foreseen; but to go on would cost minutes of GPUs, and Hydra would only warn.
             raise SystemExit(
                 f"cero: the settings could not be checked: {type(error).__name__}: {error}\n"
                 f"{traceback.format_exc()}"
             ) from error
+
+
+def _check_objective(config, task):
+    """Raise ValueError if cero.objective asks for a value in a run that returns none.
+
+    task : the job's function
+    """
+    chosen, module = config.cero.get("objective", "last"), getattr(task, "__globals__", {}).get("__spec__")
+    if chosen != "last" and getattr(module, "name", None) == "verl.trainer.main_ppo":
+        raise ValueError(
+            f"cero.objective={chosen} has no effect with verl.trainer.main_ppo, which returns no value; run "
+            "cero.verl.sweep instead, or leave cero.objective at its default"
+        )

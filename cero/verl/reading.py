@@ -16,6 +16,17 @@ from cero.verl.success import Success
 
 ON_MISSING_STATE = ("error", "fresh")
 UNCHOSEN = ("drop", "return")
+# What must be sections for anything to be read.
+SECTIONS = (
+    "allocator",
+    "cero",
+    "cero.success",
+    "cero.pass_rates",
+    "cero.keep",
+    "algorithm.cero",
+    "trainer.v1",
+    "trainer.v1.sampler",
+)
 # Keys of an allocator's yaml that are defaults of other sections, not options of the allocator.
 OF_OTHERS = ("adv_estimator", "keep", "advantage", "baseline")
 
@@ -29,9 +40,8 @@ def read_settings(config):
         If a value, or a combination of values, can't work. The message names the key, its value and the
         remedy.
     """
-    for key in ("allocator", "cero"):
-        if OmegaConf.select(config, key) is None:
-            raise ValueError(f"the config has no {key!r} section; start with +recipe=cero (or cero_cpu)")
+    check_sections(config)
+    _check_verls_numbers(config)
     allocator = OmegaConf.to_container(config.allocator, resolve=True)
     name = allocator.pop("name", None)
     for key in OF_OTHERS:
@@ -76,6 +86,37 @@ def read_settings(config):
     return settings
 
 
+def check_sections(config):
+    """Raise ValueError, naming it, if a section is not there or is no section: what reads it would fail."""
+    for key in ("allocator", "cero"):
+        if OmegaConf.select(config, key) is None:
+            raise ValueError(f"the config has no {key!r} section; start with +recipe=cero (or cero_cpu)")
+    for key in SECTIONS:
+        value = OmegaConf.select(config, key)
+        if not OmegaConf.is_dict(value):
+            raise ValueError(
+                f"{key}={value!r} must be a section; leave it as the recipe has it, and set single values"
+            )
+
+
+def _check_verls_numbers(config):
+    """Raise ValueError unless verl's own numbers that the scheduler counts with are such numbers."""
+    mini_batch = "actor_rollout_ref.actor.ppo_mini_batch_size"
+    for key in ("data.train_batch_size", mini_batch, "trainer.n_gpus_per_node", "trainer.nnodes"):
+        check_number(key, OmegaConf.select(config, key), 1, 2**31 - 1, integer=True)
+    steps, least = config.trainer.total_training_steps, 0 if config.trainer.get("val_only") else 1
+    if steps is not None:
+        check_number("trainer.total_training_steps", steps, least, 2**31 - 1, integer=True)
+    most = config.data.get("train_max_samples")
+    if most is not None:
+        check_number("data.train_max_samples", most, -(2**31), 2**31 - 1, integer=True)
+    folder = config.trainer.default_local_dir
+    if not isinstance(folder, str) or not folder:
+        raise ValueError(
+            f"trainer.default_local_dir={folder!r} must be text, the folder of checkpoints and of the log"
+        )
+
+
 def _keep_options(config):
     """Return the options of the keep rule: a dict of rule (str), ratio (float) and count (int)."""
     check_choice("cero.keep.rule", config.rule, KEEP)
@@ -88,6 +129,11 @@ def _keep_options(config):
 
 def _pass_rates(config):
     """Return (column of the data set or None, strength in rollouts)."""
+    column = config.column
+    if column is not None and (not isinstance(column, str) or not column):
+        raise ValueError(
+            f"cero.pass_rates.column={column!r} must be text, the name of a column of the data set, or null"
+        )
     return config.column, check_number("cero.pass_rates.strength", config.strength, 0, 1e6, open_low=True)
 
 

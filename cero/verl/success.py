@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
-from cero.core.checks import at_ends
+from cero.core.checks import FLOAT32_ROUNDING, as_numbers, at_ends, shown
+
+LARGEST = 3.4e38  # of single precision, in which verl keeps rewards
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,14 @@ class Success:
     def from_config(cls, config):
         """Return the `Success` of the section `cero.success` (DictConfig).
 
-        Raises ValueError if `range` is not two finite numbers in ascending order.
+        Raises ValueError if `range` is not two finite numbers in ascending order that single precision tells
+        apart, or if `key` is no text.
         """
+        if config.key is not None and (not isinstance(config.key, str) or not config.key):
+            raise ValueError(
+                f"cero.success.key={config.key!r} must be text, a key of the reward function's dict, or null "
+                "for the reward itself"
+            )
         ends = config.range
         if OmegaConf.is_list(ends):
             ends = OmegaConf.to_container(ends, resolve=True)
@@ -35,6 +43,13 @@ class Success:
             raise ValueError(
                 f"cero.success.range={ends} must be two finite numbers, [worst, best] reward, in ascending "
                 "order, e.g. [0.0, 1.0]"
+            )
+        size = max(map(abs, ends))
+        if size > LARGEST or ends[1] - ends[0] < 4 * FLOAT32_ROUNDING * size or size < 1 / LARGEST:
+            raise ValueError(
+                f"cero.success.range={ends}: rewards are kept in single precision, which can't tell these "
+                "ends apart, or can't hold them; have the reward function return other numbers, e.g. in "
+                "[0.0, 1.0]"
             )
         return cls(config.key, float(ends[0]), float(ends[1]))
 
@@ -80,18 +95,24 @@ class Success:
                     "dict that is 0 or 1"
                 )
             return value
-        info = (extra_fields or {}).get("reward_extra_info", {})
+        info = (extra_fields or {}).get("reward_extra_info")
+        info = info if isinstance(info, dict) else {}
         if self.key not in info:
             raise ValueError(
                 f"cero.success.key={self.key} is not among what the reward function returned "
-                f"({', '.join(info) or 'only a number'}); name one of these, or null for the reward itself"
+                f"({', '.join(map(str, info)) or 'only a number'}); name one of these, or null for the "
+                "reward itself"
             )
         value = info[self.key]
-        if isinstance(value, str) or value is None:
+        if getattr(value, "ndim", None) == 0:  # of NumPy or PyTorch
+            value = value.item()
+        try:
+            value = float(value) if isinstance(value, bool) else as_numbers(self.key, value).item()
+        except (ValueError, TypeError):
             raise ValueError(
-                f"cero.success.key={self.key} was {value!r} for one rollout; have the reward function return "
-                "a number in [0, 1] for every data source, or name another key"
-            )
+                f"cero.success.key={self.key} was {shown(value)} for one rollout; have the reward function "
+                "return a number in [0, 1] for every data source, or name another key"
+            ) from None
         value = float(at_ends(value, 0.0, 1.0))
         if not 0 <= value <= 1:
             raise ValueError(

@@ -26,14 +26,14 @@ REWARDS = [rewards_of(40, seed) * rewards_of(40, seed + 10) for seed in (0, 1)]
 COUNTED = np.arange(MOST)
 
 
-def played(cls, options):
+def played(cls, options, budgets=BUDGETS):
     """All that a run of a few steps does: rollouts, rounds, refusals. None if the options are refused."""
     try:
         allocator = cls(**(OF_THE_RUN | options))
     except ValueError:
         return None
     trace, prompts = [], np.random.default_rng(1)
-    for k, budget in enumerate(BUDGETS):
+    for k, budget in enumerate(budgets):
         chosen = prompts.integers(0, 40, 24)  # some of them twice
         try:
             step = allocator.begin(ids(40)[chosen], budget)
@@ -110,22 +110,24 @@ def test_option_changes_something(name, option):
 
 
 IDLE = [
-    (name, option, other, value)
+    (name, option, other, value, budgets)
     for name in available_allocators()
     for cls in allocator_class(name).__mro__
-    for option, (other, values) in vars(cls).get("idle_beside", {}).items()
+    for kind, budgets in (("idle_beside", BUDGETS), ("idle_in_runs", (192,) * 12))
+    for option, (other, values) in vars(cls).get(kind, {}).items()
     for value in values
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, option, other, value", IDLE)
-def test_what_is_called_idle_is(name, option, other, value):
+@pytest.mark.parametrize("name, option, other, value, budgets", IDLE)
+def test_what_is_called_idle_is(name, option, other, value, budgets):
     cls = allocator_class(name)
-    usual = played(cls, {other: value})
+    usual = played(cls, {other: value}, budgets)
     current = cls(**(OF_THE_RUN | {other: value})).options()[option]
     others = [
-        played(cls, {other: value, option: each}) for each in alternatives(type_hints(cls)[option], current)
+        played(cls, {other: value, option: each}, budgets)
+        for each in alternatives(type_hints(cls)[option], current)
     ]
     assert usual is not None and any(each is not None for each in others)
     assert all(each in (None, usual) for each in others)

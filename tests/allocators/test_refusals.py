@@ -6,6 +6,8 @@ import pytest
 from cero import available_allocators, make_allocator
 from cero.allocators.rounds import play
 from cero.core.budget import Ledger
+from cero.core.checks import shown
+from cero.core.state import load_state, save_state
 
 
 def made(name):
@@ -292,3 +294,101 @@ def test_a_step_does_not_take_the_rollouts_of_another(name):
     for step in (one, other):
         allocator.settle(step, step.successes, step.trials)
     assert (allocator.table["pending"] == 0).all()
+
+
+@pytest.mark.parametrize("name", available_allocators())
+@pytest.mark.parametrize("step", [None, 1, "x", [], object()], ids=repr)
+def test_what_is_no_step_is_not_settled(name, step):
+    allocator = made(name)
+    before = snapshot(allocator)
+    with pytest.raises(ValueError, match="is no step; settle what begin"):
+        allocator.settle(step, [1], [1])
+    assert snapshot(allocator) == before
+
+
+ODD_CHOICES = [("8", 1, None), (None, 1, None), (float("nan"), 1, None), ([8], 1, None), (10**5000, 1, None)]
+ODD_CHOICES += [(8, each, None) for each in ("1", None, True, 1.5, 3)]
+ODD_CHOICES += [(8, 1, each) for each in ("1", True, 1.5, 3, 10**5000)]
+
+
+@pytest.mark.parametrize("budget, least, most", ODD_CHOICES, ids=shown)
+def test_odd_choices_change_nothing(budget, least, most):
+    allocator = make_allocator("greedy", rollouts_per_prompt=4, epochs=2, n_min=0)
+    before = snapshot(allocator)
+    with pytest.raises(ValueError, match="budget=|least=|most="):
+        allocator.choose(["a", "b"], budget, least, most)
+    assert snapshot(allocator) == before
+    assert allocator.choose(["a", "b"], np.float32(8), np.int8(1), 2.0).chosen.tolist() == [0, 1]
+
+
+def test_odd_withdrawals_and_weights_name_what_is_odd():
+    allocator = make_allocator("cero", rollouts_per_prompt=4, epochs=2)
+    allocator.allocate(["a", "b"], 8)
+    before = snapshot(allocator)
+    for rollouts in ([[1], [1, 2]], ["1", "2"], [1.5, 1], [-1, 1], [1], [True, 1], 1):
+        with pytest.raises(ValueError, match="rollouts"):
+            allocator.withdraw(["a", "b"], rollouts)
+    for weights in (1, 1.0, [[1.0], [1.0]], [True, 1]):
+        with pytest.raises(ValueError, match="weights="):
+            allocator.observe(["a", "b"], [1, 1], [4, 4], weights)
+    assert snapshot(allocator) == before
+
+
+@pytest.mark.parametrize("rate", [float("inf"), -float("inf")])
+def test_an_infinite_pass_rate_is_not_an_unknown_one(rate):
+    with pytest.raises(ValueError, match=r"pass_rates=.*inf.* must lie in \[0, 1\]"):
+        made("cero").set_pass_rates(["a", "b"], [0.5, rate])
+
+
+@pytest.mark.parametrize("name", ["cero", "cero_resolve", "gdro", "thompson", "mapp"])
+def test_a_prior_of_which_nothing_would_be_left(name):
+    """Beta(1, 1e-300) is worth exactly 0, so prices were nan."""
+    for key in ("prior_a", "prior_b"):
+        with pytest.raises(ValueError, match=f"{key}=1e-300 must be a number in"):
+            make_allocator(name, rollouts_per_prompt=8, epochs=4, **{key: 1e-300})
+
+
+@pytest.mark.parametrize("prior", ["fixed", "pooled"])
+@pytest.mark.parametrize("a, b", [(1e6, 1e-6), (1e-6, 1e6), (1e-6, 1e-6)])
+def test_the_ends_of_the_prior_give_states_that_load(a, b, prior, tmp_path):
+    options = dict(rollouts_per_prompt=8, epochs=4, prior=prior, prior_a=a, prior_b=b)
+    allocator, again = (make_allocator("cero", **options) for _ in range(2))
+    for _ in range(3):
+        step = played(allocator)
+        allocator.settle(step, step.successes, step.trials)
+        assert np.isfinite(list(allocator.metrics().values())).all()
+    save_state(allocator.state_dict(), tmp_path / "state.npz")
+    again.load_state_dict(load_state(tmp_path / "state.npz"))
+    assert played(again).launched.tolist() == played(allocator).launched.tolist()
+
+
+def test_options_of_numpy_are_saved(tmp_path):
+    allocator = make_allocator("cero", rollouts_per_prompt=8, epochs=4, warm_start=np.bool_(False))
+    save_state(allocator.state_dict(), tmp_path / "state.npz")
+    assert load_state(tmp_path / "state.npz")["options"]["warm_start"] is False
+
+
+@pytest.mark.parametrize("total", ["x", 1.5, True, -1, 10**30])
+def test_a_saved_total_that_is_none(total):
+    state = made("cero").state_dict()
+    state["ledger"]["total"] = total
+    with pytest.raises(ValueError, match="ledger: total="):
+        made("cero").load_state_dict(state)
+    for options in (None, [], "x"):
+        with pytest.raises(ValueError, match="options="):
+            made("cero").load_state_dict(made("cero").state_dict() | {"options": options})
+
+
+def test_huge_numbers_are_refused_in_words():
+    """Python does not write integers of thousands of digits."""
+    for name in ("cero", "aero"):
+        with pytest.raises(ValueError, match="budget=an integer of thousands of digits"):
+            made(name).begin(["a"], 10**5000)
+    with pytest.raises(ValueError, match="budget=an integer of thousands of digits"):
+        Ledger(100).spend(10**5000)
+
+
+@pytest.mark.parametrize("name", [["cero"], {}, None, 1])
+def test_an_allocators_name_is_text(name):
+    with pytest.raises(ValueError, match="allocator=.* is no name; choose one of aero"):
+        make_allocator(name, rollouts_per_prompt=8, epochs=4)

@@ -1,6 +1,7 @@
 """Damaged, foreign and oddly named files: each is named in one line, and what could be read is shown."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -589,3 +590,44 @@ def test_a_drawing_elsewhere_is_not_hidden(tmp_path):
 
     with pytest.raises(ZeroDivisionError):
         output.drawn(broken, tmp_path, None, print)
+
+
+RESUMED_ON = {
+    "an infinite step": b'{"kind": "step", "step": Infinity}',
+    "a kind that is a list": b'{"kind": [], "step": 1}',
+    "a kind that is an object": b'{"kind": {}, "step": 1}',
+    "nested": DEEP,
+}
+
+
+@pytest.mark.parametrize("kind", RESUMED_ON)
+def test_a_run_resumes_on_a_log_with_odd_lines(tmp_path, kind):
+    path = tmp_path / "allocations.jsonl"
+    first, last = (json.dumps(STEP | {"step": step}).encode() + b"\n" for step in (1, 2))
+    path.write_bytes(first + RESUMED_ON[kind] + b"\n" + last)
+    RunLog(path).rewind(1)
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("device, waiting", [("/dev/full", 1), ("/dev/null", 0)])
+def test_a_log_that_is_a_device(tmp_path, capsys, device, waiting):
+    """A device has no end to be read to: the run waited, and filled the memory."""
+    path = tmp_path / "allocations.jsonl"
+    path.symlink_to(device)
+    log = RunLog(path)
+    log.rewind(3)
+    log.validation(3, 96, {})
+    log.close()
+    said = capsys.readouterr().err
+    assert ("No space left on device" in said) == ("1 line of this run" in said) == bool(waiting)
+
+
+def test_a_log_that_is_a_pipe(tmp_path, capsys):
+    """To open one waits for its reader."""
+    path = tmp_path / "allocations.jsonl"
+    os.mkfifo(path)
+    log = RunLog(path)
+    log.rewind(3)
+    log.validation(3, 96, {})
+    log.close()
+    assert "it is a pipe" in capsys.readouterr().err

@@ -114,3 +114,27 @@ def test_what_is_no_choice(value):
     for choices in (("exp", "log", 1.0), {"exp": 1}):
         with pytest.raises(ValueError, match="utility=.* is not known"):
             check_choice("utility", value, choices)
+
+
+class Graph:
+    """Refuses to become an array, as PyTorch's tensors that require a gradient do."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("call detach() first")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[True, 2], (1, np.bool_(False)), np.ma.array([1, 2], mask=[False, True]), Graph()],
+    ids=["truth among numbers", "NumPy's truth", "masked", "of a graph"],
+)
+def test_numbers_that_numpy_would_make_of_something_else_are_refused(values):
+    with pytest.raises(ValueError, match="trials=.* must be numbers"):
+        as_numbers("trials", values)
+    assert as_numbers("trials", np.ma.array([1, 2], mask=False)).tolist() == [1.0, 2.0]
+
+
+def test_choices_of_numpy_become_pythons_own():
+    """States are JSON, which has no others."""
+    assert check_choice("warm_start", np.bool_(True), (True, False)) is True
+    assert type(check_choice("utility", np.str_("exp"), ("exp", "log"))) is str

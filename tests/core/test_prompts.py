@@ -140,3 +140,30 @@ def test_ids_made_to_share_a_slot_spread():
     assert np.bincount(table._home(ids)).max() <= 12
     np.testing.assert_array_equal(other.add(ids), rows)  # rows don't depend on the key
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(table)).rows(ids), rows)
+
+
+class Frame:
+    """Iterates over the names of its columns, as a data frame does."""
+
+    ndim, shape = 2, (3, 1)
+
+    def __iter__(self):
+        return iter(["id"])
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [bytearray(b"ab"), memoryview(b"ab"), np.ma.array([1, 2], mask=[False, True]), Frame(), [10**5000]],
+    ids=["bytearray", "memoryview", "masked", "a data frame", "too large to be written"],
+)
+def test_what_would_be_read_as_other_ids_is_refused(ids):
+    with pytest.raises(ValueError, match="prompt_ids"):
+        as_prompt_ids(ids)
+
+
+@pytest.mark.parametrize("part", [5, True, None, 1.5, ["a"], np.array([1, 2])], ids=repr)
+def test_a_part_of_a_prompt_is_text_or_bytes(part):
+    """Of the number 5 Python makes five zero bytes."""
+    with pytest.raises(ValueError, match="is neither str nor bytes"):
+        prompt_id("q", part)
+    assert prompt_id(bytearray(b"a")) == prompt_id(memoryview(b"a")) == prompt_id(np.str_("a"))

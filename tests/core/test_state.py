@@ -115,3 +115,10 @@ def test_what_could_not_be_loaded_is_not_written(tmp_path, where):
     with pytest.raises(ValueError, match="not finite"):
         save_state(state, path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_what_a_killed_save_left_is_no_reason_to_fail(tmp_path):
+    """Another account's, say, which can't be removed; here a folder, which nobody unlinks."""
+    (tmp_path / ".state.npz.99").mkdir()
+    save_state(some_state(), tmp_path / "state.npz")
+    assert load_state(tmp_path / "state.npz")["scalars"] == some_state()["scalars"]

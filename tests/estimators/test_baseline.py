@@ -138,3 +138,35 @@ def test_state_and_bad_input():
     np.testing.assert_allclose(sure, [1 / 3, 2 / 3])
     with pytest.raises(ValueError, match="forgetting"):
         OptimalBaseline(forgetting=0)
+
+
+ODD_STEPS = {
+    "a group beyond": dict(groups=np.array([0, 0, 2])),
+    "a negative group": dict(groups=np.array([0, 0, -1])),
+    "groups of floats": dict(groups=np.array([0.0, 0.0, 1.0])),
+    "a nan reward": dict(rewards=np.array([np.nan, 0.0, 1.0])),
+    "a reward of 2": dict(rewards=np.array([2.0, 0.0, 1.0])),
+    "too few rewards": dict(rewards=np.array([1.0, 0.0])),
+    "too few weights": dict(weights=[1.0, 2.0]),
+    "words": dict(weights=["a", "b", "c"]),
+    "known of another step": dict(known=np.zeros((1, 3))),
+}
+
+
+@pytest.mark.parametrize("case", ODD_STEPS)
+def test_an_odd_step_changes_nothing(case):
+    step = dict(groups=np.array([0, 0, 1]), rewards=np.array([1.0, 0.0, 1.0]), weights=[1.0, 2.0, 3.0])
+    tested = OptimalBaseline()
+    tested.of_step([1, 2], **step)
+    before = repr(tested.state_dict())
+    with pytest.raises(ValueError, match="groups|rewards|weights|known"):
+        tested.of_step([5, 6], **(step | ODD_STEPS[case]))
+    assert repr(tested.state_dict()) == before
+    for damage in ({"table": None}, {"table": []}, {"weights": [1.0, 0.0]}):
+        with pytest.raises(ValueError, match="table=|weights="):
+            tested.load_state_dict(tested.state_dict() | damage)
+    state = tested.state_dict()
+    state["table"]["right"] -= 10
+    with pytest.raises(ValueError, match="a negative number in 'right'"):
+        tested.load_state_dict(state)
+    assert repr(tested.state_dict()) == before

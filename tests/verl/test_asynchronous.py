@@ -390,3 +390,26 @@ def test_an_end_without_rollouts_is_explained():
         RuntimeError, match=r"none can be sent: (\d+) of \1 rollouts are spent, \1 of them lost"
     ):
         scheduler.expect(2)
+
+
+DAMAGED_FLIGHTS = {
+    "prior": lambda column: column * np.nan,
+    "history_mean": lambda column: column + 1,
+    "launched": lambda column: column * 1.0,
+    "prompt": lambda column: column.astype(np.int64),
+    "sent_at": lambda column: column - 5,
+}
+
+
+@pytest.mark.parametrize("column", DAMAGED_FLIGHTS)
+def test_a_column_of_flights_that_no_run_can_reach(column):
+    flights, other = InFlight(), InFlight()
+    flights.send("uid", Group(1, 4, 0, 0.5))
+    state = flights.state_dict()
+    state["table"][column] = DAMAGED_FLIGHTS[column](state["table"][column])
+    for damaged in (state, flights.state_dict() | {"table": None}, None):
+        with pytest.raises(ValueError, match="the file is damaged|no list of prompts in flight"):
+            other.load_state_dict(damaged)
+    assert not len(other) and not other.launched
+    other.load_state_dict(flights.state_dict())
+    assert other.groups == flights.groups

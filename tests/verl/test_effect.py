@@ -148,3 +148,30 @@ def test_options_of_an_allocator_that_are_idle(composed):
 def test_strength_of_no_pass_rates(composed):
     assert "cero.pass_rates.strength=2.0 has no effect" in refused(composed, "cero.pass_rates.strength=2.0")
     assert refused(composed, "cero.pass_rates.strength=2.0", "cero.pass_rates.column=rate") is None
+
+
+def test_pass_rates_that_nobody_goes_by(composed):
+    """These allocators decide by a step's own rewards, and their advantages have no prior."""
+    for name in ("aero", "pilot_commit", "vigor", "reinforce_ada_seq"):
+        rates = [f"allocator={name}", "cero.pass_rates.column=rate"]
+        assert "cero.pass_rates.column=rate has no effect" in refused(composed, *rates)
+        posterior = ["algorithm.adv_estimator=cero", "algorithm.cero.advantage=posterior"]
+        assert refused(composed, *rates, *posterior) is None
+    for name in ("cero", "cero_seq", "gdro"):
+        assert refused(composed, f"allocator={name}", "cero.pass_rates.column=rate") is None
+
+
+def test_staleness_where_nothing_is_kept_of_outcomes(composed):
+    mode = ["trainer.v1.trainer_mode=cero_colocate_async", "cero.staleness=0.5"]
+    message = refused(composed, UNIFORM, *mode)
+    assert message.startswith("cero.staleness=0.5 has no effect with allocator=uniform, which keeps no post")
+    assert refused(composed, *mode, "allocator.n_min=1") is None
+
+
+def test_options_that_are_idle_where_steps_have_their_usual_budget(composed):
+    message = refused(composed, "allocator=pilot_commit", "allocator.pilot=1.0", "allocator.low=0.2")
+    assert message.startswith("allocator.low=0.2 has no effect with allocator.pilot=1.0")
+    message = refused(composed, "allocator=gdro", "allocator.bins=1", "allocator.price_step=2.0")
+    assert message.startswith("allocator.price_step=2.0 has no effect with allocator.bins=1")
+    message = refused(composed, "allocator=greso", "allocator.p_step=0", "allocator.target_easy=0.2")
+    assert message.startswith("allocator.target_easy=0.2 has no effect with allocator.p_step=0")

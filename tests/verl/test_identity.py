@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -223,7 +224,11 @@ def rows(count, **columns):
 def test_tasks_that_are_told_apart_by_nothing_of_the_prompt():
     tasks = rows(64, extra_info=[{"index": i, "task": f"task {i}"} for i in range(64)])
     (warning,) = audit(tasks)
-    assert "63 rows" in warning and "extra_info or tools_kwargs" in warning and "'prompt_id'" in warning
+    assert (
+        "63 rows" in warning
+        and "extra_info or columns like tools_kwargs" in warning
+        and "'prompt_id'" in warning
+    )
     assert audit(rows(64, prompt_id=[f"{i}" for i in range(64)])) == []
     assert audit(rows(64, extra_info=[{"index": i} for i in range(64)])) == []
 
@@ -239,3 +244,48 @@ def test_two_files_with_the_same_ids():
 
 def test_a_data_set_of_another_kind_is_left_alone():
     assert audit([{"prompt": 1}]) == [] and audit(SimpleNamespace(dataframe=None)) == []
+
+
+@pytest.mark.parametrize("value", [pd.NA, pd.NaT, Decimal("nan"), Decimal("sNaN")], ids=repr)
+def test_what_pandas_and_decimals_have_for_nothing_is_no_id(value):
+    assert given_id(value) is None
+
+
+def test_a_huge_integer_is_no_id():
+    with pytest.raises(ValueError, match="'prompt_id' holds an integer of thousands of digits"):
+        given_id(10**5000)
+
+
+def test_numbers_that_python_has_not_count_by_their_content():
+    one, other = np.longdouble("1.1"), np.longdouble("1.2")
+    assert row_prompt_id("s", "q", one) == row_prompt_id("s", "q", np.longdouble("1.1"))
+    assert row_prompt_id("s", "q", one) != row_prompt_id("s", "q", other)
+    assert row_prompt_id("s", "q", 10**5000) != row_prompt_id("s", "q", 10**5000 + 1)
+
+
+class Shown(int):
+    __repr__ = object.__repr__
+
+
+def test_content_without_an_end_or_with_an_address_is_refused():
+    endless = []
+    endless.append(endless)
+    for answer in (endless, Shown(3)):
+        with pytest.raises(ValueError, match="add a column 'prompt_id'"):
+            row_prompt_id("s", "q", answer)
+
+
+@pytest.mark.parametrize("extra", [['{"a": 1}', '{"a": 2}'], [[1], [2]], [1, 2]], ids=repr)
+def test_extra_info_that_is_no_dict(extra):
+    (warning,) = audit(rows(2, extra_info=extra))
+    assert "1 rows" in warning and "extra_info" in warning
+
+
+def test_tasks_in_arguments_of_other_kinds():
+    (warning,) = audit(rows(3, interaction_kwargs=[{"seed": seed} for seed in range(3)]))
+    assert "2 rows" in warning and "columns like tools_kwargs" in warning
+
+
+def test_a_bucket_of_numpys_nan_is_no_bucket():
+    with pytest.raises(ValueError, match="has nothing there"):
+        row_slots({"topic": np.float32("nan")}, "topic")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from cero import make_allocator
 from cero.verl.reading import read_settings
@@ -86,3 +87,41 @@ def test_a_key_without_a_number(value):
 def test_a_reward_that_is_no_number_is_the_reward_functions_fault():
     with pytest.raises(ValueError, match="no number; mend the reward function"):
         Success(None, 0.0, 1.0).of(float("nan"), None)
+
+
+@pytest.mark.parametrize(
+    "ends", ["[-1e308,1e308]", "[0,1e39]", "[1e8,100000010.0]", "[0.9999999,1.0]", "[0,1e-46]"]
+)
+def test_a_range_whose_ends_single_precision_can_not_tell_apart(composed, ends):
+    """Between -1e308 and 1e308 every success was 0, between 1e8 and 1e8 + 10 every one was 1."""
+    with pytest.raises(ValueError, match=r"cero.success.range=\[.*single precision.*\[0.0, 1.0\]"):
+        read_settings(composed(*RUN, f"cero.success.range={ends}"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"1", np.timedelta64(1, "D"), {}, [], [1.0, 0.0], 1j, 10**400, object(), np.str_("1"), None],
+    ids=repr,
+)
+def test_a_key_whose_value_is_no_number(value):
+    with pytest.raises(ValueError, match="cero.success.key=acc was .*return a number in"):
+        Success("acc", 0.0, 1.0).of(0.0, {"reward_extra_info": {"acc": value}})
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.bool_(True), np.float16(1), np.array(1.0), torch.tensor(1.0, dtype=torch.bfloat16), 1]
+)
+def test_a_key_whose_value_is_plainly_a_number(value):
+    assert Success("acc", 0.0, 1.0).of(0.0, {"reward_extra_info": {"acc": value}}) == 1.0
+
+
+@pytest.mark.parametrize("info", [None, [1], {1: 1.0}])
+def test_a_key_that_is_not_there(info):
+    with pytest.raises(ValueError, match="cero.success.key=acc is not among"):
+        Success("acc", 0.0, 1.0).of(0.0, {"reward_extra_info": info})
+
+
+@pytest.mark.parametrize("key", ["1", "true", "[acc]", "{a: 1}", "''"])
+def test_a_key_is_text(composed, key):
+    with pytest.raises(ValueError, match="cero.success.key=.* must be text"):
+        read_settings(composed(*RUN, "algorithm.adv_estimator=grpo", f"cero.success.key={key}"))

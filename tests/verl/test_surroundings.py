@@ -1,17 +1,22 @@
 """What the machine must have, and what preflight makes of anything that goes wrong."""
 
 import os
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf, open_dict
+from verl.trainer import main_ppo
 
 from cero.core.state import COMMIT_MARKER
-from cero.verl import preflight, surroundings
+from cero.verl import preflight, surroundings, sweep
 from cero.verl.preflight import Preflight
+from cero.verl.reading import read_settings
 from cero.verl.surroundings import check_surroundings
 
 RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8", "actor_rollout_ref.rollout.name=vllm"]
+MINI = "actor_rollout_ref.actor.ppo_mini_batch_size=64"
 CPU = ["+recipe=cero_cpu", "actor_rollout_ref.rollout.n=8"]
 
 
@@ -178,3 +183,55 @@ def test_no_warning_without_another_run(composed, neighbour, capsys):
     surroundings._warn_of_neighbours(composed(*RUN), sockets)
     surroundings._warn_of_neighbours(composed(*RUN), ray / "no such list")
     assert capsys.readouterr().err == ""
+
+
+WORD = r"must be (an integer|a section|text)"
+ODD_VALUES = {
+    "data.train_batch_size": ("null", "abc", "[1]", "nan", ".inf", "1.5", "-1", "0"),
+    "actor_rollout_ref.actor.ppo_mini_batch_size": ("null", "abc", "{}", "0", "-1", "true"),
+    "trainer.total_training_steps": ("abc", "1.5", "-1", "0", "[]"),
+    "trainer.n_gpus_per_node": ("null", "0", "two"),
+    "trainer.nnodes": ("-1", "[2]"),
+    "trainer.default_local_dir": ("null", "7", "[]", "''"),
+    "data.train_max_samples": ("many", "1.5"),
+    "cero": ("7", "abc", "[]"),
+    "cero.success": ("null", "1", "[0]"),
+    "cero.pass_rates": ("null", "rate"),
+    "cero.pass_rates.column": ("[]", "0", "true", "''"),
+    "cero.keep": ("null", "aero"),
+    "algorithm.cero": ("null", "0", "posterior"),
+    "trainer.v1": ("null", "sync"),
+    "trainer.v1.sampler": ("null", "true"),
+}
+
+
+@pytest.mark.parametrize(
+    "key, value", [(key, value) for key, values in ODD_VALUES.items() for value in values]
+)
+def test_odd_values_are_refused_with_their_key(composed, key, value):
+    config = composed(*RUN)
+    with open_dict(config):
+        OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value, merge=False)
+    Preflight().on_run_start(config=config)
+    stops(config, rf"^cero: {re.escape(key)}=.* {WORD}")
+
+
+def test_a_section_that_lacks_a_key(composed):
+    config = composed(*RUN)
+    with open_dict(config):
+        del config.cero.keep.rule
+    stops(config, "cero: cero.keep.rule: .*set it, or leave its section as the recipe has it")
+
+
+def test_a_step_is_read_in_whole_portions(composed):
+    for size in (48, 128, 0, "x"):
+        config = composed(*RUN, "data.train_batch_size=64", f"+data.gen_batch_size={size}", MINI)
+        stops(config, f"data.gen_batch_size={size} does not divide data.train_batch_size=64.*null")
+    read_settings(composed(*RUN, "data.train_batch_size=64", "+data.gen_batch_size=16", MINI))
+
+
+def test_an_objective_without_a_sweep(composed, tmp_path):
+    config = composed(*RUN, "cero.objective=best", f"trainer.default_local_dir={tmp_path}")
+    with pytest.raises(SystemExit, match="cero.objective=best has no effect with verl.trainer.main_ppo"):
+        Preflight().on_job_start(config=config, task_function=main_ppo.main.__wrapped__)
+    Preflight().on_job_start(config=config, task_function=sweep.main.__wrapped__)

@@ -41,6 +41,7 @@ class Gdro(WithBeliefs, UpfrontAllocator):
     """
 
     name = "gdro"
+    idle_beside = {"smoothing": ("bins", (1,)), "price_step": ("bins", (1,))}  # all prompts are one group
 
     def __init__(
         self, *, bins: int = 10, smoothing: float = 0.2, price_step: float = 0.5, **options: Any

@@ -38,6 +38,7 @@ class Greso(UpfrontAllocator):
 
     name = "greso"
     examples = ({"p_step": 0.3},)  # quick enough to be seen within a few steps
+    idle_beside = {"target_easy": ("p_step", (0.0,)), "target_hard": ("p_step", (0.0,))}
     ranges = {"p_easy": (0.0, 1.0), "p_hard": (0.0, 1.0), "run": (-MOST_SAVED, MOST_SAVED)}
     columns = {"run": (np.int32, 0)}  # visits in a row without variance; negative: the last was all wrong
 

@@ -63,6 +63,7 @@ class PilotCommit(SequentialAllocator):
     """
 
     name = "pilot_commit"
+    idle_in_runs = {"low": ("pilot", (1.0,)), "high": ("pilot", (1.0,))}  # nothing is left to commit
 
     def __init__(self, *, pilot: float = 0.25, low: float = 0.125, high: float = 0.75, **common: Any) -> None:
         super().__init__(**common)
