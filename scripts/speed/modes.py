@@ -142,18 +142,18 @@ def order(number):
     Rounds go by threes, in which each arm has each place once. The order of the first of them is drawn.
     """
     three, place = divmod(number, len(ARMS))
-    return [list(ARMS)[i] for i in np.roll(np.random.default_rng(three).permutation(len(ARMS)), place)]
+    return [list(ARMS)[i] for i in np.roll(np.random.default_rng(three).permutation(len(ARMS)), -place)]
 
 
-def run_steps(task, out, steps, rounds, may_start):
-    """Run what is not finished of `rounds` rounds of all arms.
+def run_steps(task, out, steps, rounds, may_start, arms=tuple(ARMS)):
+    """Run what is not finished of `rounds` rounds of `arms`.
 
     may_start : callable -> whether there is time for a further run
     """
     for number in range(rounds):
         for arm in order(number):
             folder = out / "steps" / f"{number}-{arm}"
-            if not (folder / "done.json").exists() and may_start():
+            if arm in arms and not (folder / "done.json").exists() and may_start():
                 attempt(lambda arm=arm, folder=folder: train(arm, task, folder, steps), folder.name)
 
 
@@ -264,24 +264,26 @@ def of(runs, arm, key):
 
 
 def ratio(values, base, draws=9999, seed=0):
-    """Return the ratio of two arms' medians and its 95 % interval: (float, (float, float)).
+    """Return the ratio of two arms' means and its 95 % interval: (float, (float, float)).
 
-    It is the geometric mean, over the rounds that both have, of the ratio of the medians over steps. The
-    interval is a percentile bootstrap: of rounds, and of the steps of each run within its round.
+    It is the geometric mean, over the rounds that both have, of the ratio of the means over steps. The
+    interval is a percentile bootstrap: of rounds, and within each run of pairs of successive steps, because a
+    long step and a short one take turns.
 
     values, base : dict of round -> float array
     """
     rounds = sorted(values.keys() & base.keys())
 
     def draw(rng, column):
-        """Return medians of `draws` samples of steps."""
-        return np.median(column[rng.integers(0, column.size, (draws, column.size))], axis=1)
+        """Return means of `draws` samples of pairs."""
+        pairs = column[: column.size // 2 * 2].reshape(-1, 2).mean(axis=1)
+        return np.mean(pairs[rng.integers(0, pairs.size, (draws, pairs.size))], axis=1)
 
     rng = np.random.default_rng(seed)
     logs = np.array([np.log(draw(rng, values[n]) / draw(rng, base[n])) for n in rounds])
     chosen = rng.integers(0, len(rounds), (draws, len(rounds)))
     drawn = np.exp(logs[chosen, np.arange(draws)[:, None]].mean(axis=1))
-    found = np.exp(np.mean([np.log(np.median(values[n]) / np.median(base[n])) for n in rounds]))
+    found = np.exp(np.mean([np.log(np.mean(values[n]) / np.mean(base[n])) for n in rounds]))
     return float(found), tuple(map(float, np.percentile(drawn, (2.5, 97.5))))
 
 
@@ -299,7 +301,7 @@ def step_table(runs):
     for arm in (arm for arm in ARMS if of(runs, arm, "seconds")):
         row = [NAMES[arm]]
         for key in ("seconds", "cpu"):
-            row.append(f"{np.median(whole(of(runs, arm, key))):.2f} s")
+            row.append(f"{np.mean(whole(of(runs, arm, key))):.2f} s")
             measured, base = of(runs, arm, key), of(runs, "verl", key)
             compared = arm != "verl" and measured.keys() & base.keys()
             row.append(step_cost.times(*ratio(measured, base)) if compared else "1" if arm == "verl" else "")
@@ -307,23 +309,24 @@ def step_table(runs):
             row += [""] * 3
         else:
             spent = sum(whole(of(runs, arm, key)) for key in step_cost.PARTS)
-            row.append(f"{np.median(spent) * 1e3:.1f} ms")
-            row.append(f"{np.median(spent / whole(of(runs, arm, 'seconds'))):.3%}")
-            row.append(f"{np.median(whole(of(runs, arm, 'background'))) * 1e3:.1f} ms")
+            row.append(f"{np.mean(spent) * 1e3:.1f} ms")
+            row.append(f"{np.sum(spent) / np.sum(whole(of(runs, arm, 'seconds'))):.3%}")
+            row.append(f"{np.mean(whole(of(runs, arm, 'background'))) * 1e3:.1f} ms")
         counts = of(runs, arm, "seconds")
+        row.insert(3, f"{np.median(whole(counts)):.2f} s")
         rows.append([*row, f"{len(counts)} x {counts[min(counts)].size}"])
-    header = ("", "step", "times verl's", "CPU time", "times verl's", "scheduler", "of the step")
-    return step_cost.table((*header, "beside it", "rounds x steps"), rows)
+    header = ("mean", "step", "times verl's", "median", "CPU time", "times verl's", "scheduler")
+    return step_cost.table((*header, "of the step", "beside it", "rounds x steps"), rows)
 
 
 def round_table(runs):
-    """Return the table of the rounds' medians, and of the arms' order."""
+    """Return the table of the rounds' mean steps, and of the arms' order."""
     numbers = sorted({run["round"] for run in runs})
     rows = []
     for number in numbers:
         by_arm = {run["arm"]: run for run in runs if run["round"] == number}
         cells = [
-            f"{np.median(by_arm[arm]['columns']['seconds']):.2f} s" if arm in by_arm else "" for arm in ARMS
+            f"{np.mean(by_arm[arm]['columns']['seconds']):.2f} s" if arm in by_arm else "" for arm in ARMS
         ]
         loads = ", ".join(str(by_arm[arm]["load"][0]) for arm in order(number) if arm in by_arm)
         rows.append([number + 1, *cells, " → ".join(arm for arm in order(number) if arm in by_arm), loads])
@@ -335,10 +338,10 @@ def phase_table(runs):
     """Return the table of a step's phases."""
     rows = []
     for arm in (arm for arm in ARMS if of(runs, arm, "seconds")):
-        cells = [f"{np.median(whole(of(runs, arm, key))):.2f} s" for key in PHASES]
+        cells = [f"{np.mean(whole(of(runs, arm, key))):.2f} s" for key in PHASES]
         tokens = f"{np.mean(whole(of(runs, arm, 'tokens'))):,.0f}"
         rows.append([NAMES[arm], *cells, tokens])
-    return step_cost.table(("median", *(f"`{key}`" for key in PHASES), "tokens a step"), rows)
+    return step_cost.table(("mean", *(f"`{key}`" for key in PHASES), "tokens a step"), rows)
 
 
 def tail_table(runs):
@@ -349,7 +352,7 @@ def tail_table(runs):
         ends = [tail for run in mine for tail in run["tails"]]
         if not ends:
             continue
-        step = np.median(whole(of(runs, arm, "seconds")))
+        step = np.mean(whole(of(runs, arm, "seconds")))
         seconds, awake = ([tail[key] for tail in ends] for key in ("seconds", "awake"))
         relative = [tail["rollouts"] / tail["mean"] for tail in ends]
         rows.append(
@@ -412,6 +415,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "modes", help="folder of all runs")
     parser.add_argument("--steps", type=int, default=40, help="of a run (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="steps: of all arms (default: %(default)s)")
+    parser.add_argument("--arms", default=",".join(ARMS), help="steps: comma list (default: %(default)s)")
     parser.add_argument("--seeds", default="0,1", help="learning: comma list (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so many")
     arguments = parser.parse_args()
@@ -421,7 +425,10 @@ def main():
         return time.monotonic() - began < 60 * arguments.minutes
 
     if arguments.part == "steps":
-        run_steps(arguments.task.resolve(), out, arguments.steps, arguments.rounds, may_start)
+        arms = arguments.arms.split(",")
+        if unknown := set(arms) - set(ARMS):
+            parser.error(f"--arms {', '.join(sorted(unknown))}: there are {', '.join(ARMS)}")
+        run_steps(arguments.task.resolve(), out, arguments.steps, arguments.rounds, may_start, arms)
     elif arguments.part == "learning":
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
         run_learning(out, arguments.steps, seeds, may_start)

@@ -62,6 +62,33 @@ def test_the_queue_is_watched_and_written_to(noted):
     assert noted() == [{"event": "begin", "uid": "a"}]
 
 
+def test_a_worker_is_watched_before_its_rows_travel_together(noted):
+    class Queue:
+        async def async_kv_put(self, key, partition_id, tag):
+            assert [event["event"] for event in noted()][-1] in ("begin", "end")
+
+        async def async_kv_batch_put(self, keys, partition_id, fields, tags):
+            rows.extend(keys)
+
+    rows, seen = [], watching.Groups()
+    worker = SimpleNamespace(Queue=Queue)
+    watching.watch_worker(None, seen)
+    watching.watch_worker(worker, seen)
+    once = Queue.async_kv_put
+    watching.watch_worker(worker, seen)
+    assert Queue.async_kv_put is once
+
+    async def write():
+        await Queue().async_kv_put("a", "train", {"status": "running"})
+        await Queue().async_kv_batch_put(["a_0_0"], "train", [{}], [{"status": "success"}])
+        await Queue().async_kv_put("a", "train", {"status": "finished"})
+
+    asyncio.run(write())
+    seen.written("train", ["a"], [{"status": "finished"}])  # the same, on its way to the queue
+    begun, ended = noted()
+    assert rows == ["a_0_0"] and begun["event"] == "begin" and ended["rollouts"] == 1
+
+
 def test_trainers_are_watched_and_verls_own_gets_a_name(noted, monkeypatch):
     workers = []
     monkeypatch.setitem(sys.modules, "cero.verl.cpu.workers", SimpleNamespace(use_cpu_workers=workers.append))

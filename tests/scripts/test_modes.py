@@ -70,6 +70,11 @@ def test_ratio_of_rounds():
     same, (low, high) = modes.ratio({n: 1.5 * column for n, column in base.items()}, base)
     assert same == pytest.approx(1.5) and low < 1.5 < high and high - low < 0.2
     assert modes.ratio(base, base)[0] == 1
+    # A long and a short step that take turns are one draw.
+    turns = {n: np.tile([1.0, 3.0], 9) for n in range(3)}
+    assert modes.ratio({n: 1.5 * column for n, column in turns.items()}, turns)[1] == pytest.approx(
+        (1.5, 1.5)
+    )
     # Only rounds that both have count, and a round's speed does not.
     assert modes.ratio({1: base[1], 7: base[0] * 9}, base)[0] == 1
 
@@ -133,9 +138,9 @@ def test_page(monkeypatch, tmp_path):
 
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
-    assert "| verl's own, GRPO | 4.00 s | 1 | 8.00 s | 1 |  |  |  | 2 x 6 |" in text
-    times = "5.00 s | 1.250 [1.250, 1.250] | 10.00 s | 1.250 [1.250, 1.250] | 4.0 ms | 0.080% | 10.0 ms"
-    assert f"| this plugin's, `allocator=cero` | {times} | 2 x 6 |" in text
+    assert "| verl's own, GRPO | 4.00 s | 1 | 4.00 s | 8.00 s | 1 |  |  |  | 2 x 6 |" in text
+    times = "5.00 s | 1.250 [1.250, 1.250] | 5.00 s | 10.00 s | 1.250 [1.250, 1.250]"
+    assert f"| this plugin's, `allocator=cero` | {times} | 4.0 ms | 0.080% | 10.0 ms | 2 x 6 |" in text
     assert (
         "| verl's own, GRPO | 50.0% | 5.00% | 1.00 s, 25% | 1.00 s, 25.0% | 1.00 s, 25.0% | 1.88 | 12 |"
         in text

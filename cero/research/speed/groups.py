@@ -11,9 +11,8 @@ can be imported here at once. Events are lines of JSON in the file that the vari
 
 `t` is the time in seconds by the machine's monotonic clock, which all processes share.
 
-Groups are seen where the agent loop's worker on a CPU (`cero.verl.cpu.agent_loop`) writes to the queue, all
-through one function. What is written at the same time travels together, so times are late by some
-milliseconds, in all runs alike.
+Groups are seen in the agent loop's worker on a CPU (`cero.verl.cpu.agent_loop`): what it writes goes to the
+queue all through one function, and before that, as it comes, to a stand-in for the queue.
 
 verl's own trainer has no name of its own here for a CPU, which needs other workers. So it is registered as
 PLAIN, with nothing else changed but the seconds between looks at the queue, for which verl has no setting.
@@ -22,6 +21,7 @@ PLAIN, with nothing else changed but the seconds between looks at the queue, for
 import functools
 import json
 import os
+import sys
 import time
 
 from wrapt import when_imported
@@ -51,13 +51,20 @@ class Groups:
 
     def __init__(self, note=note):
         self._note, self._done = note, {}  # uid -> [rollouts done, time of the last]
+        self._seen = set()
 
     def written(self, partition_id, keys, tags):
-        """Take note of one message: the keys (list of str) and tags (list of dict) of its rows."""
+        """Take note of one message: the keys (list of str) and tags (list of dict) of its rows.
+
+        What was seen before is not noted again.
+        """
         if partition_id != TRAIN:
             return
         for key, tag in zip(keys, tags, strict=True):
             status = tag.get("status")
+            if (key, status) in self._seen:
+                continue
+            self._seen.add((key, status))
             if status == "running":
                 self._done[key] = [0, None]
                 self._note("begin", uid=key)
@@ -80,9 +87,34 @@ def watch_queue(module):
     async def watched(keys, partition_id, fields=None, tags=None, *args, **kwargs):
         if tags is not None:
             groups.written(partition_id, keys, tags)
+            # Not earlier, since the module of the worker may still be half imported.
+            watch_worker(sys.modules.get("cero.verl.cpu.agent_loop"), groups)
         return await put(keys, partition_id, fields, tags, *args, **kwargs)
 
     module.async_kv_batch_put = watched
+
+
+def watch_worker(module, groups):
+    """Watch what the worker writes before it waits for more to travel with; at the first call only.
+
+    module : cero.verl.cpu.agent_loop, or None in a process without it
+    """
+    if module is None or hasattr(module.Queue, "watched"):
+        return
+    put, put_rows = module.Queue.async_kv_put, module.Queue.async_kv_batch_put
+
+    @functools.wraps(put)
+    async def one(self, key, partition_id, tag):
+        groups.written(partition_id, [key], [tag])
+        await put(self, key, partition_id, tag)
+
+    @functools.wraps(put_rows)
+    async def rows(self, keys, partition_id, fields, tags):
+        groups.written(partition_id, keys, tags)
+        await put_rows(self, keys, partition_id, fields, tags)
+
+    module.Queue.async_kv_put, module.Queue.async_kv_batch_put = one, rows
+    module.Queue.watched = True
 
 
 def telling(method, event, before=False):
