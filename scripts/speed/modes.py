@@ -69,6 +69,8 @@ WARM_UP = 4  # steps at the start that don't count
 COOL_DOWN = 2
 PHASES = ("gen", "old_log_prob", "adv", "update_actor", "update_weights")  # of a step, as in verl's timing_s/
 PARTS = (*step_cost.PARTS, "background")  # of the scheduler's time, as in cero/time/
+# verl's own work on a step's rows, as many in all arms: where a run takes longer for it, the machine was busy.
+UNTOUCHED = ("old_log_prob", "update_actor")
 LIMIT = 1500  # seconds after which a run is ended
 LEARNING, CONTENDER = ("sync", MODE), "cero-n1"
 N_MAX = 32  # the shipped 64 is more than all 40 rollouts of a step, which the asynchronous modes refuse
@@ -208,22 +210,23 @@ def rounded(value):
 def step_run(folder):
     """Return the figures of a finished run of the first part: a dict.
 
-    Its `columns` are of the steps that count.
+    Its `columns` are of the steps that count. Without a file of events it has no `idle` and no `tails`.
     """
     number, _, arm = folder.name.partition("-")
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     about = json.loads((folder / "done.json").read_text())
     kept = lines[WARM_UP : len(lines) - COOL_DOWN]
     columns = [key for key in kept[0] if key not in ("t", "step")]
-    events, window = read_events(folder / "events.jsonl"), (lines[WARM_UP - 1]["t"], kept[-1]["t"])
-    return {
+    found = {
         "arm": arm,
         "round": int(number),
         "load": about["load"],
         "columns": {key: [line[key] for line in kept] for key in columns},
-        "idle": idleness(events, window),
-        "tails": tails(events, window),
     }
+    if (folder / "events.jsonl").exists():
+        events, window = read_events(folder / "events.jsonl"), (lines[WARM_UP - 1]["t"], kept[-1]["t"])
+        found |= {"idle": idleness(events, window), "tails": tails(events, window)}
+    return found
 
 
 def learning_run(path):
@@ -261,6 +264,12 @@ def collect(out):
 def of(runs, arm, key):
     """Return a column of an arm's runs, by round: dict of int -> float array."""
     return {run["round"]: np.array(run["columns"][key]) for run in runs if run["arm"] == arm}
+
+
+def adjusted(runs, arm):
+    """Return the seconds of an arm's steps, in units of those of the UNTOUCHED phases, as `of` does."""
+    seconds, *phases = (of(runs, arm, key) for key in ("seconds", *UNTOUCHED))
+    return {n: column / sum(phase[n].mean() for phase in phases) for n, column in seconds.items()}
 
 
 def ratio(values, base, draws=9999, seed=0):
@@ -313,9 +322,12 @@ def step_table(runs):
             row.append(f"{np.sum(spent) / np.sum(whole(of(runs, arm, 'seconds'))):.3%}")
             row.append(f"{np.mean(whole(of(runs, arm, 'background'))) * 1e3:.1f} ms")
         counts = of(runs, arm, "seconds")
-        row.insert(3, f"{np.median(whole(counts)):.2f} s")
+        row[3:3] = [
+            "1" if arm == "verl" else step_cost.times(*ratio(adjusted(runs, arm), adjusted(runs, "verl"))),
+            f"{np.median(whole(counts)):.2f} s",
+        ]
         rows.append([*row, f"{len(counts)} x {counts[min(counts)].size}"])
-    header = ("mean", "step", "times verl's", "median", "CPU time", "times verl's", "scheduler")
+    header = ("mean", "step", "times verl's", "adjusted", "median", "CPU time", "times verl's", "scheduler")
     return step_cost.table((*header, "of the step", "beside it", "rounds x steps"), rows)
 
 
@@ -348,7 +360,7 @@ def tail_table(runs):
     """Return the table of the engine's idle time and of the dispatches' tails."""
     rows = []
     for arm in ARMS:
-        mine = [run for run in runs if run["arm"] == arm]
+        mine = [run for run in runs if run["arm"] == arm and "tails" in run]
         ends = [tail for run in mine for tail in run["tails"]]
         if not ends:
             continue
