@@ -69,7 +69,7 @@ WARM_UP = 4  # steps at the start that don't count
 COOL_DOWN = 2
 PHASES = ("gen", "old_log_prob", "adv", "update_actor", "update_weights")  # of a step, as in verl's timing_s/
 PARTS = (*step_cost.PARTS, "background")  # of the scheduler's time, as in cero/time/
-# verl's own work on a step's rows, as many in all arms: where a run takes longer for it, the machine was busy.
+# verl's own work on a step's rows, as many in all arms. Where it takes longer, the machine was busier.
 UNTOUCHED = ("old_log_prob", "update_actor")
 LIMIT = 1500  # seconds after which a run is ended
 LEARNING, CONTENDER = ("sync", MODE), "cero-n1"
