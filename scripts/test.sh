@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv (made if missing): first the fast ones, then the slow ones and those that start verl,
-# vLLM, Ray or pip in processes of their own.
+# Runs all tests in .venv (made if missing). Those that train run one by one, and mostly wait for processes
+# that start one after the other. Meanwhile the fast ones run, then the slow ones and those that start
+# processes of their own.
 #
 #   bash scripts/test.sh
 #   bash scripts/test.sh -m "not slow and not e2e" -n 2      with arguments: one pytest with these
@@ -15,10 +16,17 @@ pytest=(.venv/bin/python -m pytest)
 if [ $# -gt 0 ]; then
   exec "${pytest[@]}" "$@"
 fi
-# Ray's processes would otherwise be so nice to the tests beside them that a training takes five times as long.
+# Ray's processes would otherwise be so nice to the fast tests beside them that a training takes five times as
+# long, and runs out of time.
 export RAY_worker_niceness=0
+log=$(mktemp)
+"${pytest[@]}" -m alone --durations=0 -v >"$log" 2>&1 &
+alone=$!
+trap 'kill $alone 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
 "${pytest[@]}" -m "not slow and not e2e" -n 2 --dist worksteal --durations=8 || status=$?
-# A training waits most of its time for processes that start one after the other. So three share two cores.
-"${pytest[@]}" -m "slow or e2e" -n 3 --dist loadgroup --durations=40 || status=$?
+"${pytest[@]}" -m "slow or (e2e and not alone)" -n 2 --dist worksteal --durations=30 || status=$?
+printf '\n== the tests that train\n'
+tail -n +1 -f --pid=$alone "$log"
+wait $alone || status=$?
 exit $status

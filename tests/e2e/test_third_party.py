@@ -4,8 +4,7 @@ import pytest
 
 from cero.analysis.runlog import read_log
 
-# One worker of xdist runs all tests of this training.
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lopsided")]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 
 def test_an_installed_package_trains(lopsided_run):

@@ -39,7 +39,7 @@ def agreement_in(folder):
     return [json.loads(line)["data"][METRIC] for line in lines]
 
 
-@pytest.mark.xdist_group("lopsided")
+@pytest.mark.alone
 def test_rollouts_follow_every_update(lopsided_run):
     """With tied embeddings, which are the harder case; untied ones are reloaded below."""
     agreement = agreement_in(lopsided_run)
