@@ -297,7 +297,9 @@ def test_a_step_does_not_take_the_rollouts_of_another(name):
 
 
 @pytest.mark.parametrize("name", available_allocators())
-@pytest.mark.parametrize("step", [None, 1, "x", [], object()], ids=repr)
+@pytest.mark.parametrize(
+    "step", [None, 1, "x", [], object()], ids=["None", "number", "text", "list", "object"]
+)
 def test_what_is_no_step_is_not_settled(name, step):
     allocator = made(name)
     before = snapshot(allocator)

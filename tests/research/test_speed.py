@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import sys
-from pathlib import Path
+from importlib.resources import files
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +12,6 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from cero.recipe import __file__ as recipe
 from cero.research.speed import groups as watching
 from cero.research.speed.tails import awake, common, groups, idleness, length, read_events, tails, union
 
@@ -142,7 +141,7 @@ def test_trainers_are_watched_and_verls_own_gets_a_name(noted, monkeypatch):
 
 
 def test_the_queue_is_looked_at_as_often_as_the_recipe_says():
-    text = (Path(recipe).parent / "cero_cpu.yaml").read_text()
+    text = (files("cero.recipe") / "cero_cpu.yaml").read_text()
     assert yaml.safe_load(text)["cero"]["poll_interval"] == watching.POLL
 
 

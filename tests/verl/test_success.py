@@ -101,7 +101,7 @@ def test_a_range_whose_ends_single_precision_can_not_tell_apart(composed, ends):
 @pytest.mark.parametrize(
     "value",
     [b"1", np.timedelta64(1, "D"), {}, [], [1.0, 0.0], 1j, 10**400, object(), np.str_("1"), None],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_key_whose_value_is_no_number(value):
     with pytest.raises(ValueError, match="cero.success.key=acc was .*return a number in"):
