@@ -609,15 +609,20 @@ def test_a_run_resumes_on_a_log_with_odd_lines(tmp_path, kind):
     assert path.read_bytes() == first
 
 
+def go_on(path):
+    """Resume a run at step 3 on the log at `path`, and end it after a validation."""
+    log = RunLog(path)
+    log.rewind(3)
+    log.validation(3, 96, {})
+    log.close()
+
+
 @pytest.mark.parametrize("device, waiting", [("/dev/full", 1), ("/dev/null", 0)])
 def test_a_log_that_is_a_device(tmp_path, capsys, device, waiting):
     """A device has no end to be read to: the run waited, and filled the memory."""
     path = tmp_path / "allocations.jsonl"
     path.symlink_to(device)
-    log = RunLog(path)
-    log.rewind(3)
-    log.validation(3, 96, {})
-    log.close()
+    go_on(path)
     said = capsys.readouterr().err
     assert ("No space left on device" in said) == ("1 line of this run" in said) == bool(waiting)
 
@@ -626,8 +631,5 @@ def test_a_log_that_is_a_pipe(tmp_path, capsys):
     """To open one waits for its reader."""
     path = tmp_path / "allocations.jsonl"
     os.mkfifo(path)
-    log = RunLog(path)
-    log.rewind(3)
-    log.validation(3, 96, {})
-    log.close()
+    go_on(path)
     assert "it is a pipe" in capsys.readouterr().err

@@ -31,34 +31,12 @@ def table():
     return module(ROOT / "examples" / "math" / "table.py")
 
 
-def test_parameters(hours):
-    """As many as transformers' own model of that size has."""
+def built_by_transformers(model, layers):
+    """Return the model of this size with so many layers, as transformers makes it, without its weights."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    for model in hours.MODELS.values():
-        config = transformers.Qwen2Config(
-            hidden_size=model.hidden,
-            num_hidden_layers=model.layers,
-            num_attention_heads=model.heads,
-            num_key_value_heads=model.kv_heads,
-            intermediate_size=model.ffn,
-            vocab_size=model.vocab,
-            tie_word_embeddings=model.tied,
-        )
-        with torch.device("meta"):
-            built = transformers.Qwen2ForCausalLM(config)
-        assert model.parameters == sum(parameter.numel() for parameter in built.parameters())
-        embedding = built.get_input_embeddings().weight.numel()
-        assert model.active == model.parameters - (0 if model.tied else embedding)
-
-
-def test_adapter_has_the_parameters_that_peft_makes(hours):
-    """For rank 32 on all linear layers, as verl asks for it."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    peft = pytest.importorskip("peft")
-    model = hours.MODELS["1.5b"]
     config = transformers.Qwen2Config(
         hidden_size=model.hidden,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=model.heads,
         num_key_value_heads=model.kv_heads,
         intermediate_size=model.ffn,
@@ -66,8 +44,26 @@ def test_adapter_has_the_parameters_that_peft_makes(hours):
         tie_word_embeddings=model.tied,
     )
     with torch.device("meta"):
+        return transformers.Qwen2ForCausalLM(config)
+
+
+def test_parameters(hours):
+    """As many as transformers' own model of that size has."""
+    for model in hours.MODELS.values():
+        built = built_by_transformers(model, model.layers)
+        assert model.parameters == sum(parameter.numel() for parameter in built.parameters())
+        embedding = built.get_input_embeddings().weight.numel()
+        assert model.active == model.parameters - (0 if model.tied else embedding)
+
+
+def test_adapter_has_the_parameters_that_peft_makes(hours):
+    """For rank 32 on all linear layers, as verl asks for it."""
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    model = hours.MODELS["1.5b"]
+    with torch.device("meta"):
         built = peft.get_peft_model(
-            transformers.Qwen2ForCausalLM(config), peft.LoraConfig(r=32, target_modules="all-linear")
+            built_by_transformers(model, 2), peft.LoraConfig(r=32, target_modules="all-linear")
         )
     trained = sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
     assert replace(model, layers=2).adapter(32) == trained
