@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests in .venv (made if missing). Those that train run one by one, and mostly wait for processes
-# that start one after the other. Meanwhile the fast ones run, then the slow ones and those that start
-# processes of their own.
+# Runs all tests in .venv (made if missing). A training mostly waits for processes that start one after the
+# other. So the trainings that are killed and go on run one by one beside all others: the fast tests, then the
+# slow ones and those that start processes of their own, then the other trainings, one by one, too.
 #
 #   bash scripts/test.sh
 #   bash scripts/test.sh -m "not slow and not e2e" -n 2      with arguments: one pytest with these
@@ -20,13 +20,14 @@ fi
 # long, and runs out of time.
 export RAY_worker_niceness=0
 log=$(mktemp)
-"${pytest[@]}" -m alone --durations=0 -v >"$log" 2>&1 &
-alone=$!
-trap 'kill $alone 2>/dev/null || true; rm -f "$log"' EXIT
+"${pytest[@]}" -m restarts --durations=0 -v >"$log" 2>&1 &
+restarts=$!
+trap 'kill $restarts 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
 "${pytest[@]}" -m "not slow and not e2e" -n 2 --dist worksteal --durations=8 || status=$?
 "${pytest[@]}" -m "slow or (e2e and not alone)" -n 2 --dist worksteal --durations=30 || status=$?
-printf '\n== the tests that train\n'
-tail -n +1 -f --pid=$alone "$log"
-wait $alone || status=$?
+"${pytest[@]}" -m "alone and not restarts" --durations=0 -v || status=$?
+printf '\n== the trainings that are killed and go on\n'
+tail -n +1 -f --pid=$restarts "$log"
+wait $restarts || status=$?
 exit $status

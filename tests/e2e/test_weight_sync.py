@@ -48,6 +48,7 @@ def test_rollouts_follow_every_update(lopsided_run):
     assert min(agreement) > 0.99, agreement
 
 
+@pytest.mark.alone
 def test_the_metric_shows_updates_that_do_not_arrive(tmp_path):
     """The test above can fail: with the first weights kept, 1.00, 0.61, 0.45 and 0.35 were measured."""
     (tmp_path / "deaf.py").write_text(DEAF)
