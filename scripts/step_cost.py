@@ -21,7 +21,6 @@ docs/results/speed/step_cost.json, and the tables of docs/results/speed.md.
 import argparse
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -36,8 +35,10 @@ import numpy as np
 import psutil
 import torch
 from scipy.stats import bootstrap
+from speed.pages import write_section
 from speed.scheduler import PARTS, at_scale, compose
 
+from cero.research.speed.steps import cpu_seconds, lines
 from cero.research.speed.turns import ARMS, arm_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,32 +137,6 @@ def common(task, out, steps):
 
 
 # ---- side by side --------------------------------------------------------------------------------
-
-
-def cpu_seconds(pid):
-    """Return the CPU seconds so far of a process and of all that descend from it: dict of pid -> seconds."""
-    seconds = {}
-    for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        seconds[process.pid] = times.user + times.system
-    return seconds
-
-
-def lines(process, pipe):
-    """Yield (time, line) for each line that the run writes into the named pipe, until the process ends."""
-    rest = b""
-    while process.poll() is None:
-        if not select.select([pipe], [], [], 1.0)[0]:
-            continue
-        data, now = os.read(pipe, 2**20), time.monotonic()
-        if not data:  # closed, or not yet open
-            time.sleep(0.05)
-        *complete, rest = (rest + data).split(b"\n")
-        for line in complete:
-            yield now, json.loads(line)
 
 
 def train(task, out, turns, overrides=overrides, limit=float("inf"), further=()):
@@ -385,8 +360,7 @@ def main():
         figures["scale"] = scale()
     FIGURES.parent.mkdir(parents=True, exist_ok=True)
     FIGURES.write_text(json.dumps(figures) + "\n")
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + page(figures) + END + rest.split(END)[1])
+    write_section(PAGE, BEGIN, page(figures), END)
 
 
 if __name__ == "__main__":

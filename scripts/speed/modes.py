@@ -28,9 +28,7 @@ import os
 import shutil
 import statistics
 import sys
-import tempfile
 import textwrap
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -41,11 +39,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import step_cost  # noqa: E402
+from speed.pages import write_section  # noqa: E402
 
 from cero.research.speed.groups import EVENTS, PLAIN  # noqa: E402
+from cero.research.speed.steps import FILE_NAME, watch  # noqa: E402
 from cero.research.speed.tails import idleness, read_events, tails  # noqa: E402
 from cero.research.study.plan import make_run, read_contenders, read_tasks  # noqa: E402
-from cero.research.study.processes import Tree, environment  # noqa: E402
 from cero.research.study.runner import MAIN, RunFailed, Runner  # noqa: E402
 from cero.research.study.tables import read_table  # noqa: E402
 
@@ -101,38 +100,12 @@ def train(arm, task, folder, steps):
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    fifo, log, load = folder / "metrics.pipe", folder / "train.log", [os.getloadavg()[0]]
-    os.mkfifo(fifo)
-    pipe = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    count, began = 0, time.monotonic()
-    # Short, because Ray's sockets are under it and their paths are limited to 107 characters.
-    with tempfile.TemporaryDirectory(prefix="cero-", ignore_cleanup_errors=True) as scratch:
-        variables = {
-            "VERL_FILE_LOGGER_PATH": str(fifo),
-            "VERL_USE_EXTERNAL_MODULES": "cero.research.speed.groups",
-            EVENTS: str(folder / "events.jsonl"),
-        }
-        command = [*MAIN, *overrides(arm, task, folder, steps)]
-        tree = Tree(command, ROOT, environment(scratch) | variables, log)
-        timer = threading.Timer(LIMIT, tree.process.terminate)
-        timer.start()
-        try:
-            with (folder / "steps.jsonl").open("w") as file:
-                then, spent_then = time.monotonic(), {}
-                for now, line in step_cost.lines(tree.process, pipe):
-                    spent = step_cost.cpu_seconds(tree.process.pid)
-                    cpu = sum(spent.values()) - sum(spent_then.get(pid, 0.0) for pid in spent)
-                    figures = {"t": now, "seconds": now - then, "cpu": cpu} | figures_of(line)
-                    print(json.dumps(figures), file=file, flush=True)
-                    then, spent_then, count = now, spent, count + 1
-            status = tree.process.wait()
-        finally:
-            timer.cancel()
-            tree.end()
-            os.close(pipe)
-            fifo.unlink()
-    if status or count != steps:
-        raise RunFailed(f"{folder}: it ended with {status} after {count} of {steps} steps; see {log}")
+    load, began = [os.getloadavg()[0]], time.monotonic()
+    variables = {
+        "VERL_USE_EXTERNAL_MODULES": "cero.research.speed.groups",
+        EVENTS: str(folder / "events.jsonl"),
+    }
+    watch([*MAIN, *overrides(arm, task, folder, steps)], ROOT, folder, figures_of, steps, variables, LIMIT)
     load.append(os.getloadavg()[0])
     about = {"steps": steps, "load": [round(each, 1) for each in load], "took": time.monotonic() - began}
     (folder / "done.json").write_text(json.dumps(about) + "\n")
@@ -213,7 +186,7 @@ def step_run(folder):
     Its `columns` are of the steps that count. Without a file of events it has no `idle` and no `tails`.
     """
     number, _, arm = folder.name.partition("-")
-    lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
     about = json.loads((folder / "done.json").read_text())
     kept = lines[WARM_UP : len(lines) - COOL_DOWN]
     columns = [key for key in kept[0] if key not in ("t", "step")]
@@ -415,8 +388,7 @@ def write_page(out):
     """Write the figures of what is finished in `out`, and the page's tables."""
     figures = collect(out)
     FIGURES.write_text(json.dumps(figures, separators=(",", ":")) + "\n")
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + page(figures) + END + rest.split(END)[1])
+    write_section(PAGE, BEGIN, page(figures), END)
 
 
 def main():

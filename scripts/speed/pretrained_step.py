@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import step_cost  # noqa: E402
+from speed.pages import write_section  # noqa: E402
 
 from cero.research.speed.steps import FILE_NAME, watch  # noqa: E402
 from cero.research.study.plan import make_run, read_contenders, read_tasks  # noqa: E402
@@ -237,8 +238,7 @@ def write_page(out):
         text += rates_table(figures["rates"])
         if "steps" in figures:
             text += steps_table(figures["steps"], figures["rates"])
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + text + END + rest.split(END)[1])
+    write_section(PAGE, BEGIN, text, END)
 
 
 def main():

@@ -15,6 +15,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+from pages import write_section
 from show import picture, tables
 
 HERE = Path(__file__).parent
@@ -75,8 +76,7 @@ def main(parts):
         return
     picture(figures, DOCS / "images" / "speed.png")
     page = DOCS / "results" / "speed.md"
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(before + BEGIN + tables(figures) + END + rest.split(END)[1])
+    write_section(page, BEGIN, tables(figures), END)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from cero.verl.reading import read_settings
 ROOT = Path(__file__).parents[2]
 TASKS = read_tasks(ROOT / "scripts" / "benchmark" / "tasks.yaml")
 CONTENDERS, GROUPS = read_contenders(ROOT / "scripts" / "benchmark" / "contenders.yaml")
+PRETRAINED, _ = read_contenders(ROOT / "scripts" / "benchmark" / "pretrained.yaml")
 THERE = [label for label, each in CONTENDERS.items() if each.allocator in available_allocators()]
 
 
@@ -54,6 +55,24 @@ def test_task_composes_and_validates(composed, name):
     assert (ROOT / config.reward.custom_reward_function.path).is_file()
     assert (ROOT / task.prepare[1]).is_file() and "{data}" in task.prepare
     assert task.steps * config.data.train_batch_size >= 2 * 480 or not task.in_study  # prompts are seen again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fewshot-fresh", "fewshot-480"])
+@pytest.mark.parametrize("label", PRETRAINED)
+def test_contender_on_a_pretrained_model(composed, label, name):
+    """All have 64 rollouts a step, as many steps, one update a step, and the task's validations."""
+    contender, task = PRETRAINED[label], TASKS[name]
+    config, settings = checked(composed, task, contender)
+    prompts, n = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
+    assert prompts * n == task.step_rollouts == 64
+    assert config.actor_rollout_ref.actor.ppo_mini_batch_size == prompts
+    assert config.trainer.total_training_steps == task.steps * contender.steps
+    assert config.trainer.test_freq == task.number("trainer.test_freq")
+    rate = lookup(task.overrides, "actor_rollout_ref.actor.optim.lr")
+    expected = label.split("-", 2)[2] if contender.group.startswith("ablation") else rate
+    assert config.actor_rollout_ref.actor.optim.lr == float(expected)
+    settings.make_allocator(epochs=1, total_budget=64 * task.steps)
 
 
 def test_baseline_is_grpo(composed):
