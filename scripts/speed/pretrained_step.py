@@ -1,7 +1,7 @@
 """What does a training step of a pretrained model cost on a CPU, and what is the least it can cost?
 
     python scripts/speed/pretrained_step.py rates [--threads 1,2]
-    python scripts/speed/pretrained_step.py steps [--variants two,bypass] [--steps 5]
+    python scripts/speed/pretrained_step.py steps [--variants packed,bypass] [--steps 5]
     python scripts/speed/pretrained_step.py page
 
 `rates` measures how many floating-point operations a second the machine does: in the products of matrices
@@ -42,16 +42,25 @@ BEGIN = "<!-- a pretrained model: written by scripts/speed/pretrained_step.py --
 END = "<!-- end of a pretrained model -->\n"
 TASK, CONTENDER, SEED = "fewshot-fresh", "even-n1", 0
 PHASES = ("gen", "old_log_prob", "adv", "update_actor", "update_weights")  # of a step, as in verl's timing_s/
-BYPASS = "algorithm.rollout_correction.bypass_mode=true"
-TOKENS = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu={}"
-# What is tried: (what it is called, threads of each process, further overrides).
+AGREEMENT = "training/rollout_actor_probs_pearson_corr"
+OLD = "algorithm.rollout_correction.bypass_mode={}"  # whether log-probs are the engine's, not computed anew
+PACK = "actor_rollout_ref.model.use_remove_padding={}"
+TOKENS = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu={}"  # of a micro-batch
+
+
+def settings(bypass, pack, tokens):
+    """Return the overrides of a variant; list of str."""
+    return [OLD.format(bypass), PACK.format(pack), TOKENS.format(tokens)]
+
+
+# What is tried: (what it is called, threads of each process, overrides).
 VARIANTS = {
-    "one": ("one thread, as Ray gives each process", 1, ["algorithm.rollout_correction.bypass_mode=false"]),
-    "two": ("two threads", 2, ["algorithm.rollout_correction.bypass_mode=false"]),
-    "bypass": ("two threads, `bypass_mode`", 2, [BYPASS]),
-    "bypass-512": ("the same, micro-batches of 512 tokens", 2, [BYPASS, TOKENS.format(512)]),
-    "bypass-2048": ("the same, micro-batches of 2,048 tokens", 2, [BYPASS, TOKENS.format(2048)]),
-    "bypass-4096": ("the same, micro-batches of 4,096 tokens", 2, [BYPASS, TOKENS.format(4096)]),
+    "padded": ("rows padded, micro-batches of 1,024 tokens", 2, settings("false", "false", 1024)),
+    "packed": ("rows packed, without padding", 2, settings("false", "true", 1024)),
+    "bypass": ("packed, `bypass_mode`", 2, settings("true", "true", 1024)),
+    "bypass-512": ("the same, micro-batches of 512 tokens", 2, settings("true", "true", 512)),
+    "bypass-2048": ("the same, micro-batches of 2,048 tokens", 2, settings("true", "true", 2048)),
+    "one": ("packed, `bypass_mode`, one thread", 1, settings("true", "true", 1024)),
 }
 WARM_UP = 1  # steps at the start that don't count
 ROWS, COLUMNS = 16, 48  # of the micro-batch with which the model's rates are measured
@@ -140,6 +149,10 @@ def figures_of(line):
     data = line["data"]
     found = {"step": line["step"], "verl": data["timing_s/step"], "tokens": data["perf/total_num_tokens"]}
     found |= {"prompt": data["prompt_length/mean"], "response": data["response_length/mean"]}
+    # How well the trainer's probabilities agree with the engine's: 1 if rows don't see each other in a pack.
+    # With bypass_mode the trainer computes none beforehand.
+    if AGREEMENT in data:
+        found["agreement"] = data[AGREEMENT]
     return found | {key: data.get(f"timing_s/{key}", 0.0) for key in PHASES}
 
 
