@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cero.research import prefill
+from cero.research.laboratory import prefill
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -1,7 +1,7 @@
 """How much of the value within families does one look at a prompt find, while a pretrained model learns?
 
-    python -m cero.research.prefill run --data runs/benchmark/data/fewshot-fresh --steps 40
-    python -m cero.research.prefill table docs/results/study/prefill.jsonl
+    python -m cero.research.laboratory.prefill run --data runs/benchmark/data/fewshot-fresh --steps 40
+    python -m cero.research.laboratory.prefill table docs/results/study/prefill.jsonl
 
 A prompt's value is p (1-p), p its success probability: what a rollout tells the gradient. The laboratory says
 that a choice of prompts within families wins where it finds enough of that value. Here it is measured how
@@ -376,7 +376,9 @@ def table(arguments):
 
 def parser():
     """Return the argument parser."""
-    top = argparse.ArgumentParser(prog="python -m cero.research.prefill", description=__doc__.split("\n")[0])
+    top = argparse.ArgumentParser(
+        prog="python -m cero.research.laboratory.prefill", description=__doc__.split("\n")[0]
+    )
     commands = top.add_subparsers(dest="command", required=True)
     train = commands.add_parser("run", help="train, and write a JSON line for each step")
     train.add_argument("--data", type=Path, required=True, help="folder made by examples/fewshot/prepare.py")
