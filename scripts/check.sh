@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks the code without running it: lint, format, types, and whether the documentation builds.
+# Checks lint, format, types, and whether the documentation builds. It also runs the test that needs
+# scikit-learn, which the environment of the tests is faster without.
 #
 #   bash scripts/check.sh            makes .venv-tools if it is missing
 #   bash scripts/check.sh --fix      lets Ruff mend what it can first
@@ -16,7 +17,7 @@ if [ ! -f $stamp ] || [ "$(cat $stamp)" != "$wanted" ]; then
   say "tools, in $venv"
   rm -f $stamp
   make_venv $venv
-  pip install --quiet -e ".[lint,docs]"
+  pip install --quiet -e ".[lint,docs,vip]" hypothesis pytest
   echo "$wanted" >$stamp
 fi
 
@@ -38,6 +39,7 @@ check lint $venv/bin/ruff check .
 check format $venv/bin/ruff format --check .
 check types $venv/bin/mypy
 export NO_MKDOCS_2_WARNING=1 # a notice of Material's that says nothing about these pages
+check "scikit-learn" $venv/bin/python -m pytest -q -p no:cacheprovider tests/allocators/test_peers.py -k gaussian
 check documentation $venv/bin/mkdocs build --strict --site-dir "$site"
 
 [ ${#failed[@]} = 0 ] || die "failed: ${failed[*]}"

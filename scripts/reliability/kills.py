@@ -2,6 +2,8 @@
 
     bash scripts/install.sh
     .venv/bin/python scripts/reliability/kills.py --kills 30 --out runs/kills
+    .venv/bin/python scripts/reliability/kills.py --kills 3 --out runs/kills-candidates \
+      cero.candidates=2 cero.unchosen=return allocator.n_min=0 allocator.n_max=16 trainer.total_epochs=8
 
 The task is that of the tests (a random two-layer model, 8 steps of 16 prompts, saved and validated every
 third step). One run is left alone. Each other is killed three times (`--chain`), each time at a drawn moment,
@@ -51,10 +53,13 @@ ALONE = (
 
 
 class Task:
-    """Holds a folder with one run: starts it, kills it, reads what it left."""
+    """Holds a folder with one run: starts it, kills it, reads what it left.
 
-    def __init__(self, folder, allocator, alone):
-        self.folder, self.allocator, self.alone = folder, allocator, alone
+    further : list of str, Hydra overrides beside the task's own
+    """
+
+    def __init__(self, folder, allocator, alone, further=()):
+        self.folder, self.allocator, self.alone, self.further = folder, allocator, alone, further
         self.checkpoints = folder / "checkpoints"
 
     def make(self):
@@ -71,8 +76,10 @@ class Task:
             f"allocator={self.allocator}",
             "trainer.val_before_train=false",
             f"trainer.total_epochs={STEPS // 4}",
+            f"trainer.total_training_steps={STEPS}",
             f"trainer.save_freq={SAVED_EVERY}",
             f"trainer.test_freq={SAVED_EVERY}",
+            *self.further,
         )
         with (self.folder / f"{name}.log").open("wb") as output:
             return subprocess.Popen(
@@ -228,13 +235,12 @@ def wait_and_kill(task, name, kind, rng, seconds):
     }
 
 
-def kill_in_turn(numbers, out, seed, allocator, alone, whole, seconds):
-    """Make a run, kill it once for each of `numbers`, let it end, and compare; return a line for each kill.
+def kill_in_turn(numbers, task, seed, whole, seconds):
+    """Make `task`, kill its run for each of `numbers`, let it end, and compare; return a line for each kill.
 
     A run that ends before its kills is made anew, since an ended one can't be killed.
     """
     rng = np.random.default_rng([seed, numbers[0]])
-    task = Task(out / f"run-{numbers[0]}", allocator, alone)
     for _ in range(5):
         shutil.rmtree(task.folder, ignore_errors=True)
         task.make()
@@ -277,13 +283,15 @@ def main(argv=None):
     parser.add_argument("--allocator", default="cero", help="of all runs (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="start no other after this many")
     parser.add_argument("--out", default="runs/kills", help="folder (default: %(default)s); not under /tmp")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("overrides", nargs="*", help="further Hydra overrides of all runs")
+    arguments = parser.parse_intermixed_args(argv)
     out, started = Path(arguments.out).resolve(), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     alone = works(ALONE) and not str(out).startswith("/tmp/")
     if not alone:
         print("runs share /tmp with others: start nothing else of verl's meanwhile", flush=True)
-    whole = Task(out / "whole", arguments.allocator, alone)
+    of_all = arguments.allocator, alone, arguments.overrides
+    whole = Task(out / "whole", *of_all)
     if not (out / "whole.json").exists():
         shutil.rmtree(whole.folder, ignore_errors=True)
         whole.make()
@@ -298,7 +306,7 @@ def main(argv=None):
         if arguments.minutes is not None and time.monotonic() - started > 60 * arguments.minutes:
             break
         turn = numbers[first : first + arguments.chain]
-        new = kill_in_turn(turn, out, arguments.seed, arguments.allocator, alone, left, seconds)
+        new = kill_in_turn(turn, Task(out / f"run-{turn[0]}", *of_all), arguments.seed, left, seconds)
         done += new
         with lines.open("a") as file:
             file.writelines(json.dumps(line) + "\n" for line in new)

@@ -14,23 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import SHAPE, run, train_at_a_high_rate
+from hearing import STEPS, WITHHELD
+from tiny import SHAPE, run
 
 pytestmark = pytest.mark.e2e
 
-STEPS = 4  # of `train_at_a_high_rate`
 METRIC = "training/rollout_actor_probs_pearson_corr"
-
-# A worker of vLLM that keeps its first weights.
-DEAF = """
-from cero.verl.cpu import weight_sync
-
-weight_sync.reload_weights = lambda model, model_config, weights: None
-
-
-class Extension(weight_sync.CpuWorkerExtension):
-    pass
-"""
 
 
 def agreement_in(folder):
@@ -40,24 +29,18 @@ def agreement_in(folder):
 
 
 @pytest.mark.alone
-def test_rollouts_follow_every_update(lopsided_run):
-    """With tied embeddings, which are the harder case; untied ones are reloaded below."""
+def test_rollouts_follow_each_update_that_arrives_and_no_other(lopsided_run):
+    """With tied embeddings, which are the harder case; untied ones are reloaded below.
+
+    Without the two updates that are withheld, the metric falls: to 0.61 and 0.45 where it was measured. The
+    one after them brings the sampler from its first weights to those of the step.
+    """
     agreement = agreement_in(lopsided_run)
     print(agreement)
     assert len(agreement) == STEPS
-    assert min(agreement) > 0.99, agreement
-
-
-@pytest.mark.alone
-def test_the_metric_shows_updates_that_do_not_arrive(tmp_path):
-    """The test above can fail: with the first weights kept, 1.00, 0.61, 0.45 and 0.35 were measured."""
-    (tmp_path / "deaf.py").write_text(DEAF)
-    extension = "+actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=deaf.Extension"
-    train_at_a_high_rate(tmp_path, False, tmp_path, "allocator=uniform", extension)
-    first, *others = agreement_in(tmp_path)
-    print(first, others)
-    assert first > 0.99
-    assert max(others) < 0.9, others
+    deaf = [number - 1 for number in WITHHELD]  # the first update comes before the first step, and so on
+    assert max(agreement[at] for at in deaf) < 0.9, agreement
+    assert min(each for at, each in enumerate(agreement) if at not in deaf) > 0.99, agreement
 
 
 # (family, whether embeddings are tied, dtype)

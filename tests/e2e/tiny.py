@@ -138,12 +138,12 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
 """
 
 
-def train_at_a_high_rate(folder, tied, path, *overrides):
-    """Run four steps in `folder`, each of which changes the policy visibly; metrics are in metrics.jsonl.
+def train_at_a_high_rate(folder, steps, path, *overrides):
+    """Run `steps` steps in `folder`, which change the policy visibly; metrics are in metrics.jsonl.
 
-    tied : whether embeddings are; path : a folder of modules for the run
+    path : a folder of modules for the run
     """
-    make_model(folder / "model", tied)
+    make_model(folder / "model", tied=True)
     make_data(folder / "train.parquet")
     (folder / "reward.py").write_text(SEVENS_REWARD)
     arguments = command(
@@ -151,7 +151,7 @@ def train_at_a_high_rate(folder, tied, path, *overrides):
         "actor_rollout_ref.actor.optim.lr=1e-3",
         "trainer.val_before_train=false",
         "trainer.resume_mode=disable",
-        "trainer.total_training_steps=4",
+        f"trainer.total_training_steps={steps}",
         *overrides,
     )
     path = os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH")]))

@@ -12,18 +12,21 @@ from cero.verl.agent_loop import RewardedWorker, SequentialWorker
 CONSTRUCT = """
 import pickle, sys
 
-worker = pickle.loads(sys.stdin.buffer.read())
-try:
-    worker()
-except TypeError as error:
-    print(error)
+for worker in pickle.loads(sys.stdin.buffer.read()):
+    try:
+        worker()
+    except TypeError as error:
+        print(worker.__name__, error)
 """
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("worker", [RewardedWorker, SequentialWorker])
-def test_another_process_constructs_it(worker):
+def test_another_process_constructs_them():
     """As Ray does: it unpickles the class elsewhere. verl's __init__ is reached, and misses its arguments."""
-    pickled = cloudpickle.dumps(ray.remote(worker).__ray_metadata__.modified_class)
+    workers = [RewardedWorker, SequentialWorker]
+    pickled = cloudpickle.dumps([ray.remote(each).__ray_metadata__.modified_class for each in workers])
     done = subprocess.run([sys.executable, "-c", CONSTRUCT], input=pickled, capture_output=True, check=True)
-    assert b"AgentLoopWorker.__init__() missing 2 required positional arguments" in done.stdout
+    said = done.stdout.decode().splitlines()
+    missing = "AgentLoopWorker.__init__() missing 2 required positional arguments"
+    for worker in workers:
+        assert any(line.startswith(worker.__name__) and missing in line for line in said), said
