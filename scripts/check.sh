@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks lint, format, types, and whether the documentation builds. It also runs the test that needs
-# scikit-learn, which the environment of the tests is faster without.
+# Checks lint, format, types, and whether the documentation builds. It also runs the two tests that
+# need scikit-learn, which the environment of the tests is faster without.
 #
 #   bash scripts/check.sh            makes .venv-tools if it is missing
 #   bash scripts/check.sh --fix      lets Ruff mend what it can first
@@ -39,7 +39,8 @@ check lint $venv/bin/ruff check .
 check format $venv/bin/ruff format --check .
 check types $venv/bin/mypy
 export NO_MKDOCS_2_WARNING=1 # a notice of Material's that says nothing about these pages
-check "scikit-learn" $venv/bin/python -m pytest -q -p no:cacheprovider tests/allocators/test_peers.py -k gaussian
+check "scikit-learn" $venv/bin/python -m pytest -q -p no:cacheprovider \
+  tests/allocators/test_{peers,options}.py -k "gaussian or vip-predictor"
 check documentation $venv/bin/mkdocs build --strict --site-dir "$site"
 
 [ ${#failed[@]} = 0 ] || die "failed: ${failed[*]}"
