@@ -42,7 +42,7 @@ import step_cost  # noqa: E402
 from speed.pages import write_section  # noqa: E402
 
 from cero.research.speed.groups import EVENTS, PLAIN  # noqa: E402
-from cero.research.speed.steps import FILE_NAME, watch  # noqa: E402
+from cero.research.speed.steps import FILE_NAME, PHASES, phases_of, watch  # noqa: E402
 from cero.research.speed.tails import idleness, read_events, tails  # noqa: E402
 from cero.research.study.plan import make_run, read_contenders, read_tasks  # noqa: E402
 from cero.research.study.runner import MAIN, RunFailed, Runner  # noqa: E402
@@ -66,7 +66,6 @@ NAMES = {
 WARM_UP = 4  # steps at the start that don't count
 # Steps at the end that don't count, either: this plugin sends no more than training takes, and verl does.
 COOL_DOWN = 2
-PHASES = ("gen", "old_log_prob", "adv", "update_actor", "update_weights")  # of a step, as in verl's timing_s/
 PARTS = (*step_cost.PARTS, "background")  # of the scheduler's time, as in cero/time/
 # verl's own work on a step's rows, as many in all arms. Where it takes longer, the machine was busier.
 UNTOUCHED = ("old_log_prob", "update_actor")
@@ -88,9 +87,7 @@ def overrides(arm, task, out, steps):
 def figures_of(line):
     """Return the figures, a dict, of a line (dict) of verl's file logger."""
     data = line["data"]
-    found = {"step": line["step"], "verl": data["timing_s/step"], "tokens": data["perf/total_num_tokens"]}
-    found |= {key: data.get(f"timing_s/{key}", 0.0) for key in PHASES}
-    return found | {key: data[f"cero/time/{key}"] for key in PARTS if f"cero/time/{key}" in data}
+    return phases_of(line) | {key: data[f"cero/time/{key}"] for key in PARTS if f"cero/time/{key}" in data}
 
 
 def train(arm, task, folder, steps):

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import step_cost  # noqa: E402
 from speed.pages import write_section  # noqa: E402
 
-from cero.research.speed.steps import FILE_NAME, watch  # noqa: E402
+from cero.research.speed.steps import FILE_NAME, PHASES, phases_of, watch  # noqa: E402
 from cero.research.study.plan import make_run, read_contenders, read_tasks  # noqa: E402
 from cero.research.study.runner import RunFailed, Runner  # noqa: E402
 
@@ -41,7 +41,6 @@ FIGURES, PAGE = RESULTS / "speed" / "pretrained_step.json", RESULTS / "speed.md"
 BEGIN = "<!-- a pretrained model: written by scripts/speed/pretrained_step.py -->\n"
 END = "<!-- end of a pretrained model -->\n"
 TASK, CONTENDER, SEED = "fewshot-fresh", "even-n1", 0
-PHASES = ("gen", "old_log_prob", "adv", "update_actor", "update_weights")  # of a step, as in verl's timing_s/
 AGREEMENT = "training/rollout_actor_probs_pearson_corr"
 OLD = "algorithm.rollout_correction.bypass_mode={}"  # whether log-probs are the engine's, not computed anew
 PACK = "actor_rollout_ref.model.use_remove_padding={}"
@@ -147,13 +146,13 @@ def measure_rates(out, threads):
 def figures_of(line):
     """Return the figures, a dict, of a line (dict) of verl's file logger."""
     data = line["data"]
-    found = {"step": line["step"], "verl": data["timing_s/step"], "tokens": data["perf/total_num_tokens"]}
+    found = phases_of(line)
     found |= {"prompt": data["prompt_length/mean"], "response": data["response_length/mean"]}
     # How well the trainer's probabilities agree with the engine's: 1 if rows don't see each other in a pack.
     # With bypass_mode the trainer computes none beforehand.
     if AGREEMENT in data:
         found["agreement"] = data[AGREEMENT]
-    return found | {key: data.get(f"timing_s/{key}", 0.0) for key in PHASES}
+    return found
 
 
 def measure_steps(out, variants, steps):

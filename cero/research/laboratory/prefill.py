@@ -76,8 +76,7 @@ class WithinFamilies:
         """Return predictions relative to each family's mean, float (n,); zeros before the first outcome."""
         if not self._ages:
             return np.zeros(len(scalars))
-        x, y, of = (np.concatenate(part) for part in (self._scalars, self._targets, self._families))
-        weight = np.repeat(FADING ** np.array(self._ages, float), [len(part) for part in self._targets])
+        x, y, of, weight = self._outcomes()
         scale = x.std(axis=0) + 1e-9
         x, new = x / scale, scalars / scale
         x = x - family_means(x, of, weight)[of]
@@ -90,9 +89,13 @@ class WithinFamilies:
         """Return the faded mean target of each of `count` families, float (count,)."""
         if not self._ages:
             return np.zeros(count)
-        y, of = np.concatenate(self._targets), np.concatenate(self._families)
-        weight = np.repeat(FADING ** np.array(self._ages, float), [len(part) for part in self._targets])
+        _, y, of, weight = self._outcomes()
         return family_means(y[:, None], of, weight, count)[:, 0]
+
+    def _outcomes(self):
+        """Return the scalars, targets, families and faded weights of all outcomes so far."""
+        weight = np.repeat(FADING ** np.array(self._ages, float), [len(part) for part in self._targets])
+        return *(np.concatenate(part) for part in (self._scalars, self._targets, self._families)), weight
 
 
 def family_means(columns, families, weights, count=None):

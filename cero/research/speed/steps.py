@@ -13,6 +13,7 @@ from cero.research.study.processes import Tree, environment
 from cero.research.study.runner import RunFailed
 
 FILE_NAME = "steps.jsonl"
+PHASES = ("gen", "old_log_prob", "adv", "update_actor", "update_weights")  # of a step, as in verl's timing_s/
 
 
 def watch(command, root, folder, figures_of, steps, variables=None, limit=1500.0):
@@ -61,6 +62,16 @@ def watch(command, root, folder, figures_of, steps, variables=None, limit=1500.0
             fifo.unlink()
     if status or count != steps:
         raise RunFailed(f"{folder}: it ended with {status} after {count} of {steps} steps; see {log}")
+
+
+def phases_of(line):
+    """Return the step, its seconds by verl's own clock, its tokens, and the seconds of PHASES: a dict.
+
+    line : dict, of verl's file logger; a phase that the run does without took 0 s
+    """
+    data = line["data"]
+    found = {"step": line["step"], "verl": data["timing_s/step"], "tokens": data["perf/total_num_tokens"]}
+    return found | {key: data.get(f"timing_s/{key}", 0.0) for key in PHASES}
 
 
 def cpu_seconds(pid):
