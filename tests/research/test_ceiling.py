@@ -186,6 +186,30 @@ def test_study_has_the_laboratorys_ceiling(file):
     assert row["train accuracy"] == "70.0 [70.0, 70.0]"
 
 
+def test_a_folder_of_runs_is_read_as_well(tmp_path):
+    step = {
+        "kind": "step", "step": 1, "epoch": 0, "budget": 8, "spent": 8, "prompts": ["a"], "rollouts": [8],
+        "successes": [4], "trials": [8], "metrics": {"timing_s/step": 1.0},
+    }  # fmt: skip
+    for name, reached in (("even-n1", 0.5), ("other", 0.75)):
+        scores = [{"val-core/x/acc/mean@4": accuracy} for accuracy in (0.25, reached)]
+        records = [
+            {"kind": "validation", "step": at, "spent": 8 * at, "metrics": metrics}
+            for at, metrics in enumerate(scores)
+        ]
+        about = {
+            "task": "sums", "contender": name, "group": "main", "split": "tune", "seed": 0, "budget": 8,
+            "interval": 8,
+        }  # fmt: skip
+        write_table(tmp_path / "sums" / name / "0.csv", make_table([*records, step]), about)
+    ((_, even), (_, other)) = read_results(tmp_path, "sums")["sums"].items()
+    # 12.5 points more at the end's mean of two places, and a line that rises to 25 points more
+    assert other[0].final - even[0].final == pytest.approx(0.125)
+    row = table_rows(read_results(tmp_path)["sums"], even="even-n1")[0]
+    assert row[:2] == ["other", "1"] and row[5:8] == ["+12.5", "+12.5", "+4.2, +12.5, +20.8"]
+    assert read_results(tmp_path, "differences") == {}
+
+
 @pytest.mark.slow
 def test_train_accuracy_is_a_column_of_its_own(tmp_path, monkeypatch):
     """It is not taken for held-out accuracy; runs with and without it are packed together."""

@@ -49,7 +49,7 @@ def parser():
     train.add_argument("--task-file", default=TASKS, help="yaml of the tasks (default: %(default)s)")
     train.set_defaults(run_command=run)
     show = commands.add_parser("table", help="compare the runs of a file seed by seed, as Markdown")
-    show.add_argument("file", type=Path, help="JSON lines, plain or .bz2")
+    show.add_argument("file", type=Path, help="JSON lines, plain or .bz2; or a folder of `cero benchmark`")
     show.add_argument("--tasks", type=words, help="comma list (default: all)")
     show.add_argument("--like", default="", help="only contenders with this in their names")
     show.add_argument("--even", default=EVEN, help="what gains are measured against (default: %(default)s)")

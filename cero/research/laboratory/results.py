@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.research.ceiling import NO_SHARE, MeanGain, paired_share
-from cero.research.study.curves import LearningCurve
+from cero.research.study.curves import LearningCurve, read_curves
 
 EVEN, ORACLE, REFERENCE = "even", "oracle", "grpo"
 FILES = ("laboratory.jsonl", "laboratory.jsonl.bz2")  # where the study looks for ceilings
@@ -84,10 +84,16 @@ def make_curve(record):
 def read_results(path, task=None):
     """Return the curves of a file by task, contender and seed: dict of dict of dict of seed -> LearningCurve.
 
+    path : of the laboratory's file, or of a folder of runs through verl (see `cero.research.study.archive`)
     task : the only one to read, or None. Contenders are in order of first appearance. Raises ValueError if a
     name stands for two contenders, besides what `read_records` raises.
     """
     found, written = {}, {}
+    if Path(path).is_dir():
+        for curve in read_curves(path):
+            if task is None or curve.task == task:
+                found.setdefault(curve.task, {}).setdefault(curve.contender, {})[curve.seed] = curve
+        return found
     for record in read_records(path):
         if task is not None and record["task"] != task:
             continue
