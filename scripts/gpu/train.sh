@@ -1,44 +1,43 @@
 #!/usr/bin/env bash
-# Trains SmolLM2-135M on the few-shot task on one GPU: one run, with 128 rollouts a step.
+# Trains SmolLM2-135M on the few-shot task on one GPU: one run, with $ROLLOUTS (128) rollouts a step.
 #
 #   bash scripts/gpu/train.sh ARM SET OUT STEPS [Hydra overrides]
 #
-# ARM: grpo (16 prompts x 8), grpo-2 (64 x 2), cero (128 x 1), cero-family (the same, whose baseline learns
-# from other prompts of the family, too) or even (128 x 1, one for each prompt). SET: a folder of $TASK with
-# train.parquet and test.parquet; $TASK/model is the model. OUT gets the log and the figures.
+# ARM, with 128 rollouts a step: grpo (16 prompts x 8), grpo-2 (64 x 2), cero (128 x 1), cero-family (the same,
+# whose baseline learns from other prompts of the family, too), even (128 x 1, one for each prompt), aero
+# (16 x 8) or cero_seq (16 x 8). The last two sample in rounds. SET: a folder of $TASK with train.parquet and
+# test.parquet; $TASK/model is the model. OUT gets the log and the figures.
 #
 # RECIPE=cero_cpu trains on a CPU.
 set -euo pipefail
 
-[ $# -ge 4 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 4 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 arm=$1 set=$2 out=$3 steps=$4
 shift 4
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 task=${TASK:-/opt/gpu/task}
 recipe=${RECIPE:-cero}
 
-single=(
-  data.train_batch_size=128 actor_rollout_ref.rollout.n=1
-  actor_rollout_ref.actor.ppo_mini_batch_size=128
-)
+rollouts=${ROLLOUTS:-128}
+
 case $arm in
-  grpo)
-    method=(
-      allocator=uniform data.train_batch_size=16 actor_rollout_ref.rollout.n=8
-      actor_rollout_ref.actor.ppo_mini_batch_size=16
-    )
-    ;;
-  grpo-2)
-    method=(
-      allocator=uniform data.train_batch_size=64 actor_rollout_ref.rollout.n=2
-      actor_rollout_ref.actor.ppo_mini_batch_size=64
-    )
-    ;;
-  cero) method=(allocator=cero "${single[@]}") ;;
-  cero-family) method=(allocator=cero algorithm.cero.bucket=data_source "${single[@]}") ;;
-  even) method=(allocator=cero allocator.n_min=1 allocator.n_max=1 "${single[@]}") ;;
-  *) echo "$0: $arm: grpo, grpo-2, cero, cero-family or even" >&2; exit 2 ;;
+  grpo) group=8 method=(allocator=uniform) ;;
+  grpo-2) group=2 method=(allocator=uniform) ;;
+  cero) group=1 method=(allocator=cero) ;;
+  cero-family) group=1 method=(allocator=cero algorithm.cero.bucket=data_source) ;;
+  even) group=1 method=(allocator=cero allocator.n_min=1 allocator.n_max=1) ;;
+  aero | cero_seq) group=8 method=("allocator=$arm") ;;
+  *) echo "$0: $arm: grpo, grpo-2, cero, cero-family, even, aero or cero_seq" >&2; exit 2 ;;
 esac
+if [ "$rollouts" -lt "$group" ] || [ $((rollouts % group)) -ne 0 ]; then
+  echo "$0: ROLLOUTS=$rollouts: $arm needs a multiple of $group" >&2
+  exit 2
+fi
+method+=(
+  "data.train_batch_size=$((rollouts / group))"
+  "actor_rollout_ref.rollout.n=$group"
+  "actor_rollout_ref.actor.ppo_mini_batch_size=$((rollouts / group))"
+)
 
 overrides=(
   "+recipe=$recipe"
