@@ -1,13 +1,13 @@
-"""What did a pretrained model learn? Exact success rates of the models that runs left, a table and a picture.
+"""What did a pretrained model learn? Exact success rates of the models that runs left, tables and pictures.
 
-    python scripts/benchmark/pretrained.py collect --remove       # after runs of fewshot-fresh or fewshot-480
+    python scripts/benchmark/pretrained.py collect --remove       # after runs of fewshot-fresh or fewshot-192
     python scripts/benchmark/pretrained.py page docs/results/pretrained.md
 
 `collect` adds a line to --out for each finished run that has none. It holds the run's steps from its
-allocation log, and how well the model at its end does on held-out questions. That is exact: the probability
+allocation log, and how well the models that it saved do on held-out questions. That is exact: the probability
 of the answer and of the line's end, by one forward pass a question, so no sampling noise is in it. With
---remove the model's folder, 540 MB, is deleted afterwards. `page` writes the table between two comments of
-the page, and the picture beside the other pictures.
+--remove the models, 540 MB each, are deleted afterwards. `page` writes the tables between two comments of
+the page, and the pictures beside the other pictures.
 """
 
 import argparse
@@ -26,9 +26,10 @@ from cero.research.study.tables import make_table
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs/results/study/pretrained.jsonl"
 IMAGE = ROOT / "docs/images/pretrained.png"
-TASKS = ("fewshot-fresh", "fewshot-480")
+TASKS = ("fewshot-fresh", "fewshot-192")
 START = "start"  # stands for a contender: the model before training
 REFERENCE = "grpo"
+MODEL = Path("actor/huggingface")  # in the folder of a checkpoint
 QUESTIONS = 12  # held-out ones of each family
 SEED = 5  # of these questions: other ones than in the validation files
 PARTS = 3  # of a run, in each of which successes are counted by family
@@ -118,20 +119,20 @@ def collect(arguments):
         asked = asked or questions()
         if (task, START, 0) not in known:
             known.add((task, START, 0))
-            line = {"task": task, "contender": START, "seed": 0, "exact": exact_rates(data / "model", asked)}
-            append(arguments.out, line)
-        models = sorted(folder.glob("global_step_*/actor/huggingface"))
+            line = {"task": task, "contender": START, "seed": 0}
+            append(arguments.out, line | {"exact": {"0": exact_rates(data / "model", asked)}})
         line = {"task": task, "contender": contender, "seed": seed, "overrides": about["overrides"]}
-        line |= steps_of(read_log(log), family_of_prompts(data / "train.parquet"))
-        if models:
+        line |= steps_of(read_log(log), family_of_prompts(data / "train.parquet")) | {"exact": {}}
+        models = {int(f.name.rpartition("_")[2]): f / MODEL for f in folder.glob("global_step_*")}
+        for step, model in sorted(models.items()):
             # Which tokens end a response is the prepared folder's knowledge.
-            shutil.copy(data / "model/generation_config.json", models[-1])
-            line["exact"] = exact_rates(models[-1], asked)
+            shutil.copy(data / "model/generation_config.json", model)
+            line["exact"][str(step)] = exact_rates(model, asked)
         append(arguments.out, line)
-        print(f"{task}/{contender}/{seed}: {np.mean(list(line.get('exact', {0: np.nan}).values())):.4f}")
+        print(f"{task}/{contender}/{seed}: measured after steps {', '.join(line['exact'])}", flush=True)
         if arguments.remove:
-            for model in models:
-                shutil.rmtree(model.parents[1])
+            for model in models.values():
+                shutil.rmtree(model)
 
 
 def old_records(path):
@@ -142,42 +143,39 @@ def old_records(path):
 # ---- the page ----------------------------------------------------------------------------------------
 
 
-def summary(records, start, reference):
-    """Return the cells of one contender's row, list of str.
+def curve(record, start, names):
+    """Return (steps, accuracy): of the model before training and of those that a run saved, exact.
 
-    records : its lines; start : of the model before training; reference : dict of seed -> REFERENCE's line
+    The accuracy is the mean over the families `names`, each counted alike.
     """
-    kinds = split_families(records, start)
-    figures = {
-        "all": [np.mean(r["rate"]) for r in records],
-        "last": [np.mean(r["rate"][-(-len(r["rate"]) * (PARTS - 1) // PARTS) :]) for r in records],
-    } | {kind: [mean_of(r["exact"], names) for r in records] for kind, names in kinds.items()}
-    pairs = [(r, reference[r["seed"]]) for r in records if r["seed"] in reference]
-    more = {
-        "all": [np.mean(r["rate"]) - np.mean(b["rate"]) for r, b in pairs],
-        "same": [mean_of(r["exact"], kinds["same"]) - mean_of(b["exact"], kinds["same"]) for r, b in pairs],
-    }
-    return [
-        *(f"{100 * np.mean(figures[kind]):.1f}" for kind in ("all", "last", "same", "other")),
-        *(with_error(more[kind]) if records[0]["contender"] != REFERENCE else "-" for kind in more),
-        f"{np.mean([sum(r['tokens']) for r in records]):,.0f}",
-        f"{np.mean([np.median(r['seconds']) for r in records]):.0f}",
-    ]
+    exact = {"0": start["exact"]["0"]} | record["exact"]
+    steps = sorted(map(int, exact))
+    return steps, [float(np.mean([exact[str(step)][name] for name in names])) for step in steps]
 
 
 def split_families(records, start):
-    """Return the names of families that are trained on ("same") and of those that never are ("other")."""
+    """Return the names of families that are trained on, and of those that never are: two lists."""
     trained = {name for record in records for name in record["families"]}
-    asked = list(start["exact"])
+    asked = list(start["exact"]["0"])
+    return [n for n in asked if n in trained], [n for n in asked if n not in trained]
+
+
+def figures(record, start, same, other):
+    """Return a run's figures: dict of name -> float.
+
+    right : share of right rollouts while training, the mean over all steps; late : over the last third
+    end, area : accuracy on held-out questions of the families that are trained on, at the end, and its mean
+    over the run (trapezoids); other : at the end, of the families that never are
+    """
+    steps, accuracy = curve(record, start, same)
+    rate = record["rate"]
     return {
-        "same": [name for name in asked if name in trained],
-        "other": [name for name in asked if name not in trained],
+        "right": np.mean(rate),
+        "late": np.mean(rate[-(-len(rate) * (PARTS - 1) // PARTS) :]),
+        "end": accuracy[-1],
+        "area": np.trapezoid(accuracy, steps) / steps[-1],
+        "other": curve(record, start, other)[1][-1],
     }
-
-
-def mean_of(exact, names):
-    """Return the mean over families, each counted alike."""
-    return float(np.mean([exact[name] for name in names]))
 
 
 def with_error(differences):
@@ -190,24 +188,38 @@ def with_error(differences):
 
 
 COLUMNS = (
-    "contender", "seeds", "right while training", "in the last third", "held-out, trained families",
-    "held-out, other families", "while training: points more", "held-out: points more", "tokens", "s a step",
+    "contender", "seeds", "right while training", "in the last third", "held-out: end", "held-out: area",
+    "other families: end", "end: points more", "area: points more", "tokens", "s a step",
 )  # fmt: skip
 
 
 def table(records):
-    """Return a Markdown table of one task's lines."""
+    """Return a Markdown table of one task's lines; what is more is paired with REFERENCE by seed."""
     start = next(r for r in records if r["contender"] == START)
     runs = by_contender(records)
-    reference = {r["seed"]: r for r in runs.get(REFERENCE, [])}
-    some = next(iter(runs.values()))
-    kinds = split_families(some, start)
-    shares = [f"{100 * mean_of(start['exact'], kinds[kind]):.1f}" for kind in ("same", "other")]
-    rows = [["before training", "", "", "", *shares, "", "", "", ""]]
-    rows += [
-        [label, str(len({r["seed"] for r in mine})), *summary(mine, start, reference)]
-        for label, mine in runs.items()
-    ]
+    same, other = split_families(next(iter(runs.values())), start)
+    of_runs = {
+        label: {r["seed"]: figures(r, start, same, other) for r in mine} for label, mine in runs.items()
+    }
+    before = [f"{100 * np.mean([start['exact']['0'][n] for n in names]):.1f}" for names in (same, other)]
+    rows = [["before training", "", "", "", before[0], "", before[1], "", "", "", ""]]
+    for label, mine in of_runs.items():
+        reference = of_runs.get(REFERENCE, {})
+        shared = [(mine[seed], reference[seed]) for seed in mine if seed in reference]
+        more = [with_error([a[name] - b[name] for a, b in shared]) for name in ("end", "area")]
+        rows.append(
+            [
+                label,
+                str(len(mine)),
+                *(
+                    f"{100 * np.mean([f[name] for f in mine.values()]):.1f}"
+                    for name in ("right", "late", "end", "area", "other")
+                ),
+                *(more if label != REFERENCE else ["-", "-"]),
+                f"{np.mean([sum(r['tokens']) for r in runs[label]]):,.0f}",
+                f"{np.mean([np.median(r['seconds']) for r in runs[label]]):.0f}",
+            ]
+        )
     return markdown_table(COLUMNS, rows)
 
 
@@ -221,31 +233,31 @@ def by_contender(records):
 
 
 def draw(path, records):
-    """Draw success while training over rollouts, tokens and seconds, and each family's gain."""
+    """Draw held-out accuracy over rollouts, tokens and seconds, and that of each family at the end."""
     from cero.analysis.figures import colours, figure
 
     runs = by_contender(records)
     start = next(r for r in records if r["contender"] == START)
+    same, _ = split_families(next(iter(runs.values())), start)
     colour_of = dict(zip(runs, ["black", *colours(len(runs))], strict=False))
     panels = [["rollouts", "families"], ["tokens", "families"], ["seconds", "families"]]
     with figure(path, size=(10, 9), mosaic=panels, width_ratios=(1, 1)) as (fig, axes):
         for by in ("rollouts", "tokens", "seconds"):
             for label, mine in runs.items():
-                axes[by].plot(*learning(mine, by), color=colour_of[label], label=label)
+                axes[by].plot(*learning(mine, start, same, by), ".-", color=colour_of[label], label=label)
             unit = {"seconds": "minutes of training"}.get(by, by)
-            axes[by].set(xlabel=unit, ylabel="% right while training")
+            axes[by].set(xlabel=unit, ylabel="% right, held-out questions")
             axes[by].grid(alpha=0.3)
-        names = sorted(start["exact"], key=start["exact"].get)
-        trained = split_families(next(iter(runs.values())), start)["same"]
+        before = start["exact"]["0"]
+        names = sorted(before, key=before.get)
         axis = axes["families"]
-        axis.plot(
-            [100 * start["exact"][n] for n in names], range(len(names)), "|", color="0.5", label="start"
-        )
+        axis.plot([100 * before[name] for name in names], range(len(names)), "|", color="0.5")
         for label, mine in runs.items():
-            means = [100 * np.mean([r["exact"][name] for r in mine]) for name in names]
+            ends = [r["exact"][max(r["exact"], key=int)] for r in mine]
+            means = [100 * np.mean([end[name] for end in ends]) for name in names]
             axis.plot(means, range(len(names)), ".", color=colour_of[label])
-        axis.set_yticks(range(len(names)), [n + " *" * (n not in trained) for n in names], fontsize=7)
-        axis.set(xlabel="% right on held-out questions at the end; |: before training")
+        axis.set_yticks(range(len(names)), [n + " *" * (n not in same) for n in names], fontsize=7)
+        axis.set(xlabel="% right, held-out questions, at the end; |: before training")
         axis.set_title("each family (*: never trained on)", fontsize=10)
         axis.grid(alpha=0.3)
         axis.set_ylim(-0.7, len(names) - 0.3)
@@ -254,13 +266,12 @@ def draw(path, records):
         )
 
 
-def learning(records, by, width=4):
-    """Return (x, % right) of a contender: means over its seeds, and over `width` steps at a time."""
-    count = min(len(r["rate"]) for r in records)
-    rate = np.mean([r["rate"][:count] for r in records], axis=0)
-    spent = np.mean([np.cumsum(r[by][:count]) for r in records], axis=0) / (60 if by == "seconds" else 1)
-    window = np.ones(width) / width
-    return np.convolve(spent, window, "valid"), 100 * np.convolve(rate, window, "valid")
+def learning(records, start, names, by):
+    """Return (x, % right) of a contender at the steps that saved a model: means over its seeds."""
+    curves = [curve(record, start, names) for record in records]
+    spent = [np.concatenate([[0], np.cumsum(r[by])])[c[0]] for r, c in zip(records, curves, strict=True)]
+    unit = 60 if by == "seconds" else 1
+    return np.mean(spent, axis=0) / unit, 100 * np.mean([c[1] for c in curves], axis=0)
 
 
 def page(arguments):

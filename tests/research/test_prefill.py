@@ -79,7 +79,7 @@ def folder(tmp_path_factory):
     tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(made / "model")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(made / "model")
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokens), hidden_size=32, intermediate_size=32, num_hidden_layers=1,

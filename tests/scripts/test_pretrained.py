@@ -25,7 +25,8 @@ def run(contender, seed, rate, same, other):
     return {
         "task": "fewshot-fresh", "contender": contender, "seed": seed, "overrides": [],
         "rollouts": [8] * len(rate), "tokens": [100] * len(rate), "seconds": [2.0] * len(rate), "rate": rate,
-        "families": {"sum": [[1, 4]] * 3}, "exact": {"sum": same, "months": other},
+        "families": {"sum": [[1, 4]] * 3},
+        "exact": {"2": {"sum": 0.25, "months": other}, "3": {"sum": same, "months": other}},
     }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ START = {
     "task": "fewshot-fresh",
     "contender": "start",
     "seed": 0,
-    "exact": {"sum": 0.25, "months": 0.125},
+    "exact": {"0": {"sum": 0.25, "months": 0.125}},
 }
 RUNS = [
     run("grpo", 1, [0.2, 0.3, 0.4], 0.40, 0.20),
@@ -80,26 +81,19 @@ def test_differences_are_paired():
         line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")
         for line in pretrained.table([START, *RUNS]).splitlines()
     }
-    assert cells["before training"][4:6] == ["25.0", "12.5"]
-    assert cells["grpo"][1:] == ["2", "35.0", "50.0", "45.0", "20.0", "-", "-", "300", "2"]
-    # 10 and 10 points more while training; 10 and 20 on held-out questions
-    assert cells["even-n1"][1:] == [
-        "2",
-        "45.0",
-        "55.0",
-        "60.0",
-        "10.0",
-        "+10.0 ± 0.0",
-        "+15.0 ± 5.0",
-        "300",
-        "2",
-    ]
+    assert cells["before training"][4:7] == ["25.0", "", "12.5"]
+    # 0.25 until step 2, then in a line to 0.4 and 0.5: areas of (0.5 + 0.325) / 3 and (0.5 + 0.375) / 3
+    assert cells["grpo"][1:7] == ["2", "35.0", "50.0", "45.0", "28.3", "20.0"]
+    assert cells["grpo"][7:] == ["-", "-", "300", "2"]
+    # 10 and 20 points more at the end; a sixth of that in area
+    assert cells["even-n1"][1:7] == ["2", "45.0", "55.0", "60.0", "30.8", "10.0"]
+    assert cells["even-n1"][7:] == ["+15.0 ± 5.0", "+2.5 ± 0.8", "300", "2"]
 
 
-def test_learning_is_averaged_over_seeds_and_steps():
-    x, y = pretrained.learning(RUNS[:2], "seconds", width=2)
-    assert np.allclose(x, [3 / 60, 5 / 60])
-    assert np.allclose(y, [27.5, 42.5])
+def test_learning_is_averaged_over_seeds():
+    x, y = pretrained.learning(RUNS[:2], START, ["sum"], "seconds")
+    assert np.allclose(x, [0, 4 / 60, 6 / 60])
+    assert np.allclose(y, [25, 25, 45])
 
 
 def test_the_page_keeps_what_is_around_its_table(tmp_path):

@@ -58,7 +58,7 @@ def test_task_composes_and_validates(composed, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fewshot-fresh", "fewshot-480"])
+@pytest.mark.parametrize("name", ["fewshot-fresh", "fewshot-192"])
 @pytest.mark.parametrize("label", PRETRAINED)
 def test_contender_on_a_pretrained_model(composed, label, name):
     """All have 64 rollouts a step, as many steps, one update a step, and the task's validations."""

@@ -137,7 +137,9 @@ class Learner:
         torch.manual_seed(seed)
         self.torch = torch
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self.pad = self.tokenizer.pad_token_id or 0
+        if self.tokenizer.pad_token is None:  # SmolLM2's has none; which one it is changes nothing
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(0)
+        self.pad = self.tokenizer.pad_token_id
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         ends = json.loads((Path(folder) / "generation_config.json").read_text())["eos_token_id"]
         self.ends = torch.tensor(ends if isinstance(ends, list) else [ends])
