@@ -11,6 +11,7 @@ import pytest
 
 from cero.research.laboratory.contenders import NAMED, parse_contender
 from cero.research.oracle import Oracle
+from cero.verl.identity import row_slots
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -192,15 +193,30 @@ def test_what_contenders_say():
     assert found.written == found.label and parse_contender("grpo", n=4, batch=6).step_budget == 24
     assert parse_contender("uniform@candidates=all").candidates == 0
     for wrong, message in (
-        ("uniform@batches=2", "n, batch, lr, candidates, refresh, baseline, exact, not 'batches'"),
+        ("uniform@batches=2", "n, batch, lr, candidates, refresh, baseline, bucket, exact, not 'batches'"),
         ("uniform@n=0", "must be 1 or more"),
         ("uniform@n=many", "n=many"),
         ("uniform@candidates=8", "no fewer than batch"),
         ("uniform@baseline=best", "baseline=best"),
         ("nobody@n=2", "nobody"),
+        ("uniform@bucket=family", "needs baseline=optimal"),
+        ("uniform@baseline=optimal,bucket=answer", "bucket"),
     ):
         with pytest.raises(ValueError, match=message):
             parse_contender(wrong)
+
+
+def test_buckets_are_those_of_a_run_through_verl(small):
+    """A text has the slots that it has there; questions share a slot exactly if they are of one family."""
+    questions = small.train
+    of_text = questions.buckets("text")
+    for text, slots in zip(questions.texts, of_text.tolist(), strict=True):
+        row = {"raw_prompt": [{"role": "user", "content": text}]}
+        assert [slot for slot in slots if slot >= 0] == row_slots(row, "text")
+    of_family = questions.buckets("family")
+    assert of_family.shape == (len(questions), 1) and np.unique(questions.labels["family"]).size > 1
+    same = questions.labels["family"][:, None] == questions.labels["family"]
+    assert np.array_equal(of_family == of_family.T, same)
 
 
 # ---- runs ----------------------------------------------------------------------------------------
@@ -209,6 +225,8 @@ SMALL = "@n=1,batch=4,baseline=optimal"
 CONTENDERS = (
     f"cero:signal_hard/n_min=1/n_max=1{SMALL}",
     f"oracle{SMALL},candidates=12",
+    f"cero:signal_hard{SMALL},bucket=family",
+    f"cero:signal_hard{SMALL},bucket=text",
     f"oracle{SMALL},candidates=all,refresh=3",
     f"oracle/pick=top/strata=family/noise=3{SMALL},candidates=12",
     "uniform@n=4,batch=2",

@@ -10,6 +10,7 @@ Before the @ stands what `cero.research.simulation.methods.parse_method` takes, 
     refresh     with candidates=all, after how many steps an oracle looks at all prompts again
     lr          learning rate
     baseline    mean or optimal
+    bucket      with baseline=optimal, what prompts share: family, kind or text (`cero.estimators.shared`)
     exact       1: each step costs its budget; 0: what the allocator asks for, within the run's budget
 
 NAMED has short names for those that are compared most.
@@ -19,15 +20,19 @@ from dataclasses import dataclass, replace
 
 from cero.core.checks import check_choice
 from cero.estimators.baseline import BASELINES
+from cero.estimators.shared import TEXT
 from cero.research.simulation.methods import Method, parse_method
 
 SINGLE = "@n=1,batch=40,baseline=optimal"
+BUCKETS = ("family", "kind", TEXT)
 TOP = "oracle/pick=top/at_random=0.2"
 NAMED = {
     "grpo": "uniform",
     "grpo-20x2": "uniform@n=2,batch=20",
     # 40 single rollouts a step with the optimal baseline: one for each prompt, or as CERO ships.
     "even": f"cero:signal_hard/n_min=1/n_max=1{SINGLE}",
+    "even-family": f"cero:signal_hard/n_min=1/n_max=1{SINGLE},bucket=family",
+    "even-text": f"cero:signal_hard/n_min=1/n_max=1{SINGLE},bucket=text",
     "cero": f"cero:signal_hard{SINGLE}",
     "cero-auto": f"cero:signal_hard/response=auto{SINGLE}",
     "cero-160": f"cero:signal_hard{SINGLE},candidates=160",
@@ -56,6 +61,7 @@ class LabContender:
     candidates: int | None = None
     refresh: int = 8
     baseline: str = "mean"
+    bucket: str | None = None
     exact: bool = True
 
     @property
@@ -84,6 +90,7 @@ def parse_contender(label, n=8, batch=16, lr=2e-4):
         "candidates": lambda word: 0 if word == "all" else int(word),
         "refresh": int,
         "baseline": lambda word: check_choice("baseline", word, BASELINES),
+        "bucket": lambda word: check_choice("bucket", word, BUCKETS),
         "exact": lambda word: check_choice("exact", word, ("0", "1")) == "1",
     }
     for key, word in own.items():
@@ -93,6 +100,8 @@ def parse_contender(label, n=8, batch=16, lr=2e-4):
             found = replace(found, **{key: readers[key](word)})
         except ValueError as error:
             raise ValueError(f"contender {label!r}: {key}={word}: {error}") from error
+    if found.bucket is not None and found.baseline != "optimal":
+        raise ValueError(f"contender {label!r}: bucket={found.bucket} needs baseline=optimal")
     if min(found.n, found.batch, found.refresh) < 1 or (found.candidates or found.batch) < found.batch:
         raise ValueError(
             f"contender {label!r}: n, batch and refresh must be 1 or more, and candidates no fewer than batch"

@@ -4,6 +4,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from cero.estimators.shared import TEXT, padded, slot_of, slots_of_text, text_of
+
 
 class Questions:
     """Holds the rows of a parquet file, tokenized and padded on the left.
@@ -17,19 +19,21 @@ class Questions:
     Attributes
     ----------
     ids, mask : int tensors, shape (questions, tokens)
-    truths : list of str; source : str; labels : dict of "family", "kind" -> int array, shape (questions,)
+    texts, truths : lists of str, of the prompts and the answers; source : str
+    labels : dict of "family", "kind" -> int array, shape (questions,)
     form_ids : int tensor, shape (forms, length), the known forms with their end, padded on the right
     form_row : int array, shape (forms,), ascending: the question of each
     """
 
     def __init__(self, path, tokenizer, length):
         rows = pq.read_table(path).to_pylist()
-        texts = [
+        asked = [
             tokenizer.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False)
             for r in rows
         ]
-        encoded = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
+        encoded = tokenizer(asked, padding=True, add_special_tokens=False, return_tensors="pt")
         self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
+        self.texts = [text_of(row["prompt"]) for row in rows]
         self.truths = [row["reward_model"]["ground_truth"] for row in rows]
         self.source = rows[0]["data_source"]
         families = [row["extra_info"]["family"] for row in rows]
@@ -50,6 +54,15 @@ class Questions:
 
     def __len__(self):
         return len(self.truths)
+
+    def buckets(self, bucket):
+        """Return the slots of all questions, int16 array, shape (questions, k); see `cero.estimators.shared`.
+
+        bucket : TEXT, or a name in `labels`
+        """
+        if bucket == TEXT:
+            return padded([slots_of_text(text) for text in self.texts])
+        return padded([[slot_of(str(label))] for label in self.labels[bucket]])
 
     def forms_of(self, rows):
         """Return the places of the known forms of the questions `rows`, int array."""

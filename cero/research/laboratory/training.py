@@ -83,7 +83,9 @@ class _Run:
                 f"contender {contender.label!r}: a step draws {self.drawn} prompts, "
                 f"but the task has {len(self.train)}"
             )
-        self.optimal = OptimalBaseline() if contender.baseline == "optimal" else None
+        bucket = contender.bucket
+        self.optimal = OptimalBaseline(bucket=bucket) if contender.baseline == "optimal" else None
+        self.buckets = None if bucket is None else self.train.buckets(bucket)
         epochs = max(1, round(laboratory.budget / (len(self.train) * contender.n)))
         self.allocator = contender.method.make(
             rollouts_per_prompt=contender.n, epochs=epochs, seed=seed, total_budget=laboratory.budget
@@ -157,7 +159,10 @@ class _Run:
             stays = np.flatnonzero(kept(method.keep, rewards, group, lengths, self.chooser, **chosen))
         baseline = None
         if self.optimal is not None:
-            baseline = self.optimal.of_step(ids, group[stays], rewards[stays], weights[stays], rounds[stays])
+            buckets = None if self.buckets is None else self.buckets[rows]
+            baseline = self.optimal.of_step(
+                ids, group[stays], rewards[stays], weights[stays], rounds[stays], buckets
+            )
         advantage = advantages(
             method.estimator,
             Groups(rewards[stays], group[stays], rows.size, trials[stays], successes[stays], baseline),
