@@ -66,6 +66,28 @@ def test_before_the_first_outcome_nothing_is_known():
     assert not fit.predict(np.ones((3, 4)), np.zeros(3, int)).any() and not fit.means(2).any()
 
 
+def test_the_engine_tells_of_two_tokens_and_of_the_length():
+    scalars = np.zeros((2, len(prefill.SCALARS)))
+    scalars[:, prefill.SCALARS.index("top")] = 1, 0.5
+    scalars[:, prefill.SCALARS.index("top_next")] = 0.25, 1
+    scalars[:, prefill.SCALARS.index("length")] = 3, 4
+    assert np.allclose(prefill.engine_scalars(scalars), [[0, np.log(0.25), 3], [np.log(0.5), 0, 4]])
+
+
+def test_errors_are_of_seeds_where_there_are_several():
+    def record(seed, step, value):
+        return {"seed": seed, "step": step, "found": {"value fit": value, "entropy": 2 * value}}
+
+    one = [record(0, step, value) for step, value in enumerate((9.0, 0.1, 0.2, 0.6))]
+    rows = dict((name, cells) for name, *cells in prefill.table_rows(one))
+    assert list(rows) == ["value fit", "entropy"]  # those that were measured
+    assert rows["value fit"] == ["0.10", "0.20", "0.60", "0.30 ± 0.15"]  # sd 0.265 of three steps
+    other = [record(1, step, value) for step, value in enumerate((9.0, 0.3, 0.2, 0.4))]
+    rows = dict((name, cells) for name, *cells in prefill.table_rows(one + other))
+    assert rows["value fit"] == ["0.20 ± 0.10", "0.20 ± 0.00", "0.50 ± 0.10", "0.30 ± 0.00"]
+    assert rows["entropy"][0] == "0.40 ± 0.20"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A random model that says characters, with questions of two families."""
@@ -196,6 +218,13 @@ def test_a_run_of_three_steps_is_repeatable_and_gives_a_table(folder, tmp_path, 
         assert set(found) == set(prefill.PREDICTORS) and all(-4 < each <= 1 for each in found.values())
         assert found["truth at the start"] > 0.9  # the model has hardly moved
     assert one[0]["found"]["value fit"] == 0  # nothing is known yet
+    capsys.readouterr()
+    words = [*words[:-4], "--without-start", "--out", str(tmp_path / "without"), *words[-2:]]
+    prefill.main(words)
+    without = [json.loads(line)["found"] for line in (tmp_path / "without").read_text().splitlines()]
+    for found, record in zip(without, one, strict=True):
+        assert found == {k: v for k, v in record["found"].items() if k != "truth at the start"}
+    torch.set_num_threads(threads)
     capsys.readouterr()
     prefill.main(["table", str(tmp_path / "one")])
     said = capsys.readouterr().out

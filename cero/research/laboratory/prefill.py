@@ -37,8 +37,12 @@ SCALARS = (
     "entropy", "top", "margin", "sum_squares", "spread", "entropy_next", "top_next", "margin_next",
     "sum_squares_next", "spread_next", "prompt_mean", "prompt_least", "prompt_last", "length",
 )  # fmt: skip
+# What an engine tells of its two likeliest tokens, one after the other, without a change of verl.
+FROM_ENGINE = ("top", "top_next", "length")
 # What is compared; the truth is 1 and chance 0.
-PREDICTORS = ("value fit", "success fit", "entropy", "truth at the start", "noise 3", "noise 6")
+PREDICTORS = (
+    "value fit", "fit from the engine", "success fit", "entropy", "truth at the start", "noise 3", "noise 6",
+)  # fmt: skip
 
 
 def value(p):
@@ -239,6 +243,12 @@ class Learner:
         self.optimizer.step()
 
 
+def engine_scalars(scalars):
+    """Return the columns FROM_ENGINE of scalars, the two probabilities as logarithms: float (n, 3)."""
+    top, following, length = (scalars[:, SCALARS.index(name)] for name in FROM_ENGINE)
+    return np.stack([np.log(top), np.log(following), length], axis=1)
+
+
 def _of_next(likely):
     """Return five scalars of a distribution over tokens, given as log probabilities."""
     p = likely.exp()
@@ -279,7 +289,7 @@ class Trial:
         }
         self.most = min(map(len, self.prompts.values())) // POOL  # steps until a family's prompts run out
         self.rng, self.steps = np.random.default_rng([seed, 37]), 0
-        self.of_value, self.of_success = WithinFamilies(), WithinFamilies()
+        self.of_value, self.of_success, self.from_engine = (WithinFamilies() for _ in range(3))
 
     def step(self):
         """Look, judge the predictions, train; return the step's figures, a JSON-ready dict."""
@@ -302,16 +312,17 @@ class Trial:
         # A success rate is predicted as its family's mean and what the scalars add.
         success = self.of_success.means(len(self.names))[families]
         success = np.clip(success + self.of_success.predict(scalars, families), 0, 1)
-        scores = [
-            self.of_value.predict(scalars, families),
-            value(success),
-            scalars[:, SCALARS.index("entropy_next")],
-            value(self.first.look(prompts, answers)[0]) if self.first else np.zeros(p.size),
-            *noisy,
-        ]
+        scores = {
+            "value fit": self.of_value.predict(scalars, families),
+            "fit from the engine": self.from_engine.predict(engine_scalars(scalars), families),
+            "success fit": value(success),
+            "entropy": scalars[:, SCALARS.index("entropy_next")],
+            **dict(zip(("noise 3", "noise 6"), noisy, strict=True)),
+        }
+        if self.first is not None:
+            scores["truth at the start"] = value(self.first.look(prompts, answers)[0])
         worth = value(p)
-        found = [share_found(score, worth, families) for score in scores]
-        return dict(zip(PREDICTORS, map(float, found), strict=True))
+        return {name: float(share_found(score, worth, families)) for name, score in scores.items()}
 
     def _train(self, prompts, answers, sources, scalars, families):
         drawn = self.rng.choice(len(prompts), min(TRAINED, len(prompts)), replace=False)
@@ -325,26 +336,37 @@ class Trial:
         # The mean of the others is the baseline, as RLOO has it.
         advantage = (pairs - pairs.mean(axis=1, keepdims=True)) * PAIR / (PAIR - 1)
         self.learner.learn([prompts[i] for i in rows], responses, advantage.ravel())
-        self.of_value.learn(scalars[drawn], pair_value(pairs.sum(axis=1)), families[drawn])
+        worth = pair_value(pairs.sum(axis=1))
+        self.of_value.learn(scalars[drawn], worth, families[drawn])
+        self.from_engine.learn(engine_scalars(scalars[drawn]), worth, families[drawn])
         self.of_success.learn(scalars[drawn], pairs.mean(axis=1), families[drawn])
         return float(rewards.mean())
 
 
 def table_rows(records, parts=3):
-    """Return rows of a table: each predictor's share found, the mean over steps and its standard error.
+    """Return rows of a table: each predictor's share found, the mean over steps, with a standard error.
 
-    records : list of figures as `Trial.step` returns them; parts : into how many parts the steps are divided
+    The error is that of the seeds' means; of the steps where there is one seed. Predictors that no record has
+    are left out.
+
+    records : list of figures as `Trial.step` returns them, with their seed
+    parts : into how many parts the steps are divided; the first step is left out, nothing is known before it
     """
-    thirds = np.array_split(
-        [r for r in records if r["step"] > 0], parts
-    )  # before the first, nothing is known
+    by_seed = {}
+    for record in records:
+        if record["step"] > 0:
+            by_seed.setdefault(record["seed"], []).append(record["found"])
     rows = []
     for name in PREDICTORS:
+        of_seeds = [[found.get(name, np.nan) for found in of_seed] for of_seed in by_seed.values()]
+        if np.isnan(np.concatenate(of_seeds)).any():
+            continue
+        divided = [np.array_split(values, parts) for values in of_seeds]
         cells = []
-        for part in [*thirds, [r for third in thirds for r in third]]:
-            found = np.array([r["found"][name] for r in part])
-            error = f" ± {found.std(ddof=1) / np.sqrt(found.size):.2f}" if found.size > 1 else ""
-            cells.append(f"{found.mean():.2f}{error}")
+        for each in [*zip(*divided, strict=True), of_seeds]:
+            values = np.array([np.mean(part) for part in each]) if len(of_seeds) > 1 else np.array(each[0])
+            error = f" ± {values.std(ddof=1) / np.sqrt(values.size):.2f}" if values.size > 1 else ""
+            cells.append(f"{values.mean():.2f}{error}")
         rows.append([name, *cells])
     return rows
 
