@@ -17,6 +17,7 @@ VALUES = {
     "variance": lambda p: p * (1 - p),
     "deviation": lambda p: np.sqrt(p * (1 - p)),
     "variance_hard": lambda p: p * (1 - p) ** 2,
+    "given": lambda worth: worth,
 }
 PICKS = ("share", "top")
 STRATA = ("none", "family", "kind")
@@ -31,8 +32,9 @@ class Oracle(WithBeliefs, UpfrontAllocator):
 
     Parameters
     ----------
-    value : "variance", "deviation" or "variance_hard"
-        What a rollout is worth: p (1-p), its square root, or p (1-p)^2.
+    value : "variance", "deviation", "variance_hard" or "given"
+        What a rollout is worth: p (1-p), its square root, or p (1-p)^2. With "given", `truth` is no success
+        probability, but the worth itself, in [0, 1].
     pick : "share" or "top"
         Rollouts in proportion to the value; or `each` rollouts to each of the budget / each prompts of
         greatest value.

@@ -121,6 +121,22 @@ def test_success_is_exact(folder, policy):
         assert probability == pytest.approx(total, rel=1e-4) and 1e-3 < probability < 1
 
 
+def test_entropy_along_the_likeliest_continuation(folder, policy):
+    """Against one forward pass for each token of each question, without padding."""
+    questions = Questions(folder / "test.parquet", policy.tokenizer, LENGTH)
+    rows = np.array([3, 0, 5, 1])
+    for tokens in (1, 3):
+        found = policy.entropy(questions, rows, tokens)
+        for row, share in zip(rows, found, strict=True):
+            said, entropies = questions.ids[row][questions.mask[row] > 0].tolist(), []
+            while len(entropies) < tokens and said[-1] != policy.end:
+                with torch.no_grad():
+                    likely = torch.softmax(policy.model(torch.tensor([said])).logits[0, -1].double(), -1)
+                entropies.append(float(-(likely * likely.log()).sum()) / np.log(likely.numel()))
+                said.append(int(likely.argmax()))
+            assert share == pytest.approx(np.mean(entropies), rel=1e-4) and 0 < share < 1
+
+
 @pytest.mark.slow
 def test_success_and_accuracy_against_sampling(folder, policy):
     """10,000 samples of each question: within 4 standard errors, whether known or not."""
@@ -193,13 +209,18 @@ def test_what_contenders_say():
     assert found.written == found.label and parse_contender("grpo", n=4, batch=6).step_budget == 24
     assert parse_contender("uniform@candidates=all").candidates == 0
     for wrong, message in (
-        ("uniform@batches=2", "n, batch, lr, candidates, refresh, baseline, bucket, exact, not 'batches'"),
+        (
+            "uniform@batches=2",
+            "refresh, look, lr, baseline, bucket, exact, not 'batches'",
+        ),
         ("uniform@n=0", "must be 1 or more"),
         ("uniform@n=many", "n=many"),
         ("uniform@candidates=8", "no fewer than batch"),
         ("uniform@baseline=best", "baseline=best"),
         ("nobody@n=2", "nobody"),
         ("uniform@bucket=family", "needs baseline=optimal"),
+        ("oracle@look=1", "look=1 and value=given need each other"),
+        ("oracle/value=given@n=1", "look=0 and value=given need each other"),
         ("uniform@baseline=optimal,bucket=answer", "bucket"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -225,6 +246,7 @@ SMALL = "@n=1,batch=4,baseline=optimal"
 CONTENDERS = (
     f"cero:signal_hard/n_min=1/n_max=1{SMALL}",
     f"oracle{SMALL},candidates=12",
+    f"oracle/value=given/pick=top/strata=family{SMALL},candidates=12,look=2",
     f"cero:signal_hard{SMALL},bucket=family",
     f"cero:signal_hard{SMALL},bucket=text",
     f"oracle{SMALL},candidates=all,refresh=3",

@@ -39,7 +39,7 @@ def test_rollouts_are_in_proportion_to_the_value(value):
 
 
 def test_values_by_hand():
-    assert [float(VALUES[value](np.array(0.2))) for value in VALUES] == pytest.approx([0.16, 0.4, 0.128])
+    assert [float(VALUES[value](np.array(0.2))) for value in VALUES] == pytest.approx([0.16, 0.4, 0.128, 0.2])
 
 
 def test_the_order_of_prompts_does_not_matter():

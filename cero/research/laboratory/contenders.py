@@ -8,6 +8,8 @@ Before the @ stands what `cero.research.simulation.methods.parse_method` takes, 
     candidates  prompts that a step draws, among which the budget is spent; all: the whole data set
                 (without it: `batch` prompts)
     refresh     with candidates=all, after how many steps an oracle looks at all prompts again
+    look        with value=given, prompts are worth the mean entropy of the first so many tokens of the
+                likeliest response; 0: an oracle knows the truth
     lr          learning rate
     baseline    mean or optimal
     bucket      with baseline=optimal, what prompts share: family, kind or text (`cero.estimators.shared`)
@@ -46,6 +48,10 @@ NAMED = {
     "top-within": f"{TOP}/strata=family{SINGLE},candidates=160",
     "top-within-noise-3": f"{TOP}/noise=3/strata=family{SINGLE},candidates=160",
     "top-within-noise-6": f"{TOP}/noise=6/strata=family{SINGLE},candidates=160",
+    # The same by a signal that any model gives: the entropy of its next token, or of its next four.
+    "look-within-1": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,look=1",
+    "look-within-4": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,look=4",
+    "look-1": f"{TOP}/value=given{SINGLE},candidates=160,look=1",
 }
 
 
@@ -60,6 +66,7 @@ class LabContender:
     lr: float
     candidates: int | None = None
     refresh: int = 8
+    look: int = 0
     baseline: str = "mean"
     bucket: str | None = None
     exact: bool = True
@@ -86,9 +93,10 @@ def parse_contender(label, n=8, batch=16, lr=2e-4):
     readers = {
         "n": int,
         "batch": int,
-        "lr": float,
         "candidates": lambda word: 0 if word == "all" else int(word),
         "refresh": int,
+        "look": int,
+        "lr": float,
         "baseline": lambda word: check_choice("baseline", word, BASELINES),
         "bucket": lambda word: check_choice("bucket", word, BUCKETS),
         "exact": lambda word: check_choice("exact", word, ("0", "1")) == "1",
@@ -100,6 +108,9 @@ def parse_contender(label, n=8, batch=16, lr=2e-4):
             found = replace(found, **{key: readers[key](word)})
         except ValueError as error:
             raise ValueError(f"contender {label!r}: {key}={word}: {error}") from error
+    given = found.method.options.get("value") == "given"
+    if found.look < 0 or given != (found.look > 0):
+        raise ValueError(f"contender {label!r}: look={found.look} and value=given need each other")
     if found.bucket is not None and found.baseline != "optimal":
         raise ValueError(f"contender {label!r}: bucket={found.bucket} needs baseline=optimal")
     if min(found.n, found.batch, found.refresh) < 1 or (found.candidates or found.batch) < found.batch:

@@ -68,6 +68,31 @@ class Policy:
         weights = score_weights(log_probs.numpy(), self.said(responses).numpy())
         return responses, np.array([each["score"] for each in scored]), weights
 
+    @torch.no_grad()
+    def entropy(self, questions, rows, tokens):
+        """Return how unsure the model is of its response to questions[rows]: float array (n,), in [0, 1].
+
+        It is the entropy of a token's distribution, as a share of the greatest there is, averaged over the
+        first `tokens` tokens of the likeliest continuation, or up to its end.
+        """
+        rows = torch.as_tensor(rows)
+        ids, mask = questions.ids[rows], questions.mask[rows]
+        total, count = torch.zeros(len(rows)), torch.zeros(len(rows))
+        over = torch.zeros(len(rows), dtype=torch.bool)
+        for _ in range(tokens):
+            place = (mask.cumsum(-1) - 1).clamp(min=0)
+            out = self.model(input_ids=ids, attention_mask=mask, position_ids=place, logits_to_keep=1)
+            likely = torch.log_softmax(out.logits[:, -1], -1)
+            total += torch.where(over, 0, -(likely.exp() * likely).sum(-1))
+            count += ~over
+            token = likely.argmax(-1)
+            over |= token == self.end
+            if over.all():
+                break
+            ids = torch.cat([ids, token[:, None]], 1)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+        return (total / count / np.log(likely.shape[-1])).numpy()
+
     def said(self, responses):
         """Return which tokens count, those up to the end of the response: bool, shape of `responses`."""
         end = (responses == self.end).long()

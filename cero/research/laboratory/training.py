@@ -44,8 +44,8 @@ class Laboratory:
         spent, accuracy, train_accuracy : lists, rollouts at each validation, held-out accuracy there, and
             accuracy on the sample of train questions
         known : share of the right rollouts that were of a known form, which is all that an oracle knows of
-        found : of an oracle, the mean of p (1-p) over the step's prompts, over the rollouts bought, and over
-            as many prompts of greatest p (1-p); means over steps
+        found : of an oracle or a look, the mean of p (1-p) over the step's prompts, over the rollouts bought,
+            and over as many prompts of greatest p (1-p); means over steps
         families : mean number of families among a step's rollouts
         """
         started = time.perf_counter()
@@ -90,10 +90,11 @@ class _Run:
         self.allocator = contender.method.make(
             rollouts_per_prompt=contender.n, epochs=epochs, seed=seed, total_budget=laboratory.budget
         )
-        self.truth = np.full(len(self.train), np.nan)
+        self.success, self.seen = np.full((2, len(self.train)), np.nan)
         self.oracle = isinstance(self.allocator, Oracle)
         if self.oracle:
-            self.allocator.truth = lambda ids: self.truth[ids.astype(np.int64)]
+            known = self.seen if contender.look else self.success
+            self.allocator.truth = lambda ids: known[ids.astype(np.int64)]
             self.allocator.labels = {
                 name: lambda ids, labels=labels: labels[ids.astype(np.int64)]
                 for name, labels in self.train.labels.items()
@@ -121,7 +122,9 @@ class _Run:
         rows = self._next_rows()
         ids = rows.astype(np.uint64)
         if self.oracle and (contender.candidates != 0 or self.steps % contender.refresh == 0):
-            self.truth[rows] = self.policy.success(train, rows)
+            self.success[rows] = self.policy.success(train, rows)
+            if contender.look:  # then success is for the record only
+                self.seen[rows] = self.policy.entropy(train, rows, contender.look)
         history = self.allocator.success_mean(ids)
         budget = min(contender.step_budget, self.allocator.ledger.left) if contender.exact else None
         step, drawn = self.allocator.begin(ids, budget), []
@@ -179,7 +182,7 @@ class _Run:
         self.known += int(self.train.is_known(rows[group[right]], responses[right]).sum())
         self.families.append(np.unique(self.train.labels["family"][rows[group]]).size)
         if self.oracle:
-            value = VALUES["variance"](self.truth[rows])
+            value = VALUES["variance"](self.success[rows])
             best = np.sort(value)[::-1][: self.contender.batch]
             self.found.append((value.mean(), (value * trials).sum() / trials.sum(), best.mean()))
 
