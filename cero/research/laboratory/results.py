@@ -122,23 +122,26 @@ def draw(results, path, like=""):
 
     results : what `read_results` returned; like : only contenders with this in their names
     """
-    from cero.analysis.figures import figure
+    from cero.analysis.figures import colours, figure
 
-    with figure(path, 1, len(results), size=(5 * len(results), 4), squeeze=False) as (_, axes):
+    size = 7.5 * len(results), 4.5
+    # More colours than usual, for lines that hide each other and are seen in the legend only.
+    with figure(path, 1, len(results), size=size, palette=160, squeeze=False) as (_, axes):
         for axis, (task, contenders) in zip(axes[0], results.items(), strict=True):
             shown = {label: runs for label, runs in contenders.items() if like in label}
             ends = {label: np.mean([run.final for run in runs.values()]) for label, runs in shown.items()}
-            for label in sorted(shown, key=ends.get, reverse=True):
+            by_end = sorted(shown, key=ends.get, reverse=True)
+            for label, colour in zip(by_end, colours(len(by_end)), strict=True):
                 curves = np.array([run.accuracy for run in shown[label].values()])
                 grid, mean = next(iter(shown[label].values())).grid / 1000, curves.mean(axis=0)
-                (line,) = axis.plot(grid, 100 * mean, label=label)
+                axis.plot(grid, 100 * mean, label=label, color=colour)
                 if len(curves) > 1:
                     error = curves.std(axis=0, ddof=1) / math.sqrt(len(curves))
                     bounds = 100 * (mean - error), 100 * (mean + error)
-                    axis.fill_between(grid, *bounds, color=line.get_color(), alpha=0.2, linewidth=0)
+                    axis.fill_between(grid, *bounds, color=colour, alpha=0.2, linewidth=0)
             axis.set(title=task, xlabel="rollouts (thousands)", ylabel="held-out accuracy, %")
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=8, loc="lower right")
+            axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
 
 
 def thirds(curve):
