@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.runlog import FILE_NAME, read_log
-from cero.research.laboratory.results import append, read_records
+from cero.research.ceiling import MeanGain
+from cero.research.laboratory.results import append, points, read_records
 from cero.research.study.archive import read_runs
 from cero.research.study.study_report import markdown_table
 from cero.research.study.tables import make_table
@@ -178,15 +179,6 @@ def figures(record, start, same, other):
     }
 
 
-def with_error(differences):
-    """Return paired differences of shares in points: their mean, and its standard error if there are two."""
-    if not differences:
-        return "-"
-    points = 100 * np.array(differences)
-    error = f" ± {points.std(ddof=1) / np.sqrt(points.size):.1f}" if points.size > 1 else ""
-    return f"{points.mean():+.1f}{error}"
-
-
 COLUMNS = (
     "contender", "seeds", "right while training", "in the last third", "held-out: end", "held-out: area",
     "other families: end", "end: points more", "area: points more", "tokens", "s a step",
@@ -206,7 +198,9 @@ def table(records):
     for label, mine in of_runs.items():
         reference = of_runs.get(REFERENCE, {})
         shared = [(mine[seed], reference[seed]) for seed in mine if seed in reference]
-        more = [with_error([a[name] - b[name] for a, b in shared]) for name in ("end", "area")]
+        more = [
+            points(MeanGain.of(np.array([a[name] - b[name] for a, b in shared]))) for name in ("end", "area")
+        ]
         rows.append(
             [
                 label,

@@ -74,9 +74,6 @@ def test_prompts_of_a_file_are_known_by_the_ids_of_the_log(tmp_path):
 
 
 def test_differences_are_paired():
-    assert pretrained.with_error([0.1]) == "+10.0"
-    assert pretrained.with_error([0.1, 0.2]) == "+15.0 ± 5.0"  # sd of 7.07 over the root of 2
-    assert pretrained.with_error([]) == "-"
     cells = {
         line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")
         for line in pretrained.table([START, *RUNS]).splitlines()

@@ -163,7 +163,8 @@ def _gains(of_task, label, against, figure):
     return np.array([figure(curve) - figure(other) for curve, other in pairs])
 
 
-def _points(gain):
+def points(gain):
+    """Return a `MeanGain` in points as text, with its standard error if there is one."""
     if not gain.pairs:
         return "-"
     error = "" if math.isnan(gain.error) else f" ± {100 * gain.error:.1f}"
@@ -217,9 +218,9 @@ def table_rows(of_task, even=EVEN, oracle=ORACLE, reference=REFERENCE, like=""):
             _mean([curve.area for curve in curves]),
             _mean([curve.final for curve in curves]),
             _mean([curve.train_final for curve in curves]),
-            _points(MeanGain.of(area)),
-            _points(MeanGain.of(end)),
-            ", ".join(_points(MeanGain.of(part)) for part in parts) if area.size else "-",
+            points(MeanGain.of(area)),
+            points(MeanGain.of(end)),
+            ", ".join(points(MeanGain.of(part)) for part in parts) if area.size else "-",
             str(share),
             _ratio(of_task, label, reference),
         ]
