@@ -26,7 +26,8 @@ start() {
     trainer.save_freq=2 trainer.resume_mode=auto "$@" &
   process=$!
 }
-made() { grep -c '"kind": *"step"' "$out/cero/allocations.jsonl" 2>/dev/null || true; }
+# Says how many steps are in the log: 0 while there is none.
+made() { cat "$out/cero/allocations.jsonl" 2>/dev/null | grep -c '"kind": *"step"' || true; }
 trap 'kill -KILL -- "-$process" 2>/dev/null || true' EXIT
 
 start "$@"

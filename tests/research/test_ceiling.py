@@ -186,22 +186,29 @@ def test_study_has_the_laboratorys_ceiling(file):
     assert row["train accuracy"] == "70.0 [70.0, 70.0]"
 
 
-def test_a_folder_of_runs_is_read_as_well(tmp_path):
-    step = {
-        "kind": "step", "step": 1, "epoch": 0, "budget": 8, "spent": 8, "prompts": ["a"], "rollouts": [8],
-        "successes": [4], "trials": [8], "metrics": {"timing_s/step": 1.0},
+STEP = {
+    "kind": "step", "step": 1, "epoch": 0, "budget": 8, "spent": 8, "prompts": ["a"], "rollouts": [8],
+    "successes": [4], "trials": [8], "metrics": {"timing_s/step": 1.0},
+}  # fmt: skip
+
+
+def write_run(folder, contender, rows, budget):
+    """Leave a run in `folder` as `cero benchmark` does; budget : int, its rollouts, validated every 8."""
+    about = {
+        "task": "sums", "contender": contender, "group": "main", "split": "tune", "seed": 0,
+        "budget": budget, "interval": 8,
     }  # fmt: skip
+    write_table(folder / "sums" / contender / "0.csv", rows, about)
+
+
+def test_a_folder_of_runs_is_read_as_well(tmp_path):
     for name, reached in (("even-n1", 0.5), ("other", 0.75)):
         scores = [{"val-core/x/acc/mean@4": accuracy} for accuracy in (0.25, reached)]
         records = [
             {"kind": "validation", "step": at, "spent": 8 * at, "metrics": metrics}
             for at, metrics in enumerate(scores)
         ]
-        about = {
-            "task": "sums", "contender": name, "group": "main", "split": "tune", "seed": 0, "budget": 8,
-            "interval": 8,
-        }  # fmt: skip
-        write_table(tmp_path / "sums" / name / "0.csv", make_table([*records, step]), about)
+        write_run(tmp_path, name, make_table([*records, STEP]), budget=8)
     ((_, even), (_, other)) = read_results(tmp_path, "sums")["sums"].items()
     # 12.5 points more at the end's mean of two places, and a line that rises to 25 points more
     assert other[0].final - even[0].final == pytest.approx(0.125)
@@ -213,21 +220,13 @@ def test_a_folder_of_runs_is_read_as_well(tmp_path):
 @pytest.mark.slow
 def test_train_accuracy_is_a_column_of_its_own(tmp_path, monkeypatch):
     """It is not taken for held-out accuracy; runs with and without it are packed together."""
-    step = {
-        "kind": "step", "step": 1, "epoch": 0, "budget": 8, "spent": 8, "prompts": ["a"], "rollouts": [8],
-        "successes": [4], "trials": [8], "metrics": {"timing_s/step": 1.0},
-    }  # fmt: skip
     scores = {"val-core/cero/x/acc/mean@4": 0.5, "val-core/cero/x/train/acc/mean@1": 0.75}
     for name, metrics in (("with", scores), ("without", {"val-core/cero/x/acc/mean@4": 0.5})):
         records = [{"kind": "validation", "step": at, "spent": 8 * at, "metrics": metrics} for at in (0, 1)]
-        rows = make_table([*records, step, step | {"step": 2, "spent": 16}])
+        rows = make_table([*records, STEP, STEP | {"step": 2, "spent": 16}])
         assert [row["accuracy"] for row in rows[:2]] == [0.5, 0.5] and math.isnan(rows[2]["accuracy"])
         assert (TRAIN in rows[0]) == (name == "with")
-        about = {
-            "task": "sums", "contender": name, "group": "main", "split": "tune", "seed": 0, "budget": 16,
-            "interval": 8,
-        }  # fmt: skip
-        write_table(tmp_path / "out" / "sums" / name / "0.csv", rows, about)
+        write_run(tmp_path / "out", name, rows, budget=16)
     table = read_table(tmp_path / "out" / "sums" / "with" / "0.csv")
     assert table[TRAIN][:2].tolist() == [0.75, 0.75] and math.isnan(table[TRAIN][2])
     monkeypatch.chdir(tmp_path)

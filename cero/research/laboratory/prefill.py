@@ -317,7 +317,7 @@ class Trial:
             "fit from the engine": self.from_engine.predict(engine_scalars(scalars), families),
             "success fit": value(success),
             "entropy": scalars[:, SCALARS.index("entropy_next")],
-            **dict(zip(("noise 3", "noise 6"), noisy, strict=True)),
+            **{f"noise {noise:g}": score for noise, score in zip(NOISES, noisy, strict=True)},
         }
         if self.first is not None:
             scores["truth at the start"] = value(self.first.look(prompts, answers)[0])
