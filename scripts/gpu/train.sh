@@ -4,7 +4,7 @@
 #   bash scripts/gpu/train.sh ARM SET OUT STEPS [Hydra overrides]
 #
 # ARM, with 128 rollouts a step: grpo (16 prompts x 8), grpo-2 (64 x 2), cero (128 x 1), cero-family (the
-# same, whose baseline learns from other prompts of the family, too), even (128 x 1, one for each prompt), aero
+# same, whose baseline learns from other prompts of the family too), even (128 x 1, one for each prompt), aero
 # (16 x 8) or cero_seq (16 x 8). The last two sample in rounds. SET: a folder of $TASK with train.parquet and
 # test.parquet; $TASK/model is the model. OUT gets the log and the figures.
 #
