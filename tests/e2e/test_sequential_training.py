@@ -82,7 +82,9 @@ def test_aero_explores_rescues_rejects_and_drops(tmp_path):
         assert step["cero/rows/dropped_as_zero"] == record["kept"] - record["trained"]
         assert step["cero/rows/dropped_by_selection"] == trials.sum() - record["kept"]
         assert 0 < step["cero/tokens/trained"] < step["cero/tokens/sampled"]
-        assert step["cero/tokens/trained"] / step["cero/tokens/sampled"] <= step["cero/advantage_scale"] < 1
+        # Equal where every token that was sampled is kept; verl's averaging of metrics costs a last digit.
+        share = step["cero/tokens/trained"] / step["cero/tokens/sampled"]
+        assert share <= step["cero/advantage_scale"] * (1 + 1e-9) < 1
         assert 1 < step["cero/rounds/mean"] <= step["cero/rounds/max"] <= 2
         assert np.isfinite(step["actor/grad_norm"]) and step["cero/padded_rows"] <= 1
     assert sum(record["sampled"] - sum(record["trials"]) for record in records) == 1
