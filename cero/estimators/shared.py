@@ -149,7 +149,7 @@ class ByColumn(Shared):
 
     M1 and M0 are the bucket's sums of w r and w (1-r), and G1 and G0 those over all buckets; for the success
     probability w = 1. They fade by FADING a step, and s = STRENGTH. So a bucket never seen is expected to be
-    like the mean of all. Each prompt has one slot: k = 1.
+    like the mean of all, and so is a prompt without one. Each prompt has one slot at most: k <= 1.
     """
 
     arrays: ClassVar[Mapping[str, int]] = {"right": SLOTS, "wrong": SLOTS}
@@ -158,16 +158,24 @@ class ByColumn(Shared):
         right, wrong = self._data["right"], self._data["wrong"]
         totals = right.sum(1, dtype=np.float64), wrong.sum(1, dtype=np.float64)
         mean = (totals[0] + STRENGTH / 2) / (totals[0] + totals[1] + STRENGTH)
-        slots = buckets[:, 0]
-        mine = right[:, slots].astype(np.float64), wrong[:, slots].astype(np.float64)
+        has, slots = self._slots(buckets)
+        mine = np.zeros((2, 2, len(buckets)))
+        mine[:, :, has] = right[:, slots], wrong[:, slots]
         result: Floats = (mine[0] + STRENGTH * mean[:, None]) / (mine[0] + mine[1] + STRENGTH)
         return np.clip(result, LIMIT, 1 - LIMIT)
 
     def learn(self, buckets: AnyArray, weighted: Evidence, plain: Evidence) -> None:
+        has, slots = self._slots(buckets)
         for name, sums in zip(("right", "wrong"), zip(weighted, plain, strict=True), strict=True):
             self._fade(self._data[name])
             for row, each in zip(self._data[name], sums, strict=True):
-                row += np.bincount(buckets[:, 0], each, SLOTS).astype(np.float32)
+                row += np.bincount(slots, each[has], SLOTS).astype(np.float32)
+
+    @staticmethod
+    def _slots(buckets: AnyArray) -> tuple[AnyArray, AnyArray]:
+        """Return which prompts have a slot, bool array of shape (g,), and the slots of these."""
+        first = buckets[:, 0] if buckets.shape[1] else np.full(len(buckets), -1)
+        return first >= 0, first[first >= 0]
 
 
 class ByText(Shared):

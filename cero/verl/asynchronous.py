@@ -50,7 +50,7 @@ class AsyncScheduler(RolloutScheduler):
 
     def __init__(self, settings, allocator, baseline, log):
         super().__init__(settings, allocator, baseline, log)
-        self.in_flight = InFlight()
+        self.in_flight = InFlight(self.settings.bucket)
         self.to_train, self.step = 0, 1
         self._size, self._selected = 0, []
         self._begun = time.perf_counter()

@@ -53,6 +53,8 @@ def _of_estimator(it):
     for key, value in options.items():
         if value == DEFAULTS["algorithm.cero"][key] or value == brought.get(key):
             continue
+        if key == "bucket" and value is None:  # nothing is asked for
+            continue
         name = f"algorithm.cero.{key}"
         if not it.settings.estimates:
             reason = f"algorithm.adv_estimator={it.estimator}: only the estimator {ESTIMATOR} reads it"

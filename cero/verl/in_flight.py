@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cero.core.state import STATE_FILE, load_state
-from cero.estimators.shared import stacked
+from cero.estimators.shared import SLOTS, stacked
 from cero.verl.resume import resume_folder
 
 IN_FLIGHT_FILE = STATE_FILE.with_name("in_flight.npz")  # beside the allocator's state, in asynchronous modes
@@ -18,7 +18,10 @@ FORMAT, VERSION = "cero-in-flight", 1
 COUNTS = ("launched", "returned", "lost", "withdrawn")
 COLUMNS = ("uid", "prompt", "launched", "sent_at", "history_mean", "prior", "known", "buckets")
 
-KINDS = {"prompt": "u", "launched": "i", "sent_at": "i", "history_mean": "f", "prior": "f", "known": "f"}
+KINDS = {
+    "prompt": "u", "launched": "i", "sent_at": "i", "history_mean": "f", "prior": "f", "known": "f",
+    "buckets": "i",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Group:
 class InFlight:
     """Count what is sent, what comes back and what is lost; each rollout once.
 
+    bucket : algorithm.cero.bucket, which says what the groups' buckets are; None: they have none
+
     Attributes
     ----------
     groups : dict of uid -> `Group`, in the order in which they were sent
@@ -54,7 +59,8 @@ class InFlight:
         reward, it failed or was thrown away, or it was taken back because it will never be sampled.
     """
 
-    def __init__(self):
+    def __init__(self, bucket=None):
+        self.bucket = bucket
         self.groups = {}
         self.launched = self.returned = self.lost = self.withdrawn = 0
 
@@ -103,6 +109,7 @@ class InFlight:
         return {
             "format": FORMAT,
             "version": VERSION,
+            "bucket": self.bucket,
             "counts": {name: getattr(self, name) for name in COUNTS},
             "table": {
                 "uid": np.array([uid.encode() for uid in self.groups] or [b""], "S")[: len(groups)],
@@ -117,7 +124,10 @@ class InFlight:
         }
 
     def load_state_dict(self, state):
-        """Go on from a `state_dict`. Raise ValueError, and change nothing, if it doesn't add up."""
+        """Go on from a `state_dict`. Raise ValueError, and change nothing, if it doesn't add up.
+
+        Groups that were sent with another `bucket`, or with none, have no buckets any more.
+        """
         if not isinstance(state, dict) or state.get("format") != FORMAT or state.get("version") != VERSION:
             raise ValueError("this is no list of prompts in flight; give what state_dict() returned")
         counts, table = state.get("counts"), state.get("table")
@@ -132,7 +142,11 @@ class InFlight:
             means = table["history_mean"]
             if (table["sent_at"] < 0).any() or ((means < 0) | (means > 1)).any():
                 raise ValueError("sent_at or history_mean is out of range")
+            if ((table["buckets"] < -1) | (table["buckets"] >= SLOTS)).any():
+                raise ValueError("buckets are out of range")
             columns = [table[name].tolist() for name in COLUMNS]
+            if state.get("bucket") != self.bucket:
+                columns[-1] = [()] * len(columns[-1])
             groups = {
                 uid.decode(): Group(
                     prompt, launched, version, mean, tuple(prior), tuple(known), tuple(buckets)

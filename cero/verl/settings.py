@@ -18,7 +18,7 @@ DEFAULTS = {
         "prompt_weight": "trajectory",
         "aero_form": "standard",
         "mapp_group": None,
-        "bucket": None,
+        "bucket": "text",
     },
     "cero.keep": {"ratio": 1.0, "count": 4},
     "cero.pass_rates": {"strength": 4.0},

@@ -225,6 +225,22 @@ def test_the_state_does_not_grow(bucket):
     assert sizes == [16 * (SLOTS + (bucket == TEXT))] * 3
 
 
+@pytest.mark.parametrize("bucket", KINDS)
+def test_a_prompt_without_a_bucket_is_like_the_mean_and_teaches_no_bucket(bucket):
+    baseline = played(bucket)
+    nothing = baseline.expected_success(np.full((1, 3), -1, np.int16))
+    assert baseline.expected_success(np.zeros((1, 0), np.int16)) == nothing
+    topics = baseline.expected_success(buckets_of(bucket, [0, 1]))
+    assert topics[1] < nothing[0] < topics[0]
+    mine, step = buckets_of(bucket, [0, 1]), ([7, 8], np.array([0, 1]), np.zeros(2), np.ones(2))
+    other = played(bucket)
+    other.of_step(*step, buckets=np.full_like(mine, -1))
+    baseline.of_step(*step, buckets=np.zeros((2, 0), np.int16))
+    for name, array in baseline.shared.columns().items():
+        np.testing.assert_array_equal(other.shared.columns()[name], array)
+    assert baseline.expected_success(mine[:1]) > 0.8
+
+
 def test_buckets_are_needed_exactly_if_they_are_set():
     step = [1], np.zeros(1, int), np.ones(1), np.ones(1)
     with pytest.raises(ValueError, match="bucket='topic', but none were given"):

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from cero.core.state import load_state, save_state
 from cero.verl.asynchronous import joined, metrics_of_parts
-from cero.verl.in_flight import Group, InFlight
+from cero.verl.in_flight import Group, InFlight, buckets_of
 from cero.verl.modes import MODES, is_asynchronous, take_scheduled_trainer
 from cero.verl.preflight import Preflight
 from cero.verl.queue import Returned
@@ -177,18 +177,27 @@ def test_a_baseline_of_the_time_it_was_sent_has_no_bias(tmp_path, baseline):
 
 
 def test_what_is_in_flight_is_saved_and_resumed(tmp_path):
-    flights, path = InFlight(), tmp_path / "in_flight.npz"
+    flights, path = InFlight("text"), tmp_path / "in_flight.npz"
     flights.send("a-b", Group(2**63 + 5, 3, 7, 0.25, (1.0, 2.0), (0.5, 0.5, 1.5), (4,)))
     flights.send("c", Group(9, 0, 7, 0.5, buckets=(4, 6)))
     flights.send("gone", Group(9, 5, 8, 0.5))
     flights.take(["gone"])
     flights.landed(5, 3)
     save_state(flights.state_dict(), path)
-    resumed = InFlight()
+    resumed = InFlight("text")
     resumed.load_state_dict(load_state(path))
     assert list(resumed.groups) == ["a-b", "c"] and resumed.groups["a-b"].prompt == 2**63 + 5
     assert resumed.groups["a-b"].buckets == (4, -1) and resumed.groups["c"].buckets == (4, 6)
     assert (resumed.launched, resumed.returned, resumed.lost, resumed.rollouts) == (8, 3, 2, 3)
+    for bucket in (None, "topic"):  # slots of a text's words are none of a column's values
+        other = InFlight(bucket)
+        other.load_state_dict(load_state(path))
+        assert [group.buckets for group in other.groups.values()] == [(), ()]
+        assert other.groups["c"].history_mean == 0.5
+    without = load_state(path)
+    del without["bucket"]  # as earlier versions wrote it
+    resumed.load_state_dict(without)
+    assert resumed.groups["c"].buckets == () and buckets_of(list(resumed.groups.values())).shape == (2, 0)
 
     empty = InFlight()
     empty.load_state_dict(InFlight().state_dict())
@@ -398,13 +407,14 @@ DAMAGED_FLIGHTS = {
     "launched": lambda column: column * 1.0,
     "prompt": lambda column: column.astype(np.int64),
     "sent_at": lambda column: column - 5,
+    "buckets": lambda column: column + 2**14,
 }
 
 
 @pytest.mark.parametrize("column", DAMAGED_FLIGHTS)
 def test_a_column_of_flights_that_no_run_can_reach(column):
-    flights, other = InFlight(), InFlight()
-    flights.send("uid", Group(1, 4, 0, 0.5))
+    flights, other = InFlight("text"), InFlight("text")
+    flights.send("uid", Group(1, 4, 0, 0.5, buckets=(7,)))
     state = flights.state_dict()
     state["table"][column] = DAMAGED_FLIGHTS[column](state["table"][column])
     for damaged in (state, flights.state_dict() | {"table": None}, None):

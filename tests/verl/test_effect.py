@@ -24,7 +24,7 @@ OTHER = {
     "prompt_weight": "prompt",
     "aero_form": "linear",
     "mapp_group": 4,
-    "bucket": "text",
+    "bucket": "topic",
 }
 # Of each of verl's settings that only its own estimators read.
 OF_VERLS_ESTIMATORS = {
@@ -97,12 +97,14 @@ def test_an_allocators_own_defaults_are_let_through(composed):
 
 
 def test_buckets_are_those_of_the_optimal_baseline(composed):
-    for bucket in ("text", "extra_info.topic"):
+    for bucket in ("text", "null", "extra_info.topic"):
         assert refused(composed, f"algorithm.cero.bucket={bucket}") is None  # cero brings baseline optimal
-    message = refused(composed, "algorithm.cero.bucket=text", "algorithm.cero.baseline=mean")
-    assert message.startswith("algorithm.cero.bucket=text has no effect with algorithm.cero.baseline=mean")
+    for bucket in ("text", "null"):  # the default, and nothing that could have an effect
+        assert refused(composed, f"algorithm.cero.bucket={bucket}", "algorithm.cero.baseline=mean") is None
+    message = refused(composed, "algorithm.cero.bucket=topic", "algorithm.cero.baseline=mean")
+    assert message.startswith("algorithm.cero.bucket=topic has no effect with algorithm.cero.baseline=mean")
     assert "set algorithm.cero.baseline to optimal" in message
-    message = refused(composed, "algorithm.cero.bucket=text", "algorithm.cero.advantage=rloo")
+    message = refused(composed, "algorithm.cero.bucket=topic", "algorithm.cero.advantage=rloo")
     assert "algorithm.cero.advantage=rloo, which has a baseline of its own" in message
 
 

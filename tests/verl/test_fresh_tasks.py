@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[2]
 TASKS = read_tasks(ROOT / "scripts" / "benchmark" / "tasks.yaml")
 CONTENDERS, _ = read_contenders(ROOT / "scripts" / "benchmark" / "contenders.yaml")
 PROMPTS = {"letters-4800": 4800, "letters-fresh": 40960}
+LABELS = ("grpo", "grpo-20x2", "even-n1", "even-text-n1", "cero-n1", "cero-text-n1", "mapp", "mapp-n1")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("label", ["grpo", "grpo-20x2", "even-n1", "cero-n1"])
+@pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("name", PROMPTS)
 def test_contender_on_fresh_data(composed, name, label):
     task, contender = TASKS[name], CONTENDERS[label]
@@ -32,7 +33,8 @@ def test_contender_on_fresh_data(composed, name, label):
     rollouts = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
     assert steps * rollouts == task.budget == TASKS["letters"].budget
     assert settings.make_allocator(epochs=1, total_budget=task.budget).name == contender.allocator
-    if label != "grpo":
+    assert settings.bucket == ("text" if "-text-" in label else None)
+    if label not in ("grpo", "mapp"):
         assert (steps, rollouts) == (256, 40)
     assert config.trainer.total_epochs == (1 if name == "letters-fresh" else 1000)
     # A single pass has room for four candidates for each prompt of the longest contender.

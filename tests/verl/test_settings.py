@@ -261,7 +261,8 @@ def test_resume_takes_up_the_baseline(resumable, composed):
         *RUN, f"trainer.default_local_dir={config.trainer.default_local_dir}", "cero.on_missing_state=fresh"
     )
     assert resume_state(allowed, read_settings(allowed), settings.make_allocator(), fresh)
-    baseline.of_step(["a", "b"], np.array([0, 1]), np.array([1.0, 0.0]), np.ones(2))
+    slots = np.array([[3], [4]], np.int16)
+    baseline.of_step(["a", "b"], np.array([0, 1]), np.array([1.0, 0.0]), np.ones(2), buckets=slots)
     file = path.with_name("baseline.npz")
     save_state(baseline.state_dict(), file)
     assert resume_state(config, settings, settings.make_allocator(), fresh)
@@ -290,8 +291,9 @@ def test_resume_takes_up_the_buckets(resumable, composed):
     save_state(trained(settings).state_dict(), path)
     folder = f"trainer.default_local_dir={config.trainer.default_local_dir}"
     shared = read_settings(composed(*RUN, folder, "algorithm.cero.bucket=data_source"))
-    assert (settings.bucket, shared.bucket) == (None, "data_source")
-    plain, saved = settings.make_baseline(), shared.make_baseline()
+    assert (settings.bucket, shared.bucket) == ("text", "data_source")
+    without = read_settings(composed(*RUN, folder, "algorithm.cero.bucket=null"))
+    plain, saved = without.make_baseline(), shared.make_baseline()
     step = ["a", "b"], np.array([0, 1]), np.array([1.0, 0.0]), np.ones(2)
     plain.of_step(*step)
     saved.of_step(*step, buckets=np.array([[3], [4]], np.int16))

@@ -76,6 +76,16 @@ class Queue:
         self.cleared += keys
 
 
+def messages(prompt):
+    return [{"role": "user", "content": f"{'add' if prompt % 2 else 'subtract'} {prompt} and 7"}]
+
+
+def objects(values):
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
 @pytest.fixture
 def step(composed, monkeypatch):
     """`step(*overrides, lost=())`: (trainer, batch, queue, metrics) after one step up to the update.
@@ -92,7 +102,8 @@ def step(composed, monkeypatch):
             *overrides,
         )
         uids = [f"u{i}" for i in range(PROMPTS)]
-        prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)} | (columns or {})
+        prompts = {"uid": np.array(uids, dtype=object), "prompt_id": np.arange(PROMPTS)}
+        prompts |= {"raw_prompt": objects([messages(i) for i in range(PROMPTS)])} | (columns or {})
         rows = [{name: column[i] for name, column in prompts.items()} for i in range(PROMPTS)]
 
         def data(self):
@@ -394,18 +405,7 @@ def test_the_optimal_baseline_is_what_is_subtracted(step, allocator):
     assert len(trainer.scheduler.baseline.table) == len(set(prompts))
 
 
-def messages(prompt):
-    return [{"role": "user", "content": f"{'add' if prompt % 2 else 'subtract'} {prompt} and 7"}]
-
-
-def objects(values):
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
 COLUMNS = {
-    "raw_prompt": objects([messages(i) for i in range(PROMPTS)]),
     "extra_info": objects([{"topic": i % 2} for i in range(PROMPTS)]),
 }
 
@@ -416,7 +416,7 @@ def test_new_prompts_start_where_their_bucket_is(step, allocator, bucket):
     """What the data loader finds reaches the baseline and, for prompts never seen, the scale."""
     estimator = ("algorithm.adv_estimator=cero", "algorithm.cero.advantage=posterior")
     overrides = (f"allocator={allocator}", *estimator, "algorithm.cero.baseline=optimal")
-    rows = [{name: column[i] for name, column in COLUMNS.items()} for i in range(PROMPTS)]
+    rows = [{"raw_prompt": messages(i), "extra_info": {"topic": i % 2}} for i in range(PROMPTS)]
     buckets, states = padded([row_slots(row, bucket) for row in rows]), []
 
     def learn(trainer):
@@ -466,7 +466,7 @@ def test_a_column_that_is_not_there_is_refused_at_the_start(step):
 
 
 def test_without_buckets_nothing_is_made_of_them(step):
-    trainer, *_ = step("allocator=cero", columns=COLUMNS)
+    trainer, *_ = step("allocator=cero", "algorithm.cero.bucket=null", columns=COLUMNS)
     assert trainer.train_dataloader.collate_fn.bucket is None and trainer.record.buckets is None
     assert trainer.scheduler.baseline.shared is None
 
@@ -527,7 +527,8 @@ def test_the_horizon_is_verls_own(composed, monkeypatch, tmp_path, planned, epoc
     """verl ends at total_epochs or at total_training_steps, whichever comes first."""
 
     def data(self):
-        self.train_dataset, self.train_dataloader = [{}] * 64, SimpleNamespace(collate_fn=None)
+        rows = [{"raw_prompt": "1 + 1 ="}] * 64
+        self.train_dataset, self.train_dataloader = rows, SimpleNamespace(collate_fn=None)
         self.steps_per_epoch, self.total_training_steps = per_epoch, planned
 
     monkeypatch.setattr(PPOTrainerSync, "_init_dataloader", data)
