@@ -101,6 +101,13 @@ if [ "$recipe" = cero ]; then
     ++ray_kwargs.ray_init.address=local
     "++ray_kwargs.ray_init._temp_dir=/tmp/ray"
   )
+else
+  overrides+=(
+    actor_rollout_ref.model.use_remove_padding=true
+    actor_rollout_ref.actor.use_dynamic_bsz=true
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=512
+    actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=256 # embedding: 113 MB
+  )
 fi
 
 mkdir -p "$out"
