@@ -105,8 +105,9 @@ def test_in_the_trainer(benchmark, name):
     trainer.offers = make_offers(trainer.config, trainer.settings, KNOWN)
     allocator = trainer.settings.make_allocator(epochs=10)
     allocator.table.reserve(KNOWN)
-    trainer.scheduler = RolloutScheduler(trainer.settings, allocator, None, RunLog(None))
-    collate = CollateWithIds(collate_fn)
+    baseline = trainer.settings.make_baseline()
+    trainer.scheduler = RolloutScheduler(trainer.settings, allocator, baseline, RunLog(None))
+    collate = CollateWithIds(collate_fn, trainer.settings.bucket)
 
     def step(parts):
         batch = trainer._choose(trainer.offers.offer(), parts)

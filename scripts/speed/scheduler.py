@@ -40,7 +40,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
     from cero.estimators.baseline import score_weights
     from cero.verl.context import estimating
     from cero.verl.estimators import compute_cero_advantage
-    from cero.verl.identity import IDS, CollateWithIds
+    from cero.verl.identity import BUCKETS, IDS, CollateWithIds
     from cero.verl.queue import Returned
     from cero.verl.reading import read_settings
     from cero.verl.scheduler import RolloutScheduler
@@ -57,7 +57,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
     allocator.table.add(rng.integers(0, 2**64, known, dtype=np.uint64))
     log = RunLog(Path(folder) / "allocations.jsonl")
     scheduler = RolloutScheduler(settings, allocator, settings.make_baseline(), log)
-    stopwatch, collate = scheduler.stopwatch, CollateWithIds(collate_fn)
+    stopwatch, collate = scheduler.stopwatch, CollateWithIds(collate_fn, settings.bucket)
 
     def weights(keys):
         log_probs = np.log(rng.random((len(keys), 4), np.float32) + 1e-6)
@@ -76,7 +76,8 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
         batch["uid"] = np.array([str(uuid.uuid4()) for _ in range(prompts)], dtype=object)
         batch = tu.get_tensordict(batch)
         with stopwatch.timed("allocate"):
-            dispatch = scheduler.allocate(batch.get("uid"), batch.pop(IDS).numpy().view(np.uint64))
+            ids, buckets = batch.pop(IDS).numpy().view(np.uint64), batch.pop(BUCKETS).numpy()
+            dispatch = scheduler.allocate(batch.get("uid"), ids, None, buckets)
             batch["__rollout_n__"] = torch.as_tensor(dispatch.rollouts, dtype=torch.int64)
         stopwatch.add("allocate", collate.seconds)
         collate.seconds = 0.0
@@ -113,13 +114,20 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
 
 
 def problems(prompts, rng):
-    """Return rows as verl's data set has them, with messages as long as a problem in words; list of dict."""
-    text = "A question of some length, as problems in words are, which is put to a model. " * 5
+    """Return rows as verl's data set has them, with messages as long as a problem in words; list of dict.
+
+    A message has 75 words of 5,000, the first ones most often, as words are.
+    """
+    words = np.minimum(rng.zipf(1.3, (prompts, 75)), 5000)
     return [
         {
-            "raw_prompt": [{"role": "user", "content": f"{text}{n}?"}],
+            "raw_prompt": [{"role": "user", "content": f"{' '.join(f'w{_letters(w)}' for w in row)} {n}?"}],
             "reward_model": {"style": "rule", "ground_truth": str(n)},
             "data_source": "problems",
         }
-        for n in rng.integers(0, 2**62, prompts)
+        for row, n in zip(words.tolist(), rng.integers(0, 2**62, prompts), strict=True)
     ]
+
+
+def _letters(number):
+    return "".join(chr(97 + int(digit)) for digit in str(number))
