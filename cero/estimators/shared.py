@@ -12,11 +12,12 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 
-from cero.core.arrays import AnyArray, Floats
+from cero.core.arrays import AnyArray, Floats, Ints
 
 TEXT = "text"  # the bucket that is the prompt's text; any other is the name of a column
 SLOTS = 2**14
@@ -36,40 +37,60 @@ _FIRST, _SECOND = (
 Evidence = tuple[Floats, Floats]  # what speaks for right and for wrong, two arrays of shape (g,), >= 0
 
 
-def slot_of(value: str | bytes) -> int:
-    """Return the slot of a column's value, in [0, SLOTS)."""
-    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-    return zlib.crc32(data) % SLOTS
+def slots_of_values(values: Sequence[str | bytes]) -> AnyArray:
+    """Return the slot of each value of a column, in [0, SLOTS): int16, shape (n, 1)."""
+    data = (each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in values)
+    return np.array([[zlib.crc32(each) % SLOTS] for each in data], np.int16).reshape(-1, 1)
 
 
-def slots_of_text(text: str) -> list[int]:
-    """Return the distinct slots of a text's words and pairs of neighbouring words, at most WIDTH.
+def slots_of_texts(texts: Sequence[str]) -> AnyArray:
+    """Return the distinct slots of each text's words and pairs of neighbouring words: int16, shape (n, k).
 
-    A word is a run of letters, a run of digits, or a single sign or Chinese or Japanese character. The ends
-    of the text pair up, too. Where there are more slots than WIDTH, those of the least hashes stay: the same
-    ones in every text that has them.
+    k <= WIDTH; -1 where a text has fewer. A word is a run of letters, a run of digits, or a single sign or
+    Chinese or Japanese character. The ends of a text pair up, too. Where there are more slots than WIDTH,
+    those of the least hashes stay: the same ones in every text that has them.
 
-    >>> len(slots_of_text("3 + 4 ="))  # four words, and five pairs with the two ends
-    9
+    >>> slots_of_texts(["3 + 4 ="]).shape  # four words, and five pairs with the two ends
+    (1, 9)
     """
-    words = np.array([*map(_hash, ("^", *_WORD.findall(text), "$"))], np.uint32)
+    if not len(texts):
+        return np.zeros((0, 0), np.int16)
+    hashes = [[_hash("^"), *map(_hash, _WORD.findall(text)), _hash("$")] for text in texts]
+    lengths = np.array([*map(len, hashes)])
+    words = np.fromiter(chain.from_iterable(hashes), np.uint32, lengths.sum())
+    text_of_word = np.repeat(np.arange(lengths.size), lengths)
+    inner = np.ones(words.size, bool)
+    inner[np.cumsum(lengths) - 1] = inner[np.cumsum(lengths) - lengths] = False
     pairs = words[:-1] * _FIRST ^ words[1:] * _SECOND
     pairs ^= pairs >> np.uint32(15)
-    terms = np.unique(np.concatenate([words[1:-1], pairs]))[:WIDTH]
-    return list(dict.fromkeys((terms % SLOTS).tolist()))
+    within = text_of_word[:-1] == text_of_word[1:]
+    owners = np.concatenate([text_of_word[inner], text_of_word[:-1][within]])
+    terms = np.concatenate([words[inner], pairs[within]])
+    # By text and then by hash, each once.
+    keys = np.sort(owners.astype(np.uint64) << np.uint64(32) | terms)
+    keys = keys[np.diff(keys, prepend=keys[:1] - np.uint64(1)) > 0]
+    owners = (keys >> np.uint64(32)).astype(np.int64)
+    few = _places(owners) < WIDTH
+    owners, slots = owners[few], (keys[few] % np.uint64(SLOTS)).astype(np.int64)
+    first = np.sort(np.unique(owners * SLOTS + slots, return_index=True)[1])
+    owners, slots = owners[first], slots[first]
+    places = _places(owners)
+    result = np.full((lengths.size, places.max() + 1), -1, np.int16)
+    result[owners, places] = slots
+    return result
+
+
+def _places(owners: Ints) -> Ints:
+    """Return the place of each entry among those of its owner; `owners` is sorted."""
+    new = np.ones(owners.size, bool)
+    new[1:] = owners[1:] != owners[:-1]
+    places: Ints = np.arange(owners.size) - np.flatnonzero(new)[np.cumsum(new) - 1]
+    return places
 
 
 @lru_cache(2**16)
 def _hash(word: str) -> int:
     return zlib.crc32(word.encode("utf-8", "surrogatepass"))
-
-
-def padded(slots: Sequence[Sequence[int]]) -> AnyArray:
-    """Return lists of slots as one int16 array of shape (g, k): row i has those of prompt i, then -1."""
-    result = np.full((len(slots), max(map(len, slots), default=0)), -1, np.int16)
-    for row, mine in zip(result, slots, strict=True):
-        row[: len(mine)] = mine
-    return result
 
 
 def stacked(parts: Sequence[AnyArray]) -> AnyArray:
@@ -183,7 +204,7 @@ class ByText(Shared):
 
         logit(expected) = t_0 + sum_f t_f / sqrt(F)
 
-    over the F slots f of the prompt's text (`slots_of_text`). t minimises the weighted log-loss. Its optimum
+    over the F slots f of the prompt's text (`slots_of_texts`). t minimises the weighted log-loss. Its optimum
     for weighted rewards is E[w r | text] / E[w | text]: what `ByColumn` keeps for each bucket, here for texts
     that are alike in part. Moments of single words can't just be summed over the words of a text: common ones
     would drown those that tell prompts apart.

@@ -19,7 +19,7 @@ import torch
 
 from cero.core.checks import is_whole, shown
 from cero.core.prompts import prompt_id
-from cero.estimators.shared import TEXT, padded, slot_of, slots_of_text, text_of
+from cero.estimators.shared import TEXT, slots_of_texts, slots_of_values, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -171,12 +171,19 @@ def in_row(row, column):
     return in_row(value, rest) if isinstance(value, dict) else None
 
 
-def row_slots(row, bucket):
-    """Return the slots of a row's buckets, list of int (`cero.estimators.shared`).
+def slots_of_rows(rows, bucket):
+    """Return the slots of the rows' buckets: int16 array, shape (n, k), -1 where a row has fewer.
 
-    row : any mapping; bucket : algorithm.cero.bucket. Raises ValueError, naming the key, if the row has
-    nothing in that column.
+    rows : sequence of mappings; bucket : algorithm.cero.bucket. Raises ValueError, naming the key, if a row
+    has nothing in that column.
     """
+    values = [_bucket_of(row, bucket) for row in rows]
+    if bucket == TEXT:
+        return slots_of_texts([text_of(value) for value in values])
+    return slots_of_values([_canonical(value) for value in values])
+
+
+def _bucket_of(row, bucket):
     value = in_row(row, "raw_prompt" if bucket == TEXT else bucket)
     if is_missing(value):
         what = "no raw_prompt" if bucket == TEXT else "nothing there"
@@ -184,7 +191,7 @@ def row_slots(row, bucket):
             f"algorithm.cero.bucket={bucket}: a row of data.train_files has {what}, only "
             f"{', '.join(map(str, row))}; fill it, name another column, or set algorithm.cero.bucket to null"
         )
-    return slots_of_text(text_of(value)) if bucket == TEXT else [slot_of(_canonical(value))]
+    return value
 
 
 def audit(dataset, prompt_key="prompt"):
@@ -262,6 +269,6 @@ class CollateWithIds:
         ids = batch_prompt_ids({"data_source": absent, "reward_model": absent} | batch)
         batch[IDS] = torch.from_numpy(ids.view(np.int64))  # torch knows uint64 by name only
         if self.bucket is not None:
-            batch[BUCKETS] = torch.from_numpy(padded([row_slots(row, self.bucket) for row in rows]))
+            batch[BUCKETS] = torch.from_numpy(slots_of_rows(rows, self.bucket))
         self.seconds += time.perf_counter() - started
         return batch

@@ -27,7 +27,7 @@ from cero.verl import queue, selection
 from cero.verl.candidates import ROW, batches_of, check_size, make_offers, numbered, resume_pass
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
-from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit, row_slots
+from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit, slots_of_rows
 from cero.verl.modes import MODES
 from cero.verl.reading import read_settings
 from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
@@ -88,7 +88,7 @@ class ScheduledTrainer:
             )
         check_size(self.config, self.settings, len(self.train_dataset))
         if self.settings.bucket is not None:
-            row_slots(self.train_dataset[0], self.settings.bucket)  # refuses a column that is not there
+            slots_of_rows([self.train_dataset[0]], self.settings.bucket)  # refuses a column that is not there
         check_pass(self.config, len(self.train_dataset))
         self.offers = make_offers(self.config, self.settings, len(self.train_dataset))
         if self.settings.returns:

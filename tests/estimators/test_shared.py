@@ -18,9 +18,8 @@ from cero.estimators.shared import (
     ByColumn,
     ByText,
     make_shared,
-    padded,
-    slot_of,
-    slots_of_text,
+    slots_of_texts,
+    slots_of_values,
     stacked,
     text_of,
 )
@@ -34,8 +33,8 @@ RECORDED = {"sums": 4025, "12 + 7 = ?": [2291, 5287, 1229, 688, 2690, 5837, 9116
 def buckets_of(bucket, topics):
     """Buckets of prompts of these topics, 0 or 1."""
     if bucket == TEXT:
-        return padded([slots_of_text(QUESTIONS[topic]) for topic in topics])
-    return padded([[slot_of(TOPICS[topic])] for topic in topics])
+        return slots_of_texts([QUESTIONS[topic] for topic in topics])
+    return slots_of_values([TOPICS[topic] for topic in topics])
 
 
 def played(bucket, steps=40, seed=0):
@@ -51,7 +50,7 @@ def played(bucket, steps=40, seed=0):
 
 
 def test_columns_by_hand():
-    shared, slots = ByColumn(), padded([[slot_of("a")], [slot_of("b")], [slot_of("a")]])
+    shared, slots = ByColumn(), slots_of_values(["a", "b", "a"])
     np.testing.assert_array_equal(shared.expected(slots), np.full((2, 3), 0.5))
     shared.learn(slots[:2], (np.array([1.5, 0.0]), np.array([0.5, 2.0])), (np.ones(2), np.array([0.0, 3.0])))
     shared.learn(slots[:1], (np.array([3.0]), np.zeros(1)), (np.ones(1), np.zeros(1)))
@@ -65,7 +64,7 @@ def test_columns_by_hand():
             plain = [(a[0] + s * mean) / (sum(a) + s), (g + s * mean) / (4 * g + s)]
             plain += plain[:1]
         np.testing.assert_allclose(shared.expected(slots)[row], np.clip(plain, LIMIT, 1 - LIMIT), rtol=1e-6)
-    other = padded([[slot_of("never seen")]])
+    other = slots_of_values(["never seen"])
     mean = (1.5 * g + 3 + s / 2) / (1.5 * g + 3 + 0.5 * g + 2 * g + s)
     assert shared.expected(other)[0] == pytest.approx(mean, rel=1e-6)
 
@@ -118,7 +117,7 @@ def test_texts_learn_without_overshooting():
     rng = np.random.default_rng(1)
     for _ in range(6):
         shared, words = ByText(), rng.integers(0, 30, (12, 6))
-        buckets = padded([slots_of_text(" ".join(f"w{word}" for word in row)) for row in words])
+        buckets = slots_of_texts([" ".join(f"w{word}" for word in row) for row in words])
         for _ in range(5):
             right = rng.exponential(size=12) * rng.integers(0, 2, 12) * 10.0 ** rng.integers(0, 3)
             wrong = rng.exponential(size=12) * rng.integers(0, 2, 12)
@@ -139,13 +138,13 @@ def test_a_word_that_tells_prompts_apart_is_found_among_common_ones():
     shared, rng = ByText(), np.random.default_rng(2)
     common = "Please answer the question below and write only the number :"
     texts = [f"{common} {operation} of {a}" for operation in ("double", "square") for a in range(40)]
-    buckets = padded([slots_of_text(text) for text in texts])
+    buckets = slots_of_texts(texts)
     for _ in range(60):
         some = np.sort(rng.choice(80, 20, replace=False))
         right = (rng.random(20) < np.where(some < 40, 0.9, 0.1)).astype(float)
         shared.learn(buckets[some], (right, 1 - right), (right, 1 - right))
-    fresh = [slots_of_text(f"{common} {operation} of 99") for operation in ("double", "square", "half")]
-    double, square, half = shared.expected(padded(fresh))[1]
+    fresh = [f"{common} {operation} of 99" for operation in ("double", "square", "half")]
+    double, square, half = shared.expected(slots_of_texts(fresh))[1]
     assert double > 0.65 and square < 0.35 and 0.4 < half < 0.6
 
 
@@ -218,7 +217,7 @@ def test_the_state_does_not_grow(bucket):
     baseline, sizes = OptimalBaseline(bucket=bucket), []
     for step in range(3):
         names = [f"topic {i} of {step}" for i in range(4000)]
-        slots = padded([slots_of_text(name) if bucket == TEXT else [slot_of(name)] for name in names])
+        slots = slots_of_texts(names) if bucket == TEXT else slots_of_values(names)
         ids = np.arange(4000, dtype=np.uint64) + np.uint64(4000 * step)
         baseline.of_step(ids, np.arange(4000), np.ones(4000), np.ones(4000), buckets=slots)
         sizes.append(sum(column.nbytes for column in baseline.shared.columns().values()))
@@ -255,23 +254,35 @@ def test_buckets_are_needed_exactly_if_they_are_set():
     assert isinstance(make_shared(TEXT), ByText) and isinstance(make_shared("text_kind"), ByColumn)
 
 
+def of_text(text):
+    return slots_of_texts([text])[0].tolist()
+
+
 def test_slots_are_the_same_in_every_process():
-    assert slot_of("sums") == slot_of(b"sums") == RECORDED["sums"]
-    assert slots_of_text("12 + 7 = ?") == RECORDED["12 + 7 = ?"]
-    assert slots_of_text("") == slots_of_text(" ") and len(slots_of_text("")) == 1
+    assert slots_of_values(["sums", b"sums"]).tolist() == [[RECORDED["sums"]]] * 2
+    assert of_text("12 + 7 = ?") == RECORDED["12 + 7 = ?"]
+    assert of_text("") == of_text(" ") and len(of_text("")) == 1
 
 
 def test_slots_of_long_texts():
     long = " ".join(f"word{i} x" for i in range(2000))
-    slots = slots_of_text(long)
+    slots = of_text(long)
     assert WIDTH - 8 < len(slots) <= WIDTH == len(set(slots)) + WIDTH - len(slots)
     assert 0 <= min(slots) and max(slots) < SLOTS
     # One more word changes little: the same slots are chosen.
-    assert len(set(slots) & set(slots_of_text(f"{long} more"))) >= len(slots) - 3
-    assert len(slots_of_text("数える 数")) == 8  # three signs, one of them twice, and five pairs
-    parts = [padded([[1], [2, 3]]), padded([[4]]), padded([])]
+    assert len(set(slots) & set(of_text(f"{long} more"))) >= len(slots) - 3
+    assert len(of_text("数える 数")) == 8  # three signs, one of them twice, and five pairs
+    # Texts beside each other have nothing to do with each other.
+    texts = [long, "", "12 + 7 = ?", "数える 数", "a a a a", long[:4000]]
+    for text, row in zip(texts, slots_of_texts(texts).tolist(), strict=True):
+        alone = of_text(text)
+        assert row[: len(alone)] == alone and set(row[len(alone) :]) <= {-1}
+
+
+def test_arrays_of_slots():
+    parts = [np.array([[1, -1], [2, 3]], np.int16), np.array([[4]], np.int16), slots_of_texts([])]
     assert stacked(parts).tolist() == [[1, -1], [2, 3], [4, -1]] and stacked(parts).dtype == np.int16
-    assert padded([]).shape == (0, 0) and padded([[3], []]).tolist() == [[3], [-1]]
+    assert slots_of_texts([]).shape == (0, 0) and slots_of_values([]).shape == (0, 1)
 
 
 def test_the_text_of_messages():

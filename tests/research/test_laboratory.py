@@ -11,7 +11,7 @@ import pytest
 
 from cero.research.laboratory.contenders import NAMED, parse_contender
 from cero.research.oracle import Oracle
-from cero.verl.identity import row_slots
+from cero.verl.identity import slots_of_rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -233,7 +233,7 @@ def test_buckets_are_those_of_a_run_through_verl(small):
     of_text = questions.buckets("text")
     for text, slots in zip(questions.texts, of_text.tolist(), strict=True):
         row = {"raw_prompt": [{"role": "user", "content": text}]}
-        assert [slot for slot in slots if slot >= 0] == row_slots(row, "text")
+        assert [slot for slot in slots if slot >= 0] == slots_of_rows([row], "text")[0].tolist()
     of_family = questions.buckets("family")
     assert of_family.shape == (len(questions), 1) and np.unique(questions.labels["family"]).size > 1
     same = questions.labels["family"][:, None] == questions.labels["family"]

@@ -15,8 +15,8 @@ from PIL import Image
 from verl.utils import tensordict_utils as tu
 
 from cero.core.prompts import prompt_id
-from cero.estimators.shared import slot_of, slots_of_text
-from cero.verl.identity import audit, batch_prompt_ids, given_id, in_row, row_prompt_id, row_slots
+from cero.estimators.shared import slots_of_texts, slots_of_values
+from cero.verl.identity import audit, batch_prompt_ids, given_id, in_row, row_prompt_id, slots_of_rows
 
 
 def message(text, **more):
@@ -193,11 +193,15 @@ def test_what_a_row_has_in_a_column():
         assert in_row(ROW, absent) is None
 
 
-def test_slots_of_a_rows_buckets():
-    assert row_slots(ROW, "text") == slots_of_text("Add 3 and 4")
-    assert row_slots(ROW, "data_source") == row_slots({"data_source": np.str_("sums")}, "data_source")
-    assert row_slots(ROW, "extra_info.deep.er") != row_slots(ROW, "extra_info.topic")
-    assert row_slots(ROW, "level") == row_slots({"level": 3}, "level") == [slot_of(b"v3")]
+def test_slots_of_rows():
+    def slots(row, bucket):
+        return slots_of_rows([row], bucket).tolist()
+
+    assert slots(ROW, "text") == slots_of_texts(["Add 3 and 4"]).tolist()
+    assert slots(ROW, "data_source") == slots({"data_source": np.str_("sums")}, "data_source")
+    assert slots(ROW, "extra_info.deep.er") != slots(ROW, "extra_info.topic")
+    assert slots(ROW, "level") == slots({"level": 3}, "level") == slots_of_values([b"v3"]).tolist()
+    assert slots_of_rows([ROW, ROW], "text").tolist() == slots(ROW, "text") * 2
 
 
 @pytest.mark.parametrize("bucket", ["topic", "extra_info.none", "extra_info.topik"])
@@ -205,11 +209,11 @@ def test_a_row_without_its_bucket_is_refused(bucket):
     with pytest.raises(
         ValueError, match=f"algorithm.cero.bucket={bucket}: a row .*has nothing there, only raw_p"
     ):
-        row_slots(ROW, bucket)
+        slots_of_rows([ROW, ROW], bucket)
     with pytest.raises(ValueError, match="bucket=text: a row .*has no raw_prompt"):
-        row_slots({"data_source": "sums"}, "text")
+        slots_of_rows([ROW, {"data_source": "sums"}], "text")
     with pytest.raises(ValueError, match="bucket=level: a row"):
-        row_slots({"level": float("nan")}, "level")
+        slots_of_rows([{"level": float("nan")}], "level")
 
 
 def rows(count, **columns):
@@ -288,4 +292,4 @@ def test_tasks_in_arguments_of_other_kinds():
 
 def test_a_bucket_of_numpys_nan_is_no_bucket():
     with pytest.raises(ValueError, match="has nothing there"):
-        row_slots({"topic": np.float32("nan")}, "topic")
+        slots_of_rows([{"topic": np.float32("nan")}], "topic")

@@ -19,9 +19,8 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from cero.allocators.rounds import play
 from cero.estimators.advantage import Groups, advantages
 from cero.estimators.baseline import OptimalBaseline
-from cero.estimators.shared import padded
 from cero.verl import queue as queue_module
-from cero.verl.identity import BUCKETS, IDS, CollateWithIds, batch_prompt_ids, row_slots
+from cero.verl.identity import BUCKETS, IDS, CollateWithIds, batch_prompt_ids, slots_of_rows
 from cero.verl.trainer import CeroTrainer
 
 PROMPTS, N = 8, 4
@@ -417,7 +416,7 @@ def test_new_prompts_start_where_their_bucket_is(step, allocator, bucket):
     estimator = ("algorithm.adv_estimator=cero", "algorithm.cero.advantage=posterior")
     overrides = (f"allocator={allocator}", *estimator, "algorithm.cero.baseline=optimal")
     rows = [{"raw_prompt": messages(i), "extra_info": {"topic": i % 2}} for i in range(PROMPTS)]
-    buckets, states = padded([row_slots(row, bucket) for row in rows]), []
+    buckets, states = slots_of_rows(rows, bucket), []
 
     def learn(trainer):
         """Let other prompts have been seen: odd ones right, even ones wrong; and prompt 3 itself, too."""

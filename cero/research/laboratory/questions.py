@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from cero.estimators.shared import TEXT, padded, slot_of, slots_of_text, text_of
+from cero.estimators.shared import TEXT, slots_of_texts, slots_of_values, text_of
 
 
 class Questions:
@@ -61,8 +61,8 @@ class Questions:
         bucket : TEXT, or a name in `labels`
         """
         if bucket == TEXT:
-            return padded([slots_of_text(text) for text in self.texts])
-        return padded([[slot_of(str(label))] for label in self.labels[bucket]])
+            return slots_of_texts(self.texts)
+        return slots_of_values([str(label) for label in self.labels[bucket]])
 
     def forms_of(self, rows):
         """Return the places of the known forms of the questions `rows`, int array."""
