@@ -52,6 +52,15 @@ NAMED = {
     "look-within-1": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,look=1",
     "look-within-4": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,look=4",
     "look-1": f"{TOP}/value=given{SINGLE},candidates=160,look=1",
+    # Beside the shared baseline, which is how CERO ships.
+    "cero-text": f"cero:signal_hard{SINGLE},bucket=text",
+    "cero-auto-text": f"cero:signal_hard/response=auto{SINGLE},bucket=text",
+    "oracle-text": f"oracle{SINGLE},candidates=160,bucket=text",
+    "top-within-noise-3-text": f"{TOP}/noise=3/strata=family{SINGLE},candidates=160,bucket=text",
+    "look-within-1-text": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,bucket=text,look=1",
+    # GRPO's groups of 8 and its advantage, with an oracle that knows every p.
+    "oracle-batch-grpo": "oracle/estimator=grpo",
+    "oracle-free-grpo": "oracle/estimator=grpo@n=8,batch=16,candidates=all",
 }
 
 
