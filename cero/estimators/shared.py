@@ -93,6 +93,11 @@ def _hash(word: str) -> int:
     return zlib.crc32(word.encode("utf-8", "surrogatepass"))
 
 
+def trimmed(slots: AnyArray) -> AnyArray:
+    """Return slots, shape (n, k), without the columns in which no prompt has one; these are the last ones."""
+    return slots[:, : int((slots >= 0).any(axis=0).sum())]
+
+
 def stacked(parts: Sequence[AnyArray]) -> AnyArray:
     """Return arrays of buckets, shape (g_i, k_i), as one of shape (sum of g_i, greatest k_i)."""
     width = max(part.shape[1] for part in parts)

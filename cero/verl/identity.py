@@ -19,7 +19,7 @@ import torch
 
 from cero.core.checks import is_whole, shown
 from cero.core.prompts import prompt_id
-from cero.estimators.shared import TEXT, slots_of_texts, slots_of_values, text_of
+from cero.estimators.shared import TEXT, WIDTH, slots_of_texts, slots_of_values, stacked, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -269,6 +269,8 @@ class CollateWithIds:
         ids = batch_prompt_ids({"data_source": absent, "reward_model": absent} | batch)
         batch[IDS] = torch.from_numpy(ids.view(np.int64))  # torch knows uint64 by name only
         if self.bucket is not None:
-            batch[BUCKETS] = torch.from_numpy(slots_of_rows(rows, self.bucket))
+            # verl joins batches, so all have the same columns, however long their texts are.
+            whole = np.zeros((0, WIDTH if self.bucket == TEXT else 1), np.int16)
+            batch[BUCKETS] = torch.from_numpy(stacked([slots_of_rows(rows, self.bucket), whole]))
         self.seconds += time.perf_counter() - started
         return batch

@@ -23,6 +23,7 @@ from verl.utils import tensordict_utils
 
 from cero.analysis.runlog import FILE_NAME, RunLog
 from cero.core.checks import as_numbers
+from cero.estimators.shared import trimmed
 from cero.verl import queue, selection
 from cero.verl.candidates import ROW, batches_of, check_size, make_offers, numbered, resume_pass
 from cero.verl.context import estimating
@@ -196,7 +197,7 @@ class ScheduledTrainer:
         # The column of uids, not a list of them: making the list takes a tenth of this method's time, and
         # nothing needs it before the rollouts are back.
         uids = batch.get("uid")
-        buckets = batch.pop(BUCKETS).numpy() if self.settings.bucket is not None else None
+        buckets = trimmed(batch.pop(BUCKETS).numpy()) if self.settings.bucket is not None else None
         if self.offers is None:
             dispatch = self.scheduler.allocate(uids, *self._known_of(batch), buckets)
         else:

@@ -125,8 +125,9 @@ def kill_after_step(arguments, folder, step):
                 assert time.monotonic() < deadline, f"the run did not get to step {step}: {said}"
                 time.sleep(0.05)
         finally:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.send_signal(signal.SIGKILL)
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.send_signal(signal.SIGKILL)
             process.kill()
             process.wait()
 

@@ -19,6 +19,7 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from cero.allocators.rounds import play
 from cero.estimators.advantage import Groups, advantages
 from cero.estimators.baseline import OptimalBaseline
+from cero.estimators.shared import stacked, trimmed
 from cero.verl import queue as queue_module
 from cero.verl.identity import BUCKETS, IDS, CollateWithIds, batch_prompt_ids, slots_of_rows
 from cero.verl.trainer import CeroTrainer
@@ -214,6 +215,24 @@ def test_ids_made_where_the_data_is_loaded(workers, columns):
     ids = batch.pop(IDS).numpy().view(np.uint64)
     assert ids.tolist() == batch_prompt_ids(tu.get_tensordict(batch)).tolist() and len(set(ids.tolist())) == 6
     assert (loader.collate_fn.seconds > 0) == (workers == 0)
+
+
+@pytest.mark.parametrize("bucket", ["text", "data_source"])
+def test_batches_with_buckets_are_joined_as_verl_joins_them(bucket):
+    """Its asynchronous trainers and a choice among candidates put batches together, long texts or short."""
+    collate, batches, slots = CollateWithIds(collate_fn, bucket), [], []
+    for words in (1, 400, 3):
+        text = " ".join(f"{'x' * word} {word}" for word in range(words))
+        rows = [
+            {"raw_prompt": text, "data_source": f"of {words}", "dummy_tensor": torch.zeros(1)}
+            for _ in range(2)
+        ]
+        slots.append(slots_of_rows(rows, bucket))
+        batches.append(tu.get_tensordict(collate(rows)))
+    joined = trimmed(tu.concat_tensordict(batches).pop(BUCKETS).numpy())
+    np.testing.assert_array_equal(joined, stacked(slots))
+    np.testing.assert_array_equal(trimmed(batches[2].pop(BUCKETS).numpy()), slots[2])
+    assert trimmed(np.zeros((0, 256), np.int16)).shape == (0, 0)
 
 
 def test_uniform_is_left_as_verl_has_it(step):
