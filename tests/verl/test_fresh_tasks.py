@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 TASKS = read_tasks(ROOT / "scripts" / "benchmark" / "tasks.yaml")
 CONTENDERS, _ = read_contenders(ROOT / "scripts" / "benchmark" / "contenders.yaml")
 PROMPTS = {"letters-4800": 4800, "letters-fresh": 40960}
-LABELS = ("grpo", "grpo-20x2", "even-n1", "even-text-n1", "cero-n1", "cero-text-n1", "mapp", "mapp-n1")
+LABELS = (
+    "grpo", "grpo-20x2", "even-n1", "even-text-n1", "cero-n1", "cero-text-n1", "cero-auto-text-n1",
+    "mapp", "mapp-n1",
+)  # fmt: skip
 
 
 @pytest.mark.slow
