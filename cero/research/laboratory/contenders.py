@@ -58,9 +58,10 @@ NAMED = {
     "oracle-text": f"oracle{SINGLE},candidates=160,bucket=text",
     "top-within-noise-3-text": f"{TOP}/noise=3/strata=family{SINGLE},candidates=160,bucket=text",
     "look-within-1-text": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,bucket=text,look=1",
+    "look-within-4-text": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,bucket=text,look=4",
     # GRPO's groups of 8 and its advantage, with an oracle that knows every p.
     "oracle-batch-grpo": "oracle/estimator=grpo",
-    "oracle-free-grpo": "oracle/estimator=grpo@n=8,batch=16,candidates=all",
+    "top-free-grpo": "oracle/pick=top/each=8/estimator=grpo@n=8,batch=16,candidates=all",
 }
 
 
