@@ -12,6 +12,7 @@ from cero.research.laboratory.__main__ import main as laboratory
 from cero.research.laboratory.results import (
     append,
     ceilings,
+    found_rows,
     key,
     read_records,
     read_results,
@@ -237,3 +238,17 @@ def test_train_accuracy_is_a_column_of_its_own(tmp_path, monkeypatch):
         assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
     assert "75.0" in (tmp_path / "after" / "report.md").read_text()
     assert json.loads((tmp_path / "after" / "results.json").read_text())
+
+
+def test_value_found_by_hand():
+    runs = [("look", (0.1, 0.15, 0.2)), ("look", (0.1, 0.19, 0.2)), ("best", (0.05, 0.25, 0.25))]
+    records = [
+        {"contender": label, "found": dict(zip(("offered", "bought", "best"), values, strict=True))}
+        for label, values in (*runs, ("all of them", (0.1, 0.1, 0.1)))
+    ]
+    records.append({"contender": "even"})  # chooses nothing
+    assert found_rows(records) == [
+        ["best", "1", "0.050", "0.250", "0.250", "1.00"],
+        ["look", "2", "0.100", "0.170", "0.200", "0.70 ± 0.20"],
+    ]
+    assert [cells[0] for cells in found_rows(records, like="oo")] == ["look"]

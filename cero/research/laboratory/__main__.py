@@ -10,10 +10,12 @@ from cero.research.laboratory.contenders import NAMED, parse_contender
 from cero.research.laboratory.results import (
     COLUMNS,
     EVEN,
+    FOUND,
     ORACLE,
     REFERENCE,
     append,
     draw,
+    found_rows,
     key,
     read_records,
     read_results,
@@ -118,12 +120,16 @@ def load_score(path):
 def table(arguments):
     """Print a table for each task."""
     results = read_results(arguments.file)
+    records = [] if Path(arguments.file).is_dir() else read_records(arguments.file)
     tasks = chosen(arguments.tasks, {task: task for task in results}, "task")
     header = [name.format(reference=arguments.reference) for name in COLUMNS]
     for task in tasks:
         compared = arguments.even, arguments.oracle, arguments.reference
         rows = table_rows(results[task], *compared, like=arguments.like)
         print(f"## {task}\n\n{markdown_table(header, rows)}")
+        mine = [record for record in records if record["task"] == task]
+        if chosen_prompts := found_rows(mine, arguments.like):
+            print(markdown_table(FOUND, chosen_prompts))
     if arguments.plot is not None:
         draw({task: results[task] for task in tasks}, arguments.plot, arguments.like)
 

@@ -18,6 +18,7 @@ COLUMNS = (
     "contender", "pairs", "area", "end", "train, end", "area: points more", "end: points more",
     "points more in each third", "share of the ceiling", "rollouts to {reference}'s end",
 )  # fmt: skip
+FOUND = ("contender", "runs", "p (1-p) of all", "of those chosen", "of the best", "value found")
 
 
 def read_records(path):
@@ -225,4 +226,27 @@ def table_rows(of_task, even=EVEN, oracle=ORACLE, reference=REFERENCE, like=""):
             _ratio(of_task, label, reference),
         ]
         lines.append((-area.mean() if area.size else math.inf, cells))
+    return [cells for _, cells in sorted(lines, key=lambda line: line[0])]
+
+
+def found_rows(records, like=""):
+    """Return how valuable the prompts were that contenders chose: a list of str for each, cells under FOUND.
+
+    Value found is (chosen - all) / (best - all), mean ± standard error over runs: 1 for the best that could
+    be had, 0 for a choice at random. Contenders without a choice have no line.
+
+    records : list of dict, of one task; like : only contenders with this in their names
+    """
+    by_label = {}
+    for record in records:
+        found = record.get("found")
+        if found and found["best"] > found["offered"] and like in record["contender"]:
+            by_label.setdefault(record["contender"], []).append(found)
+    lines = []
+    for label, runs in by_label.items():
+        means = [np.mean([run[name] for run in runs]) for name in ("offered", "bought", "best")]
+        shares = [(run["bought"] - run["offered"]) / (run["best"] - run["offered"]) for run in runs]
+        error = f" ± {np.std(shares, ddof=1) / len(shares) ** 0.5:.2f}" if len(shares) > 1 else ""
+        cells = [label, str(len(runs)), *(f"{mean:.3f}" for mean in means), f"{np.mean(shares):.2f}{error}"]
+        lines.append((-np.mean(shares), cells))
     return [cells for _, cells in sorted(lines, key=lambda line: line[0])]
