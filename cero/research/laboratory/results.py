@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.research.ceiling import NO_SHARE, MeanGain, paired_share
+from cero.research.ceiling import NO_SHARE, MeanGain, Share, paired_share
 from cero.research.study.curves import LearningCurve, read_curves
 
 EVEN, ORACLE, REFERENCE = "even", "oracle", "grpo"
@@ -245,8 +245,14 @@ def found_rows(records, like=""):
     lines = []
     for label, runs in by_label.items():
         means = [np.mean([run[name] for run in runs]) for name in ("offered", "bought", "best")]
-        shares = [(run["bought"] - run["offered"]) / (run["best"] - run["offered"]) for run in runs]
-        error = f" ± {np.std(shares, ddof=1) / len(shares) ** 0.5:.2f}" if len(shares) > 1 else ""
-        cells = [label, str(len(runs)), *(f"{mean:.3f}" for mean in means), f"{np.mean(shares):.2f}{error}"]
-        lines.append((-np.mean(shares), cells))
+        share = MeanGain.of(
+            [(run["bought"] - run["offered"]) / (run["best"] - run["offered"]) for run in runs]
+        )
+        cells = [
+            label,
+            str(len(runs)),
+            *(f"{mean:.3f}" for mean in means),
+            str(Share(share.mean, share.error)),
+        ]
+        lines.append((-share.mean, cells))
     return [cells for _, cells in sorted(lines, key=lambda line: line[0])]
