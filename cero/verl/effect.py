@@ -51,9 +51,8 @@ def _of_estimator(it):
     # What the allocator brings for its own estimator stays unread if another one is chosen.
     brought = it.config.allocator if it.config.allocator.get("adv_estimator") == ESTIMATOR else {}
     for key, value in options.items():
-        if value == DEFAULTS["algorithm.cero"][key] or value == brought.get(key):
-            continue
-        if key == "bucket" and value is None:  # nothing is asked for
+        # None asks for nothing.
+        if value is None or value == DEFAULTS["algorithm.cero"][key] or value == brought.get(key):
             continue
         name = f"algorithm.cero.{key}"
         if not it.settings.estimates:

@@ -38,6 +38,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
 
     from cero.analysis.runlog import RunLog
     from cero.estimators.baseline import score_weights
+    from cero.estimators.shared import trimmed
     from cero.verl.context import estimating
     from cero.verl.estimators import compute_cero_advantage
     from cero.verl.identity import BUCKETS, IDS, CollateWithIds
@@ -76,7 +77,7 @@ def at_scale(compose, prompts, rollouts, known, steps, folder):
         batch["uid"] = np.array([str(uuid.uuid4()) for _ in range(prompts)], dtype=object)
         batch = tu.get_tensordict(batch)
         with stopwatch.timed("allocate"):
-            ids, buckets = batch.pop(IDS).numpy().view(np.uint64), batch.pop(BUCKETS).numpy()
+            ids, buckets = batch.pop(IDS).numpy().view(np.uint64), trimmed(batch.pop(BUCKETS).numpy())
             dispatch = scheduler.allocate(batch.get("uid"), ids, None, buckets)
             batch["__rollout_n__"] = torch.as_tensor(dispatch.rollouts, dtype=torch.int64)
         stopwatch.add("allocate", collate.seconds)
