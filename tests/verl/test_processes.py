@@ -99,7 +99,7 @@ from verl.trainer.ppo.v1 import get_trainer_cls
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 def data(self):
-    self.train_dataset = [{}] * 1024
+    self.train_dataset = [{"raw_prompt": [{"role": "user", "content": "2 + 2"}]}] * 1024
     self.train_dataloader = SimpleNamespace(collate_fn=None)
     self.steps_per_epoch, self.total_training_steps = 1, 7
 
