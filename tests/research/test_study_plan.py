@@ -3,7 +3,14 @@
 import pytest
 from stand_in import CONTENDERS, TASKS
 
-from cero.research.study.plan import chosen, lookup, make_runs, read_contenders, read_tasks
+from cero.research.study.plan import (
+    chosen,
+    lookup,
+    make_runs,
+    read_contenders,
+    read_tasks,
+    settings,
+)
 
 
 def test_plan(files):
@@ -31,12 +38,25 @@ def test_plan(files):
         ("confirm: [10]", "confirm: [1]", "both for tuning and for confirming"),
         ("confirm: [10]", "final: [10]", "'final' is not known"),
         ("about: a stand-in", "abuot: a stand-in", "'abuot' is not known"),
+        ("about: a stand-in", "base: spare", "its base 'spare' must be a task further up"),
     ],
 )
 def test_tasks_are_checked(files, old, new, message):
     files[0].write_text(TASKS.replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         read_tasks(files[0])
+
+
+def test_a_task_takes_over_another_ones_overrides(files):
+    """Its own come after them, and those that are common to all tasks come once."""
+    files[0].write_text(
+        TASKS.replace("overrides: [\n      data.train_batch_size=1, ", "base: sums, overrides: [")
+    )
+    tasks = read_tasks(files[0])
+    base, spare = tasks["sums"].overrides, tasks["spare"].overrides
+    assert spare[: len(base)] == base and len(spare) == len(base) + 3
+    assert (tasks["spare"].steps, tasks["spare"].step_rollouts) == (1, 2)  # its steps, the base's 2 prompts
+    assert settings(("a=1", "b=2", "a=3")) == settings(("b=2", "a=3")) == {"a": "3", "b": "2"}
 
 
 def test_shapes_and_bases(files):

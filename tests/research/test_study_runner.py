@@ -29,6 +29,17 @@ def test_a_run_leaves_its_table(files, runner):
     assert runner.data(run.task).is_dir()
     # Other settings: neither finished nor overwritten unasked.
     assert runner.state(plan(files, "allocator.seed=5")) == "other"
+    # What counts is what was set, not the order in which it was written; damaged records are other ones.
+    record = runner.table(run).with_suffix(".json")
+    for overrides, state in (
+        (["data.seed=9", *reversed(run.overrides), f"data.seed={run.seed}"], "finished"),
+        (list(run.overrides[1:]), "other"),
+        ([1, None], "other"),
+        (None, "other"),
+        (7, "other"),
+    ):
+        record.write_text(json.dumps(about | {"overrides": overrides}))
+        assert runner.state(run) == state
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ class Task:
     name, about : str; in_study : whether it is among the tasks that run when none is named
     prepare : tuple of words, the command that makes the folder {data}; it runs in the checkout's root
     seeds : dict of split ("tune", "confirm") -> tuple of int
-    overrides : tuple of str
+    overrides : tuple of str, those common to all tasks first, then those of its base (another task)
     """
 
     name: str
@@ -97,10 +97,17 @@ class PlannedRun:
         return f"{self.task.name}/{self.contender.label}/{self.seed}"
 
 
+def settings(overrides):
+    """Return what a list of Hydra overrides sets: dict of key -> value, the last where a key is given twice.
+
+    Two runs with the same one were trained alike, in whatever order their overrides stood.
+    """
+    return {name: value for name, _, value in (override.partition("=") for override in overrides)}
+
+
 def lookup(overrides, key):
-    """Return the value (str) that a list of Hydra overrides gives `key`, the last if several, or None."""
-    values = [value for name, _, value in (override.partition("=") for override in overrides) if name == key]
-    return values[-1] if values else None
+    """Return the value (str) that a list of Hydra overrides gives `key`, or None."""
+    return settings(overrides).get(key)
 
 
 def _read(path):
@@ -134,14 +141,18 @@ def read_tasks(path):
     tasks = {}
     for name, entry in content["tasks"].items():
         where = f"{path}, task {name!r}"
-        _only(where, entry, "about", "prepare", "seeds", "overrides", "in_study")
+        _only(where, entry, "about", "base", "prepare", "seeds", "overrides", "in_study")
         _only(f"{where}, seeds", entry["seeds"], *SPLITS)
+        base = entry.get("base")
+        if base is not None and base not in tasks:
+            raise ValueError(f"{where}: its base {base!r} must be a task further up")
+        inherited = content.get("common", ()) if base is None else tasks[base].overrides
         task = tasks[name] = Task(
             name=name,
             about=entry["about"],
             prepare=tuple(shlex.split(entry["prepare"])),
             seeds={split: tuple(seeds) for split, seeds in entry["seeds"].items()},
-            overrides=(*content.get("common", ()), *entry["overrides"]),
+            overrides=(*inherited, *entry["overrides"]),
             in_study=entry.get("in_study", True),
         )
         if task.budget % task.interval:

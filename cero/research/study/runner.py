@@ -19,6 +19,7 @@ from cero.analysis.reading import read_object
 from cero.analysis.runlog import FILE_NAME, read_log
 from cero.research.study import tables
 from cero.research.study.archive import TABLES, packed_records
+from cero.research.study.plan import settings
 from cero.research.study.processes import Tree, environment
 
 MAIN = (sys.executable, "-m", "verl.trainer.main_ppo")
@@ -90,7 +91,9 @@ class Runner:
         """Return "finished", "other" (made with other settings), "failed" (at the last attempt) or "new"."""
         about = self.record(run)
         if about is not None:
-            same = about.get("overrides") == list(run.overrides) and about.get("budget") == run.task.budget
+            recorded = about.get("overrides")  # whatever a damaged file has there
+            same = isinstance(recorded, list) and settings(map(str, recorded)) == settings(run.overrides)
+            same = same and about.get("budget") == run.task.budget
             return "finished" if same else "other"
         return "failed" if (self.folder(run) / "failure.json").exists() else "new"
 
