@@ -97,6 +97,8 @@ class Allocator(ABC):
         What the rule keeps of each prompt, in `table`.
     ranges : dict of str to (lowest, highest)
         What the columns, and the numbers that `_scalars` gives, can be; a state with others is refused.
+    later_scalars : dict of str to float
+        Numbers of `_scalars` that states of earlier versions lack, and what stands for them then.
     examples : tuple of dicts of options
         Settings that make sense beside the defaults. The tests take the first that fits where the defaults
         don't fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
@@ -115,6 +117,7 @@ class Allocator(ABC):
     sequential: ClassVar[bool] = False
     columns: ClassVar[Columns] = {}
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    later_scalars: ClassVar[Mapping[str, float]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     idle_beside: ClassVar[IdleBeside] = {}
     idle_in_runs: ClassVar[IdleBeside] = {}
@@ -319,24 +322,24 @@ class Allocator(ABC):
         self.ledger.check_state(state["ledger"])
         if not isinstance(state.get("options", {}), Mapping):
             raise ValueError(f"state has options={shown(state['options'])}; the file is damaged")
-        scalars = self._all_scalars()
-        if set(state["scalars"]) != set(scalars):
+        scalars, needed = {**self.later_scalars, **state["scalars"]}, self._all_scalars()
+        if set(scalars) != set(needed):
             raise ValueError(
-                f"state has scalars {sorted(state['scalars'])}; this allocator needs {sorted(scalars)}"
+                f"state has scalars {sorted(state['scalars'])}; this allocator needs {sorted(needed)}"
             )
-        for key, value in state["scalars"].items():
+        for key, value in scalars.items():
             check_number(f"state scalar {key}", value, -math.inf, math.inf)
             if isinstance(value, int) and abs(value) > MOST_TOTAL:  # more than NumPy's integers hold
                 raise ValueError(f"state scalar {key}={shown(value)} is no number of a run")
-        self._check_ranges({**table, **state["scalars"]})
+        self._check_ranges({**table, **scalars})
         rng = _generator(state["rng"])
 
         self._rng = rng
         self.table.load(table)
         self.ledger.load_state_dict(state["ledger"])
         if self.beliefs is not None:
-            self.beliefs.load_scalars(state["scalars"])
-        self._load_scalars(state["scalars"])
+            self.beliefs.load_scalars(scalars)
+        self._load_scalars(scalars)
         self._forget_last()
 
     def __repr__(self) -> str:

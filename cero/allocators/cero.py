@@ -98,6 +98,7 @@ class Cero(WithValue, UpfrontAllocator):
         "price_average": (0.0, max(beta.BOUNDS.values())),
         **Skill.ranges,
     }
+    later_scalars = Skill.later_scalars
 
     def __init__(
         self,
@@ -124,10 +125,10 @@ class Cero(WithValue, UpfrontAllocator):
             self.table.add_columns({"average": (np.float32, 0.0), "visits": (np.int32, 0)})
         self.utility = check_choice("utility", utility, UTILITIES)
         self.saturation = check_number("saturation", saturation, 0, 1e6, open_low=True)
-        self._skill = Skill() if isinstance(response, str) and response == "auto" else None
+        self._skill = Skill()  # whatever the response is, so that a run may go on with auto
         self.response = response
         self._full_response = FULL_RESPONSE
-        if self._skill is None:
+        if not self._follows_skill:
             self.response = check_number("response (a number, or auto)", response, 0, 1e6, open_low=True)
             self._full_response = float(self.response)
         self.anchor = check_choice("anchor", anchor, get_args(Anchor))
@@ -135,7 +136,7 @@ class Cero(WithValue, UpfrontAllocator):
         self.budget_step = check_number("budget_step", budget_step, 0, 1e6)
         self.warm_start = check_choice("warm_start", warm_start, (True, False))
         self.primal = check_choice("primal", primal, get_args(Primal))
-        if self._skill is not None and primal == "bang_bang":
+        if self._follows_skill and primal == "bang_bang":
             raise ValueError(
                 "response=auto changes nothing with primal=bang_bang, which takes all it can whatever the "
                 "response; set a number, or primal=proximal"
@@ -176,11 +177,15 @@ class Cero(WithValue, UpfrontAllocator):
         values[rows >= 0] = self.values(rows[rows >= 0])
         return values * self._stored(column, rows, self._first_slope)
 
+    @property
+    def _follows_skill(self) -> bool:
+        return isinstance(self.response, str) and self.response == "auto"
+
     def _strength(self) -> float:
         """Return how strongly rollouts follow prices now."""
         if self.primal == "bang_bang":
             return duals.BANG_BANG
-        if self._skill is None:
+        if not self._follows_skill:
             return self._full_response
         return self._full_response * min(1.0, self._skill.value / FULL_SKILL)
 
@@ -252,26 +257,24 @@ class Cero(WithValue, UpfrontAllocator):
         self.table["slope"][rows] = moved
 
     def _observed(self, rows: Ints, successes: Floats, trials: Ints) -> None:
-        if self._skill is not None:
-            self._skill.observe(self.beliefs.mean(rows), successes, trials)
+        self._skill.observe(self.beliefs.mean(rows), successes, trials)
 
     def _scalars(self) -> dict[str, float]:
         average = {"price_average": float(self._price_average)} if self.averaging == "duals" else {}
-        skill = {} if self._skill is None else self._skill.scalars()
-        return {"price": float(self.price), "steps": self._steps} | average | skill
+        return {"price": float(self.price), "steps": self._steps} | average | self._skill.scalars()
 
     def _load_scalars(self, scalars: Mapping[str, float]) -> None:
         self.price, self._steps = float(scalars["price"]), int(scalars["steps"])
         self._price_average = float(scalars.get("price_average", self.price))
-        if self._skill is not None:
-            self._skill.load_scalars(scalars)
+        self._skill.load_scalars(scalars)
 
     def metrics(self) -> dict[str, float]:
         figures = super().metrics()
         slopes = self.table["slope"][self._last_rows]
         figures["dual/budget"] = float(self.price)
-        if self._skill is not None:
-            figures |= {"posterior/skill": self._skill.value, "dual/response": self._strength()}
+        figures["posterior/skill"] = self._skill.value
+        if self._follows_skill:
+            figures["dual/response"] = self._strength()
         if slopes.size:
             figures |= {
                 "dual/prompt_mean": float(slopes.mean()),

@@ -31,6 +31,7 @@ class Skill:
         "skill_won": (-(2.0**60), 2.0**60),
         "skill_base": (0.0, 2.0**60),
     }
+    later_scalars: ClassVar[Mapping[str, float]] = {"skill_won": 0.0, "skill_base": 0.0}
 
     def __init__(self) -> None:
         self._won = self._base = 0.0

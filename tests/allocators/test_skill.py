@@ -72,7 +72,8 @@ def test_it_starts_even_and_acts_once_it_predicts():
     assert given[-1].std() > 0.3
     metrics = allocator.metrics()
     assert metrics["dual/response"] == FULL_RESPONSE and metrics["posterior/skill"] >= FULL_SKILL
-    assert "dual/response" not in run(2, p)[0].metrics()
+    fixed = run(12, p, response=2.0)[0].metrics()  # the skill is always there to be seen
+    assert fixed["posterior/skill"] > 0 and "dual/response" not in fixed
 
 
 def test_it_stays_nearly_even_where_there_is_nothing_to_predict():
@@ -97,6 +98,23 @@ def test_a_saved_run_goes_on_as_it_would_have():
         allocator.more = allocator.allocate(np.arange(50), 50)
     np.testing.assert_array_equal(one.more, other.more)
     assert one.metrics() == other.metrics()
+
+
+def test_a_run_goes_on_with_auto_that_began_without():
+    """The skill is kept whatever the response is; only states of earlier versions lack it."""
+    p = np.linspace(0.01, 0.99, 50)
+    fixed, _ = run(5, p, response=4.0)
+    state = fixed.state_dict()
+    auto = make_allocator("cero", rollouts_per_prompt=1, epochs=5, response="auto")
+    auto.load_state_dict(state)
+    assert auto.metrics()["posterior/skill"] == fixed.metrics()["posterior/skill"] > 0
+    older = state | {"scalars": {k: v for k, v in state["scalars"].items() if not k.startswith("skill")}}
+    auto.load_state_dict(older)
+    assert auto.metrics()["posterior/skill"] == 0
+    with pytest.raises(ValueError, match="needs"):
+        auto.load_state_dict(state | {"scalars": state["scalars"] | {"more": 1.0}})
+    with pytest.raises(ValueError, match="skill_base"):
+        auto.load_state_dict(state | {"scalars": state["scalars"] | {"skill_base": -1.0}})
 
 
 def test_refused():

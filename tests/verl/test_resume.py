@@ -239,7 +239,16 @@ def test_other_bounds(bench, tmp_path, capsys, low, high):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "option", ["value=signal", "saturation=0.5", "response=2", "forgetting=0.5", "seed=9", "prior=pooled"]
+    "option",
+    [
+        "value=signal",
+        "saturation=0.5",
+        "response=2",
+        "response=auto",
+        "forgetting=0.5",
+        "seed=9",
+        "prior=pooled",
+    ],
 )
 def test_other_options_count_from_then_on(bench, tmp_path, option):
     bench.train(tmp_path, stop_after=STOPPED)
