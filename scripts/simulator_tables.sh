@@ -22,7 +22,7 @@ c=forgetting=0.7/response=2
 methods=uniform,uniform+posterior,cero/$c,cero_resolve,cero:signal_hard/$c
 
 table "" --methods $methods
-# The check names its own methods, with the defaults of today.
+# The check names its own methods, with these options, too.
 table -check --check
 table -presets --presets all --methods $methods
 table -budgets --budgets 4,8,16 --methods $methods

@@ -142,9 +142,8 @@ def check(arguments):
     if arguments.json:
         print(dumped(result))
     else:
-        tell(
-            order_check.order_table(result, title), order_check.describe_ranks(result), f"Picture: {picture}"
-        )
+        ranks = order_check.describe_ranks(result)
+        tell(order_check.order_table(result, title), *ranks, f"Picture: {picture}")
 
 
 def tell(*parts):

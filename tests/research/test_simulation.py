@@ -344,7 +344,8 @@ def test_check_against_the_experiment(tmp_path, capsys, monkeypatch):
         order_check.MeasuredRule("to come", (0.828,), "not_yet/history=4", "estimator"),
     ]
     result = order_check.check_order(2, rows, workers=1, epochs=2)
-    assert result["missing"] == ["to come"] and "to come" in order_check.describe_ranks(result)
+    assert result["missing"] == ["to come"]
+    assert order_check.describe_ranks(result)[-1] == "no allocator for: to come"
     assert [row["name"] for row in result["rows"]] == [row.name for row in order_check.MEASURED_RULES[:4]]
     assert result["rows"][1]["gain_measured"] == pytest.approx(2.333 / 3 - 0.787)
     assert (
@@ -352,8 +353,12 @@ def test_check_against_the_experiment(tmp_path, capsys, monkeypatch):
         and -1 <= result["ranks"]["rules under GRPO"]["tau"] <= 1
     )
     monkeypatch.setattr(order_check, "run_experiments", partial(run_experiments, epochs=2))
-    words = ["--seeds", "2", "--workers", "1", "--out", str(tmp_path / "c.png"), "--json"]
-    main(["simulate", "--check", *words])
+    words = ["simulate", "--check", "--seeds", "2", "--workers", "1", "--out", str(tmp_path / "c.png")]
+    main(words)
+    shown = capsys.readouterr().out.splitlines()
+    found = [k for k, line in enumerate(shown) if line.startswith(("rules under GRPO: ", "and sequential: "))]
+    assert len(found) == 2 and "\\n" not in shown[found[0]]  # a line each
+    main([*words, "--json"])
     result = json.loads(capsys.readouterr().out)
     assert len(result["rows"]) + len(result["missing"]) == len(order_check.MEASURED_RULES)
     assert (tmp_path / "c.png").stat().st_size > 20_000

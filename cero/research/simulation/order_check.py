@@ -33,17 +33,20 @@ class MeasuredRule:
     near: str = ""
 
 
+# Options of cero when the predictions were made. They were its defaults then.
+_THEN = "forgetting=0.7/response=2"
+
 # Uniform comes first. Rules whose allocator is not registered are left out and named.
 MEASURED_RULES = [
     MeasuredRule("uniform", (0.789, 0.787, 0.785), "uniform"),
-    MeasuredRule("duals, variance", (0.777, 0.779, 0.777), "cero+grpo"),
+    MeasuredRule("duals, variance", (0.777, 0.779, 0.777), f"cero+grpo/{_THEN}"),
     MeasuredRule("proportional to variance", (0.765, 0.776, 0.767), "variance/estimator=grpo"),
     MeasuredRule("re-solving, variance", (0.762, 0.773, 0.752), "cero_resolve+grpo"),
-    MeasuredRule("signal", (0.785, 0.781), "cero:signal+grpo", near="greedy there"),
-    MeasuredRule("signal x (1-p)", (0.804, 0.805), "cero:signal_hard+grpo", near="greedy there"),
+    MeasuredRule("signal", (0.785, 0.781), f"cero:signal+grpo/{_THEN}", near="greedy there"),
+    MeasuredRule("signal x (1-p)", (0.804, 0.805), f"cero:signal_hard+grpo/{_THEN}", near="greedy there"),
     MeasuredRule("Knapsack's value", (0.801, 0.796), "knapsack/estimator=grpo", near="posterior there"),
     MeasuredRule("1/sqrt(p)", (0.806, 0.812), "reinforce_ada_est/estimator=grpo"),
-    MeasuredRule("duals, equal prompts", (0.785,), "cero+grpo/weight=prompt", "weight"),
+    MeasuredRule("duals, equal prompts", (0.785,), f"cero+grpo/{_THEN}/weight=prompt", "weight"),
     MeasuredRule(
         "1/sqrt(p), equal prompts", (0.795,), "reinforce_ada_est/estimator=grpo/weight=prompt", "weight"
     ),
@@ -57,7 +60,7 @@ MEASURED_RULES = [
     MeasuredRule(
         "signal x (1-p), equal prompts",
         (0.798,),
-        "cero:signal_hard+grpo/weight=prompt",
+        f"cero:signal_hard+grpo/{_THEN}/weight=prompt",
         "weight",
         "greedy there",
     ),
@@ -68,7 +71,7 @@ MEASURED_RULES = [
     MeasuredRule(
         "signal x (1-p) in [0, 64], posterior",
         (0.820,),
-        "cero:signal_hard/n_min=0/n_max=64/history=4",
+        f"cero:signal_hard/{_THEN}/n_min=0/n_max=64/history=4",
         "estimator",
         "greedy there",
     ),
@@ -147,15 +150,15 @@ def check_order(seeds, rows=None, **options):
 
 
 def describe_ranks(result):
-    """Return the rank correlations, and what was left out, in words."""
-    words = [
+    """Return the rank correlations, and what was left out, in words: list of str, a line each."""
+    lines = [
         f"{name}: Kendall's tau {rank['tau']:.2f} [{rank['tau_low']:.2f}, {rank['tau_high']:.2f}], "
         f"Spearman's rho {rank['rho']:.2f} ({rank['rows']} rows)"
         for name, rank in result["ranks"].items()
     ]
     if result["missing"]:
-        words.append(f"no allocator for: {', '.join(result['missing'])}")
-    return "\n".join(words)
+        lines.append(f"no allocator for: {', '.join(result['missing'])}")
+    return lines
 
 
 def order_table(result, title):
