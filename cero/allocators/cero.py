@@ -46,7 +46,8 @@ class Cero(WithValue, UpfrontAllocator):
         more rollouts. Where no step has a budget of its own (`allocate(ids, None)`), 2 is steadier than the
         default, because a strong response makes the price swing. "auto" goes from 0, where everyone gets the
         same, to 4. It grows in proportion to how well the expected success rates have lately told prompts
-        apart (`Skill`, full at 0.25). That is this project's.
+        apart (`Skill`, full at 0.25). That is this project's. The duals' steps are those of 4 then, and with
+        primal=bang_bang, which takes all it can, nothing else follows from it.
     anchor : "equal" or "last"
         The number of rollouts that a response starts from: rollouts_per_prompt, or what the prompt got at its
         last visit. Only "last" converges to the offline optimum of fixed utilities, because an anchor that
@@ -108,7 +109,7 @@ class Cero(WithValue, UpfrontAllocator):
         value: beta.Value = "signal_hard",
         utility: UtilityName = "exp",
         saturation: float = 1.0,
-        response: float | Literal["auto"] = 4.0,
+        response: float | Literal["auto"] = "auto",
         anchor: Anchor = "equal",
         prompt_step: float = 1.0,
         budget_step: float = 1.0,
@@ -136,11 +137,6 @@ class Cero(WithValue, UpfrontAllocator):
         self.budget_step = check_number("budget_step", budget_step, 0, 1e6)
         self.warm_start = check_choice("warm_start", warm_start, (True, False))
         self.primal = check_choice("primal", primal, get_args(Primal))
-        if self._follows_skill and primal == "bang_bang":
-            raise ValueError(
-                "response=auto changes nothing with primal=bang_bang, which takes all it can whatever the "
-                "response; set a number, or primal=proximal"
-            )
         self.step_rule = check_choice("step_rule", step_rule, get_args(StepRule))
         self._utility = UTILITIES[utility]
         # The offline optimum under the prior gives everyone rollouts_per_prompt: that slope and its price are

@@ -262,7 +262,7 @@ def test_proximal_asks_evenly_where_bang_bang_swings(budget):
 @pytest.mark.parametrize("value", ["signal", "signal_hard", "knapsack"])
 def test_values_of_groups_tell_prompts_apart_with_one_rollout_each(value):
     """rollout.n=1: a group of one has no signal by definition; a value of 0 for all would price nothing."""
-    allocator = make_allocator("cero", rollouts_per_prompt=1, epochs=9, value=value)
+    allocator = make_allocator("cero", rollouts_per_prompt=1, epochs=9, value=value, response=4.0)
     ids = np.arange(40, dtype=np.uint64)
     allocator.allocate(ids, budget=40)
     allocator.observe(ids, np.repeat([0.0, 0.4], 20), np.ones(40))

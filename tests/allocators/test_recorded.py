@@ -19,17 +19,20 @@ from cero import available_allocators, make_allocator
 
 FILE = Path(__file__).with_name("recorded.json")
 VALUES = ("variance", "variance_hard", "signal", "signal_hard", "knapsack", "inverse_sqrt")
+CERO = {
+    "response=4": {},
+    **{f"value={value}": {"value": value} for value in VALUES},
+    **{f"utility={utility}": {"utility": utility, "saturation": 0.7} for utility in ("rational", "log")},
+    "averaging=responses": {"averaging": "responses"},
+    "averaging=duals": {"averaging": "duals", "anchor": "last"},
+    "plain": {"primal": "bang_bang", "step_rule": "plain", "warm_start": False},
+    "forgetting=auto": {"forgetting": "auto"},
+    "forgetting_unit=step": {"forgetting_unit": "step", "prior": "pooled"},
+    "rounding=largest_remainder": {"rounding": "largest_remainder", "n_min": 1},
+}
 VARIANTS = {
-    "cero": {
-        **{f"value={value}": {"value": value} for value in VALUES},
-        **{f"utility={utility}": {"utility": utility, "saturation": 0.7} for utility in ("rational", "log")},
-        "averaging=responses": {"averaging": "responses"},
-        "averaging=duals": {"averaging": "duals", "anchor": "last"},
-        "plain": {"primal": "bang_bang", "step_rule": "plain", "warm_start": False},
-        "forgetting=auto": {"forgetting": "auto"},
-        "forgetting_unit=step": {"forgetting_unit": "step", "prior": "pooled"},
-        "rounding=largest_remainder": {"rounding": "largest_remainder", "n_min": 1},
-    },
+    # With a fixed response, which shows sooner what the others change.
+    "cero": {label: {"response": 4.0} | options for label, options in CERO.items()},
     "knapsack": {"exact": {"solver": "exact", "n_min": 0}},
     "variance": {"power=0.5": {"power": 0.5, "prior_a": 0.5}},
     "vip": {"rloo": {"objective": "rloo", "n_min": 2}},

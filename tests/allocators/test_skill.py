@@ -82,6 +82,13 @@ def test_it_stays_nearly_even_where_there_is_nothing_to_predict():
     assert auto[-1].std() < 0.3 * always[-1].std()
 
 
+def test_bang_bang_needs_no_skill():
+    """It takes all it can whatever the response; the duals' steps are those of the full one."""
+    p = np.linspace(0.01, 0.99, 50)
+    both = [run(6, p, response=response, primal="bang_bang")[1] for response in ("auto", FULL_RESPONSE)]
+    np.testing.assert_array_equal(*both)
+
+
 def test_at_full_skill_it_is_the_number(monkeypatch):
     p = np.linspace(0.01, 0.99, 50)
     monkeypatch.setattr(Skill, "value", property(lambda self: 1.0))
@@ -118,7 +125,5 @@ def test_a_run_goes_on_with_auto_that_began_without():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="response=auto changes nothing with primal=bang_bang"):
-        make_allocator("cero", rollouts_per_prompt=1, epochs=1, response="auto", primal="bang_bang")
     with pytest.raises(ValueError, match=r"response \(a number, or auto\)='often' must be a number"):
         make_allocator("cero", rollouts_per_prompt=1, epochs=1, response="often")

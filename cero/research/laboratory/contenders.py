@@ -31,13 +31,14 @@ TOP = "oracle/pick=top/at_random=0.2"
 NAMED = {
     "grpo": "uniform",
     "grpo-20x2": "uniform@n=2,batch=20",
-    # 40 single rollouts a step with the optimal baseline: one for each prompt, or as CERO ships.
+    # 40 single rollouts a step with the optimal baseline: one for each prompt, or by CERO's prices, with a
+    # fixed response or with one that follows its skill.
     "even": f"cero:signal_hard/n_min=1/n_max=1{SINGLE}",
     "even-family": f"cero:signal_hard/n_min=1/n_max=1{SINGLE},bucket=family",
     "even-text": f"cero:signal_hard/n_min=1/n_max=1{SINGLE},bucket=text",
-    "cero": f"cero:signal_hard{SINGLE}",
+    "cero": f"cero:signal_hard/response=4{SINGLE}",
     "cero-auto": f"cero:signal_hard/response=auto{SINGLE}",
-    "cero-160": f"cero:signal_hard{SINGLE},candidates=160",
+    "cero-160": f"cero:signal_hard/response=4{SINGLE},candidates=160",
     # The same budget by the true success probability: among 160 candidates, in the loader's batch, or free.
     "oracle": f"oracle{SINGLE},candidates=160",
     "oracle-batch": f"oracle{SINGLE}",
@@ -52,8 +53,8 @@ NAMED = {
     "look-within-1": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,look=1",
     "look-within-4": f"{TOP}/value=given/strata=family{SINGLE},candidates=160,look=4",
     "look-1": f"{TOP}/value=given{SINGLE},candidates=160,look=1",
-    # Beside the shared baseline, which is how CERO ships.
-    "cero-text": f"cero:signal_hard{SINGLE},bucket=text",
+    # Beside the shared baseline. CERO ships as cero-auto-text.
+    "cero-text": f"cero:signal_hard/response=4{SINGLE},bucket=text",
     "cero-auto-text": f"cero:signal_hard/response=auto{SINGLE},bucket=text",
     "oracle-text": f"oracle{SINGLE},candidates=160,bucket=text",
     "top-within-noise-3-text": f"{TOP}/noise=3/strata=family{SINGLE},candidates=160,bucket=text",
