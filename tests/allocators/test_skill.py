@@ -11,29 +11,39 @@ from cero.allocators.skill import FADING, Skill
 def test_by_hand():
     skill = Skill()
     assert skill.value == 0.0
-    # Two prompts, one rollout each: base = 2 (1/2)^2 = 1/2. Expected 1/4 apart on either side of the mean:
-    # what is left is 2 (1/4)^2 = 1/8.
+    # Two prompts, one rollout each: 1/2 and 1/4 on either side of the means.
     skill.observe(np.array([0.25, 0.75]), np.array([0.0, 1.0]), np.array([1, 1]))
-    assert skill.value == pytest.approx(1 - (1 / 8) / (1 / 2))
-    # The second step is as wrong as the first was right: what is left is 2 (3/4)^2 = 9/8.
+    assert skill.scalars() == {"skill_came": 1 / 2, "skill_expected": 1 / 8, "skill_both": 1 / 4}
+    assert skill.value == pytest.approx(1.0)
+    # The second step is as wrong as the first was right, and counts more.
     skill.observe(np.array([0.25, 0.75]), np.array([1.0, 0.0]), np.array([1, 1]))
     assert skill.scalars() == {
-        "skill_won": pytest.approx(FADING * 3 / 8 - 5 / 8),
-        "skill_base": pytest.approx(FADING / 2 + 1 / 2),
+        "skill_came": pytest.approx(FADING / 2 + 1 / 2),
+        "skill_expected": pytest.approx(FADING / 8 + 1 / 8),
+        "skill_both": pytest.approx(FADING / 4 - 1 / 4),
     }
-    assert skill.value == 0.0  # worse than the base rate
+    assert skill.value == 0.0
 
 
-def test_weights_are_rollouts_and_levels_do_not_count():
-    by_prompt, by_rollout, lifted = Skill(), Skill(), Skill()
-    by_prompt.observe(np.array([0.2, 0.6, 0.5]), np.array([1.0, 3.0, 0.0]), np.array([4, 4, 1]))
-    outcomes = np.array([1, 0, 0, 0, 1, 1, 1, 0, 0.0])
-    expected = np.repeat([0.2, 0.6, 0.5], [4, 4, 1])
-    by_rollout.observe(expected, outcomes, np.ones(9, int))
-    # Noise within prompts is no part of the sums of prompts; what the expectations won is the same.
-    assert by_prompt.scalars()["skill_won"] == pytest.approx(by_rollout.scalars()["skill_won"])
-    lifted.observe(np.array([0.2, 0.6, 0.5]) + 0.3, np.array([1.0, 3.0, 0.0]), np.array([4, 4, 1]))
-    assert lifted.value == pytest.approx(by_prompt.value)
+def test_it_is_the_squared_correlation():
+    rng = np.random.default_rng(2)
+    trials, expected = rng.integers(1, 9, 50), rng.random(50)
+    successes = rng.binomial(trials, 0.2 + 0.5 * expected).astype(float)
+    covariance = np.cov(expected, successes / trials, fweights=trials)
+    skill = Skill()
+    skill.observe(expected, successes, trials)
+    assert skill.value == pytest.approx(covariance[0, 1] ** 2 / covariance[0, 0] / covariance[1, 1])
+    assert 0.1 < skill.value < 0.9
+
+
+def test_neither_level_nor_scale_counts():
+    """A policy that has learned lifts all prompts, and hard ones more, so that they differ less."""
+    came = np.array([1.0, 3.0, 0.0]), np.array([4, 4, 1])
+    expected = np.array([0.2, 0.6, 0.5])
+    first, lifted = Skill(), Skill()
+    first.observe(expected, *came)
+    lifted.observe(0.7 + expected / 4, *came)
+    assert lifted.value == pytest.approx(first.value) and 0 < first.value < 1
 
 
 def test_exact_knowledge_has_the_share_of_the_variance_between_prompts():
