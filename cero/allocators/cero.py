@@ -19,7 +19,7 @@ Primal = Literal["proximal", "bang_bang"]
 StepRule = Literal["scaled", "plain"]
 Averaging = Literal["none", "responses", "duals"]
 FULL_RESPONSE = 4.0  # of response=auto, once the skill is FULL_SKILL or more
-FULL_SKILL = 0.25
+FULL_SKILL = 0.3
 
 
 class Cero(WithValue, UpfrontAllocator):
@@ -45,8 +45,8 @@ class Cero(WithValue, UpfrontAllocator):
         How strongly rollouts follow prices: a prompt priced 10 % over the market asks for 10 % x response
         more rollouts. Where no step has a budget of its own (`allocate(ids, None)`), 2 is steadier than the
         default, because a strong response makes the price swing. "auto" goes from 0, where everyone gets the
-        same, to 4. It grows in proportion to how well the expected success rates have lately told prompts
-        apart (`Skill`, full at 0.25). That is this project's. The duals' steps are those of 4 then, and with
+        same, to 4. It grows with the square of how well the expected success rates have lately told prompts
+        apart (`Skill`, full at 0.3). That is this project's. The duals' steps are those of 4 then, and with
         primal=bang_bang, which takes all it can, nothing else follows from it.
     anchor : "equal" or "last"
         The number of rollouts that a response starts from: rollouts_per_prompt, or what the prompt got at its
@@ -183,7 +183,7 @@ class Cero(WithValue, UpfrontAllocator):
             return duals.BANG_BANG
         if not self._follows_skill:
             return self._full_response
-        return self._full_response * min(1.0, self._skill.value / FULL_SKILL)
+        return self._full_response * min(1.0, self._skill.value / FULL_SKILL) ** 2
 
     def _response(self, rows: Ints) -> Floats:
         nbar = self.rollouts_per_prompt

@@ -106,6 +106,12 @@ def test_at_full_skill_it_is_the_number(monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+def test_half_the_full_skill_is_a_quarter_of_the_response(monkeypatch):
+    monkeypatch.setattr(Skill, "value", property(lambda self: FULL_SKILL / 2))
+    allocator, _ = run(2, np.linspace(0.01, 0.99, 50), response="auto")
+    assert allocator.metrics()["dual/response"] == pytest.approx(FULL_RESPONSE / 4)
+
+
 def test_a_saved_run_goes_on_as_it_would_have():
     p = np.linspace(0.01, 0.99, 50)
     one, _ = run(5, p, response="auto")
