@@ -43,10 +43,4 @@ overrides=(
   trainer.project_name=cero
   trainer.experiment_name=quickstart
 )
-# By default rollouts follow prices only as far as expected success rates have told prompts apart. In three
-# epochs this model learns so fast that they hardly do. A fixed response shows what an allocation is.
-case " $* " in
-  *" allocator="*) ;;
-  *) overrides+=(allocator=cero allocator.response=4) ;;
-esac
 bash scripts/train_and_report.sh "$out" "${overrides[@]}" "$@"
