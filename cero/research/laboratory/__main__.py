@@ -19,6 +19,7 @@ from cero.research.laboratory.results import (
     key,
     read_records,
     read_results,
+    results_of,
     table_rows,
 )
 from cero.research.study.plan import chosen, lookup, read_tasks
@@ -119,8 +120,8 @@ def load_score(path):
 
 def table(arguments):
     """Print a table for each task."""
-    results = read_results(arguments.file)
-    records = [] if Path(arguments.file).is_dir() else read_records(arguments.file)
+    records = [] if arguments.file.is_dir() else read_records(arguments.file)
+    results = results_of(records, arguments.file) if records else read_results(arguments.file)
     tasks = chosen(arguments.tasks, {task: task for task in results}, "task")
     header = [name.format(reference=arguments.reference) for name in COLUMNS]
     for task in tasks:

@@ -89,13 +89,22 @@ def read_results(path, task=None):
     task : the only one to read, or None. Contenders are in order of first appearance. Raises ValueError if a
     name stands for two contenders, besides what `read_records` raises.
     """
+    if not Path(path).is_dir():
+        return results_of(read_records(path), path, task)
+    found = {}
+    for curve in read_curves(path):
+        if task is None or curve.task == task:
+            found.setdefault(curve.task, {}).setdefault(curve.contender, {})[curve.seed] = curve
+    return found
+
+
+def results_of(records, path, task=None):
+    """Return the curves of `records`, read from the laboratory's file `path`, as `read_results` does.
+
+    Raises ValueError if a name stands for two contenders.
+    """
     found, written = {}, {}
-    if Path(path).is_dir():
-        for curve in read_curves(path):
-            if task is None or curve.task == task:
-                found.setdefault(curve.task, {}).setdefault(curve.contender, {})[curve.seed] = curve
-        return found
-    for record in read_records(path):
+    for record in records:
         if task is not None and record["task"] != task:
             continue
         label, stands_for = record["contender"], record.get("written")
