@@ -239,21 +239,20 @@ def test_other_bounds(bench, tmp_path, capsys, low, high):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "option",
-    [
-        "value=signal",
-        "saturation=0.5",
-        "response=2",
-        "response=auto",
-        "forgetting=0.5",
-        "seed=9",
-        "prior=pooled",
-    ],
+    "option", ["value=signal", "saturation=0.5", "response=2", "forgetting=0.5", "seed=9", "prior=pooled"]
 )
 def test_other_options_count_from_then_on(bench, tmp_path, option):
     bench.train(tmp_path, stop_after=STOPPED)
     trainer = bench.train(tmp_path, f"allocator.{option}")
     check_sums(tmp_path, trainer, 12)
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_a_fixed_response_goes_on_with_auto(bench, tmp_path, capsys):
+    bench.train(tmp_path, "allocator.response=4", stop_after=STOPPED)
+    trainer = bench.train(tmp_path)
+    check_sums(tmp_path, trainer, 12)
+    assert "allocator.response=auto (was 4.0)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
