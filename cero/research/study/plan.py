@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 REFERENCE = "grpo"  # what all contenders are measured against
-SHIPPED = "cero-n1"  # CERO as shipped; it is compared with the others one by one
+SHIPPED = "cero-n1"  # CERO as it shipped when the study was made; it is compared with the others one by one
 EVEN = "even-n1"  # SHIPPED without its allocation: a share of the ceiling is of what is gained over it
 SPLITS = ("tune", "confirm")
 
