@@ -67,7 +67,7 @@ import prepare
 
 count = {"--fresh": "19200", "--finite": "480"}[sys.argv[3]]
 arguments = prepare.parse_arguments(
-    ["--out", sys.argv[2], sys.argv[3], "--train", count, "--test", "912"]
+    ["--out", sys.argv[2], sys.argv[3], "--train", count, "--test", "456"]
 )
 rows = prepare.make_rows(
     arguments.train, arguments.test, arguments.held_out_families, arguments.seed, arguments.finite

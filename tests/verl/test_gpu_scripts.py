@@ -1,5 +1,6 @@
 """Does scripts/gpu/ start what its arms say? The scripts are run with a stand-in for Python and no GPU."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cero.verl.preflight import Preflight
 from cero.verl.reading import read_settings
 
 GPU = Path(__file__).parents[2] / "scripts" / "gpu"
-ARMS = {"grpo": 8, "grpo-2": 2, "cero": 1, "cero-family": 1, "even": 1, "aero": 8, "cero_seq": 8}
+ARMS = {"grpo": 8, "grpo-2": 2, "cero": 1, "even": 1, "even-own": 1, "aero": 8, "cero_seq": 8, "mapp": 8}
+ARMS |= {"cero_published": 8}
+ALLOCATORS = {"aero": "aero", "cero_seq": "cero_seq", "cero_published": "cero"}
 STAND_IN = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
 
 
@@ -40,9 +44,26 @@ def test_arms(arm, rollouts, composed, tmp_path):
     assert group == ARMS[arm] and config.data.train_batch_size * group == rollouts
     assert config.actor_rollout_ref.actor.ppo_mini_batch_size == config.data.train_batch_size
     allocator = read_settings(config).make_allocator()
-    assert allocator.name == {"aero": "aero", "cero_seq": "cero_seq"}.get(
-        arm, "cero" if group == 1 else "uniform"
-    )
+    assert allocator.name == ALLOCATORS.get(arm, "cero" if group == 1 else "uniform")
+    wanted = {"uniform": "grpo", "cero": "cero", "cero_published": "grpo", "mapp": "cero"}
+    wanted = wanted.get(arm, wanted[allocator.name] if allocator.name in wanted else None)
+    assert wanted is None or config.algorithm.adv_estimator == wanted
+
+
+def test_seed_and_rate(composed, tmp_path):
+    _, words = train(tmp_path, "cero", RECIPE="cero", SEED="3", LR="3e-5")
+    config = composed(*words[2:])
+    ours = config.actor_rollout_ref
+    seeds = (config.data.seed, config.allocator.seed, ours.actor.data_loader_seed, ours.rollout.seed)
+    assert seeds == (3, 3, 3, 3) and ours.actor.optim.lr == 3e-5
+
+
+def test_the_published_form_is_that_of_the_study(composed, tmp_path):
+    _, words = train(tmp_path, "cero_published", RECIPE="cero")
+    study = yaml.safe_load((GPU.parent / "benchmark" / "pretrained.yaml").read_text())
+    assert set(study["contenders"]["cero_published"]["overrides"]) <= set(words)
+    _, words = train(tmp_path, "mapp", RECIPE="cero")
+    assert set(study["contenders"]["mapp"]["overrides"]) <= set(words)
 
 
 def test_further_overrides_win(composed, tmp_path):
@@ -61,8 +82,80 @@ def test_what_can_not_be_trained_is_refused(arm, rollouts, message, tmp_path):
     assert done.returncode == 2 and message in done.stderr and words is None
 
 
-@pytest.mark.parametrize("script", ["train.sh", "go.sh", "resume.sh", "collect.sh"])
+@pytest.mark.parametrize("script", ["train.sh", "resume.sh", "collect.sh"])
 def test_a_script_without_arguments_says_how_it_is_used(script):
     done = subprocess.run(["bash", str(GPU / script)], capture_output=True, text=True)
     assert done.returncode == 2 and f"bash scripts/gpu/{script} " in done.stderr
     assert not any(line.startswith(("#", "set -")) for line in done.stderr.splitlines())
+
+
+# ---- several runs at once: runs.py and study.py, with files as runs leave them -----------------------------
+
+
+@pytest.fixture
+def on_the_card(monkeypatch, tmp_path):
+    """Return the modules runs and study, whose folder of runs is a temporary one in which nothing starts."""
+    monkeypatch.setenv("GPU", str(tmp_path))
+    monkeypatch.syspath_prepend(str(GPU))
+    modules = [importlib.import_module(name) for name in ("runs", "study")]
+    yield modules
+    for name in ("runs", "study"):
+        del sys.modules[name]
+
+
+def leave(folder, run, scores, held_out=None):
+    """Write the figures of a run's steps as verl's file logger does, the last line cut."""
+    out = folder / "runs" / run / "cero"
+    out.mkdir(parents=True)
+    records = [
+        {"step": 0, "data": {"val-core/fewshot/a/acc/mean@1": 0.2, "val-core/fewshot/b/acc/mean@1": 0.4}}
+    ]
+    for step, score in enumerate(scores, 1):
+        records.append({"step": step, "data": {"critic/score/mean": score, "timing_s/step": 2.0}})
+    lines = [json.dumps(record) for record in records] + ['{"step": 99, "da']
+    (out / "log.jsonl").write_text("\n".join(lines))
+    (out / "allocations.jsonl").write_text('{"kind": "step"}\n')
+
+
+def test_a_line_on_a_run(on_the_card, tmp_path):
+    runs, _ = on_the_card
+    leave(tmp_path, "fresh/grpo/1/3e-5", [0.0] * 5 + [0.5] * 10)
+    (tmp_path / "runs/fresh/grpo/1/3e-5/train.log").write_text("x\n(A pid=1) ValueError: no room\n")
+    line = runs.summary("fresh/grpo/1/3e-5")
+    assert "15 steps" in line and "right  50.0 %" in line and "held out 0:30.0" in line
+    assert "ENDED" in line and "ValueError: no room" in line
+    assert runs.started() == []
+
+
+def test_a_rate_is_chosen_by_the_same_steps_of_all(on_the_card, tmp_path, monkeypatch, capsys):
+    """One rate's run is ahead by having made more steps, another by its first steps: neither is chosen."""
+    runs, study = on_the_card
+    leave(tmp_path, "fresh/cero/0/1e-5", [0.1] * 9 + [0.9] * 9)
+    leave(tmp_path, "fresh/cero/0/3e-5", [0.0] * 3 + [0.3] * 6)
+    leave(tmp_path, "fresh/cero/0/1e-4", [0.9] * 3 + [0.2] * 6)
+    begun = []
+    monkeypatch.setattr(runs, "start", lambda run, steps: begun.append(run))
+    (tmp_path / "ready").touch()
+    words = ["--seconds", "1", "--steps", "40", "--arms", "cero", "--tune", "12", "--seeds", "1,2"]
+    assert study.main(words) == 0
+    chosen = json.loads((tmp_path / "runs" / "rates.json").read_text())
+    assert chosen["steps"] == 9 and chosen["best"] == {"cero": "3e-5"}
+    assert chosen["right"]["fresh/cero/0/1e-4"] == pytest.approx(0.2)
+    assert begun[:3] == [f"fresh/cero/0/{rate}" for rate in ("1e-5", "3e-5", "1e-4")]
+    finite = [f"480/{arm}/{seed}/3e-5" for seed in (1, 2) for arm in ("even", "cero")]
+    wanted = ["fresh/cero/1/3e-5", "fresh/cero/2/3e-5", *finite]
+    assert begun[3:] == wanted[: len(begun) - 3] and len(begun) > 3
+
+
+def test_room_is_where_memory_is_shortest(on_the_card):
+    _, study = on_the_card
+    assert study.room(((10, 100), (0, 80)), ((30, 100), (40, 80)), 4, 0.8) == pytest.approx(6.4)
+    assert study.room(((10, 100), (0, 80)), ((50, 100), (8, 80)), 4, 0.8) == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("word", ["fresh/grpo", "fresh/grpo/x/1e-5", "../a/b/1/1e-5"])
+def test_a_run_has_four_parts(on_the_card, word, capsys):
+    runs, _ = on_the_card
+    with pytest.raises(SystemExit):
+        runs.main(["start", "--steps", "4", word])
+    assert "SET/ARM/SEED/RATE, for example" in capsys.readouterr().err

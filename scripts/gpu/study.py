@@ -1,0 +1,132 @@
+"""The study of a pretrained model on one GPU: each arm's learning rate first, then seeds, all at once.
+
+    setsid nohup python3 scripts/gpu/study.py --seconds 800 --steps 100 >study.log 2>&1 &
+
+Each arm trains with each learning rate and seed 0 until it has made --tune steps. The rate under which most
+of its rollouts were right, over all steps but the first third, is its own. Then the arms train with it and
+further seeds, on fresh questions; and as many runs on the finite set as the memory has room for. When the
+time is over, what runs is killed. $GPU/runs/rates.json says what was chosen, and from which figures.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+import runs  # noqa: E402
+
+
+def words(text):
+    """Return the parts of a comma list."""
+    return text.split(",")
+
+
+def parse_arguments(argv=None):
+    """Return the command line's arguments."""
+    top = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    top.add_argument("--seconds", type=float, required=True, help="all runs end then")
+    top.add_argument("--steps", type=int, required=True, help="of each run, if time is left")
+    top.add_argument("--arms", type=words, default=["cero", "grpo", "grpo-2"], help="comma list")
+    top.add_argument("--rates", type=words, default=["1e-5", "3e-5", "1e-4"], help="comma list")
+    top.add_argument("--seeds", type=words, default=["1", "2", "3"], help="comma list; 0 tunes")
+    top.add_argument("--finite", type=words, default=["even", "cero"], help="arms on the finite set")
+    top.add_argument("--tune", type=int, default=24, help="steps of a run that tunes (default: %(default)s)")
+    top.add_argument(
+        "--tune-seconds", type=float, default=380, help="tuning ends then (default: %(default)s)"
+    )
+    top.add_argument("--memory", type=float, default=0.8, help="share to be used (default: %(default)s)")
+    top.add_argument("--host", type=float, help="GB of the machine, where it shows less until it is used")
+    return top.parse_args(argv)
+
+
+def right(run, first, last):
+    """Return the share of right rollouts over steps `first` to `last`; -1.0 before there are any."""
+    scores = [r["critic/score/mean"] for r in runs.metrics_of(run) if "critic/score/mean" in r]
+    scores = scores[first - 1 : last]
+    return statistics.mean(scores) if scores else -1.0
+
+
+def steps_of(run):
+    """Return how many steps a run has made."""
+    return sum("timing_s/step" in record for record in runs.metrics_of(run))
+
+
+def memory(host=None):
+    """Return the GB in use and in all, of the machine (`host` in all, if given) and of the card."""
+    found = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, free = (int(found[key].split()[0]) / 2**20 for key in ("MemTotal", "MemAvailable"))
+    query = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        used, all_of_it = map(float, subprocess.run(query, capture_output=True, text=True).stdout.split(","))
+    except (OSError, ValueError):
+        used, all_of_it = 0.0, float("inf")
+    return (total - free, host or total), (used / 1024, all_of_it / 1024)
+
+
+def room(before, with_runs, count, share):
+    """Return how many runs have room, given `memory()` before and with so many."""
+    rooms = []
+    for (used, _), (in_use, total) in zip(before, with_runs, strict=True):
+        each = (in_use - used) / count
+        rooms.append((share * total - used) / each if each > 0 else float("inf"))
+    return min(rooms)
+
+
+def tune(arguments, began):
+    """Train each arm with each rate; return each arm's best rate, and the room for runs."""
+    before = memory(arguments.host)
+    tuned = [f"fresh/{arm}/0/{rate}" for rate in arguments.rates for arm in arguments.arms]
+    for run in tuned:
+        runs.start(run, arguments.steps)
+    while time.monotonic() - began < arguments.tune_seconds:
+        time.sleep(1)
+        alive = [run for run in tuned if runs.is_alive(run)]
+        if not alive or all(steps_of(run) >= arguments.tune for run in alive):
+            break
+    space = room(before, memory(arguments.host), max(1, sum(map(runs.is_alive, tuned))), arguments.memory)
+    # All by as many steps: none has the advantage of having trained for longer.
+    made = min([arguments.tune, *(steps_of(run) for run in tuned if steps_of(run))])
+    scores = {run: right(run, made // 3 + 1, made) for run in tuned}
+    runs.stop(tuned)
+    best = {}
+    for arm in arguments.arms:
+        best[arm] = max(arguments.rates, key=lambda rate: scores[f"fresh/{arm}/0/{rate}"])
+    (runs.RUNS / "rates.json").write_text(
+        json.dumps({"steps": made, "right": scores, "best": best}, indent=1)
+    )
+    print(
+        f"{time.strftime('%T')} rates by steps {made // 3 + 1} to {made}: {best}; room for {space:.1f} runs"
+    )
+    print(json.dumps(scores), flush=True)
+    return best, space
+
+
+def main(argv=None):
+    """Do what the command line says; return the exit code."""
+    arguments = parse_arguments(argv)
+    began = time.monotonic()
+    while not (runs.GPU / "ready").exists():
+        time.sleep(0.2)
+    print(f"{time.strftime('%T')} ready after {time.monotonic() - began:.1f} s", flush=True)
+    runs.RUNS.mkdir(parents=True, exist_ok=True)
+    best, space = tune(arguments, began)
+    single = best.get("cero", arguments.rates[0])
+    names = [f"fresh/{arm}/{seed}/{best[arm]}" for seed in arguments.seeds for arm in arguments.arms]
+    names += [f"480/{arm}/{seed}/{single}" for seed in arguments.seeds for arm in arguments.finite if arm]
+    names = names[: int(min(max(1, space), len(names)))]
+    print(f"{time.strftime('%T')} {len(names)} runs: {' '.join(names)}", flush=True)
+    for run in names:
+        runs.start(run, arguments.steps)
+    runs.follow(names, arguments.seconds - (time.monotonic() - began))
+    runs.stop(names)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
