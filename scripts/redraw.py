@@ -23,6 +23,7 @@ COMMANDS = (  # seconds each
     [sys.executable, "scripts/speed/run.py", "none"],
     [sys.executable, "-m", "cero.research.laboratory", "table", "docs/results/study/laboratory.jsonl.bz2"]
     + ["--tasks", "letters-fresh", "--plot", "docs/images/laboratory-fresh.png"],
+    [sys.executable, "scripts/gpu/figures.py", "page", "docs/results/pretrained.md"],
 )
 # Pictures of what has to be computed or trained first, and the command that does it.
 OTHERS = {

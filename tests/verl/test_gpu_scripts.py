@@ -159,3 +159,64 @@ def test_a_run_has_four_parts(on_the_card, word, capsys):
     with pytest.raises(SystemExit):
         runs.main(["start", "--steps", "4", word])
     assert "SET/ARM/SEED/RATE, for example" in capsys.readouterr().err
+
+
+# ---- what is kept of runs: figures.py ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Return the module scripts/gpu/figures.py."""
+    monkeypatch.syspath_prepend(str(GPU))
+    yield importlib.import_module("figures")
+    del sys.modules["figures"]
+
+
+def leave_steps(folder, run, right, held_out):
+    """Write a run with these shares of right rollouts; held_out : dict of step -> family -> share."""
+    out = folder / run / "cero"
+    out.mkdir(parents=True)
+    keys = [
+        "cero/rollouts/trained",
+        "cero/tokens/sampled",
+        "actor/ppo_kl",
+        "timing_s/gen",
+        "timing_s/update_actor",
+    ]
+    keys += ["timing_s/update_weights", "cero/time/allocate", "cero/time/observe"]
+    data = {0: {}} | {
+        step: dict.fromkeys(keys, 8.0) | {"critic/score/mean": share, "timing_s/step": float(step)}
+        for step, share in enumerate(right, 1)
+    }
+    for step, families in held_out.items():
+        data[step] |= {f"val-core/fewshot/{name}/acc/mean@1": share for name, share in families.items()}
+    lines = [json.dumps({"step": step, "data": record}) for step, record in data.items()]
+    (out / "log.jsonl").write_text("\n".join([*lines, '{"step": 9, ']))
+    (out / "allocations.jsonl").write_text("{}\n")
+
+
+def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
+    begin, later = {"sum": 0.2, "days": 0.4}, {"sum": 0.5, "days": 0.7}
+    leave_steps(tmp_path, "fresh/grpo/1/3e-5", [0.25] * 20, {0: begin, 20: later})
+    leave_steps(tmp_path, "fresh/grpo/2/3e-5", [0.75] * 22, {0: begin, 20: begin})
+    leave_steps(tmp_path, "fresh/cero/0/1e-4", [0.5] * 40, {0: begin, 20: later, 40: later})
+    leave_steps(tmp_path, "fresh/cero/1/1e-4", [], {0: begin})
+    out, page = tmp_path / "out.jsonl", tmp_path / "page.md"
+    figures.main(["keep", str(tmp_path), "--out", str(out)])
+    assert "3 runs, 82 steps" in capsys.readouterr().out
+    page.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
+    figures.main(["page", str(page), "--out", str(out), "--image", str(tmp_path / "picture.png")])
+    text = page.read_text()
+    # grpo: held out 0.6 and 0.3 after 20 steps, right in 25 % and 75 %; standard errors by hand.
+    assert "| 3e-5 | `grpo` | 2 | 45.0 ± 15.0 |  | 50.0 ± 25.0 |  | 11.0 |" in text
+    assert "| 1e-4 | `cero` | 1 | 60.0 | 60.0 | 50.0 | 50.0 | 20.5 |" in text
+    assert text.startswith("before") and text.endswith("after\n") and "old" not in text
+    assert (tmp_path / "picture.png").stat().st_size > 5_000
+
+
+def test_a_page_without_a_place_is_left_alone(figures, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n")
+    with pytest.raises(SystemExit, match="no place for the table"):
+        figures.main(["page", str(page)])
+    assert page.read_text() == "nothing\n"
