@@ -16,6 +16,7 @@ from verl.utils import tensordict_utils
 
 from cero.core.state import STATE_FILE, load_meta
 from cero.verl.asynchronous import AsyncScheduler, joined, metrics_of_parts
+from cero.verl.early_end import EndsEarly
 from cero.verl.hooks import ASYNC_HOOKS, check_verl
 from cero.verl.in_flight import resume_flights
 from cero.verl.modes import MODES
@@ -59,7 +60,7 @@ def tap(buffer, scheduler):
         setattr(buffer, name, tapped)
 
 
-class AsyncTrainer(ScheduledTrainer):
+class AsyncTrainer(EndsEarly, ScheduledTrainer):
     """Make an asynchronous trainer of verl ask the scheduler. A mixin, as `ScheduledTrainer` is."""
 
     scheduler_class = AsyncScheduler

@@ -33,6 +33,10 @@ SUMMED = (
 OF_THE_RUN = ("cero/budget/", "cero/prompts/", "cero/in_flight/", "cero/posterior/", "cero/dual/")
 
 
+class BudgetUsedUp(RuntimeError):
+    """Nothing is in flight, and nothing can be sent: the run can't go on."""
+
+
 class AsyncScheduler(RolloutScheduler):
     """Decide on rollouts when prompts are sent, and learn from them when they are trained on.
 
@@ -149,7 +153,7 @@ class AsyncScheduler(RolloutScheduler):
 
         Raises
         ------
-        RuntimeError
+        BudgetUsedUp
             If nothing is in flight that could come back.
         """
         self._size, busy = size, self.at_most(size)
@@ -161,12 +165,12 @@ class AsyncScheduler(RolloutScheduler):
     def at_most(self, groups):
         """Return `groups` (int), or the number of groups in flight if that is smaller.
 
-        Raises RuntimeError, as `expect` does, if there is none.
+        Raises BudgetUsedUp, as `expect` does, if there is none.
         """
         busy = self.in_flight.busy
         if not busy:
-            raise RuntimeError(
-                f"cero: no rollouts are in flight for step {self.step}, and none can be sent: "
+            raise BudgetUsedUp(
+                f"no rollouts are in flight for step {self.step}, and none can be sent: "
                 f"{self.allocator.ledger.spent} of {self.allocator.ledger.total} rollouts are spent, "
                 f"{self.in_flight.lost} of them lost with groups that failed or were too old. See why they "
                 "are lost, or train for fewer steps"

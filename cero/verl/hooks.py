@@ -68,8 +68,19 @@ ASYNC_HOOKS = {
     "verl.trainer.ppo.v1.trainer_base": {
         "PPOTrainer": {
             "step": ("metrics", "timing_raw"),
+            "on_sample_begin": (),
+            "on_sample_end": (),
+            "on_validate_begin": (),
+            "on_validate_end": (),
+            "_shutdown_dump_executor": (),
             "_add_prompts_to_generate": ("num_prompts",),
             "_add_async_warmup_batches": ("num_warmup_batches",),
+        },
+    },
+    "verl.trainer.ppo.v1.utils": {
+        "MetricsAggregator": {
+            "add_step_metrics": ("metrics", "sample_count"),
+            "get_aggregated_metrics": (),
         },
     },
     "verl.trainer.ppo.v1.trainer_colocate_async": {"PPOTrainerColocateAsync": {"on_train_begin": ()}},

@@ -327,7 +327,7 @@ class ScheduledTrainer:
     def fit(self, agent_loop_manager):
         self.watch.start()
         try:
-            super().fit(agent_loop_manager)
+            self._fit(agent_loop_manager)
         except Stalled:
             raise
         except Exception:
@@ -336,6 +336,9 @@ class ScheduledTrainer:
             raise
         finally:
             self.scheduler.log.close()
+
+    def _fit(self, agent_loop_manager):
+        super().fit(agent_loop_manager)
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)

@@ -149,6 +149,13 @@ class Bench:
             "_stop_profiling": nothing,
         }.items():
             monkeypatch.setattr(get_trainer_cls(mode), name, played)
+        if mode == "separate_async":  # the trainer's own engines sample for validations
+            for name, then in (("rollout", HybridEngineMode.ROLLOUT), ("trainer", HybridEngineMode.TRAINER)):
+                monkeypatch.setattr(
+                    get_trainer_cls(mode),
+                    f"switch_to_{name}",
+                    lambda trainer, then=then, **kwargs: setattr(trainer, "current_mode", then),
+                )
         monkeypatch.setattr(queue_module, "scale_advantages", lambda batch, factor: batch)
         monkeypatch.setattr(replay_buffer.ReplayBuffer, "_wait_for_next_poll", waited)
         for module in (queue_module, trainer_base, replay_buffer, async_trainers):
@@ -284,6 +291,61 @@ def test_failed_groups_are_replaced_within_the_budget(bench, tmp_path):
     ledger, flights = trainer.scheduler.allocator.ledger, trainer.scheduler.in_flight
     assert flights.lost > 0 and flights.returned + flights.lost == ledger.spent <= TOTAL
     assert len(steps_in(tmp_path)) == 12
+
+
+@pytest.mark.parametrize("failing", [0.3, 0.5, 0.8])
+def test_a_run_whose_budget_is_used_up_ends_as_others_do(bench, tmp_path, capsys, failing):
+    """Every prompt costs 4 rollouts, lost or not, so there are none for the last steps."""
+    words = ("allocator.n_min=4", "allocator.n_max=4", "trainer.test_freq=5")
+    trainer = bench.train(tmp_path, *words, failing=failing)
+    ledger, flights = trainer.scheduler.allocator.ledger, trainer.scheduler.in_flight
+    assert ledger.spent == ledger.total == TOTAL == flights.returned + flights.lost
+    steps = steps_in(tmp_path)
+    last = len(steps)
+    assert 1 <= last < 12 and [record["step"] for record in steps] == list(range(1, last + 1))
+    assert sum(record["sampled"] for record in steps) == flights.returned
+    said = capsys.readouterr().err
+    assert (
+        f"cero: the run ends after step {last} of 12: no rollouts are in flight for step {last + 1}" in said
+    )
+    assert f"{TOTAL} of {TOTAL} rollouts are spent, {flights.lost} of them lost" in said
+    assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == str(last)
+    lines = (tmp_path / "cero" / "allocations.jsonl").read_text().splitlines()
+    validated = [r["step"] for r in map(json.loads, lines) if r["kind"] == "validation"]
+    assert validated == sorted({*range(5, last + 1, 5), last})
+    # Begun again, it says the same and changes nothing.
+    again = bench.train(tmp_path, *words, failing=failing)
+    assert again.global_steps == last and steps_in(tmp_path) == steps
+    assert f"ends after step {last} of 12" in capsys.readouterr().err
+
+
+def test_a_step_whose_last_part_was_lost_keeps_its_others(bench, tmp_path, monkeypatch):
+    """The last groups are thrown away while verl waits for them: the step is what was trained until then."""
+    if bench.mode != "separate_async":
+        pytest.skip("a step has one part here")
+    expect, seen = async_trainers.AsyncScheduler.expect, []
+
+    def none_for_the_second_part(scheduler, size):
+        seen.append(scheduler.step)
+        if seen.count(3) == 2:
+            scheduler.evicted([uid for uid, group in scheduler.in_flight.groups.items() if group.launched])
+            scheduler.allocator.ledger.spend(scheduler.allocator.ledger.left)
+        return expect(scheduler, size)
+
+    monkeypatch.setattr(async_trainers.AsyncScheduler, "expect", none_for_the_second_part)
+    trainer = bench.train(tmp_path)
+    steps = steps_in(tmp_path)
+    assert [len(record["prompts"]) for record in steps] == [BATCH, BATCH, BATCH // 2]
+    assert steps[-1]["metrics"]["cero/rollouts/sampled"] == steps[-1]["sampled"] == sum(steps[-1]["trials"])
+    assert trainer.global_steps == 3
+    assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "3"
+
+
+def test_no_step_at_all_is_an_error(bench, tmp_path):
+    with pytest.raises(
+        RuntimeError, match="cero: no rollouts are in flight for step 1, and none can be sent"
+    ):
+        bench.train(tmp_path, "allocator.n_min=4", "allocator.n_max=4", failing=1.0)
 
 
 def test_dynamic_sampling_replaces_groups_without_a_signal(bench, tmp_path):
