@@ -131,6 +131,13 @@ def _only(where, entry, *keys):
         raise ValueError(f"{where}: {unknown[0]!r} is not known; there are {', '.join(keys)}")
 
 
+def _base(where, name, known, kind):
+    """Return what `known` (dict, a file's entries so far) has under the name of a base; None without a name."""
+    if name is not None and name not in known:
+        raise ValueError(f"{where}: its base {name!r} must be a {kind} further up")
+    return None if name is None else known[name]
+
+
 def read_tasks(path):
     """Return the tasks of a yaml file by name: dict of str -> Task.
 
@@ -143,10 +150,8 @@ def read_tasks(path):
         where = f"{path}, task {name!r}"
         _only(where, entry, "about", "base", "prepare", "seeds", "overrides", "in_study")
         _only(f"{where}, seeds", entry["seeds"], *SPLITS)
-        base = entry.get("base")
-        if base is not None and base not in tasks:
-            raise ValueError(f"{where}: its base {base!r} must be a task further up")
-        inherited = content.get("common", ()) if base is None else tasks[base].overrides
+        base = _base(where, entry.get("base"), tasks, "task")
+        inherited = content.get("common", ()) if base is None else base.overrides
         task = tasks[name] = Task(
             name=name,
             about=entry["about"],
@@ -177,12 +182,10 @@ def read_contenders(path):
     def add(label, entry, group, base=None):
         where = f"{path}, contender {label!r}"
         _only(where, entry, "about", "group", "base", "overrides", "steps", "shapes")
-        base = entry.get("base", base)
-        if base is not None and base not in contenders:
-            raise ValueError(f"{where}: its base {base!r} must be a contender further up")
+        base = _base(where, entry.get("base", base), contenders, "contender")
         if group.partition(":")[0] not in content["groups"]:
             raise ValueError(f"{where}: group {group!r} is none of {', '.join(content['groups'])}")
-        overrides, steps = (contenders[base].overrides, contenders[base].steps) if base else ((), 1)
+        overrides, steps = (base.overrides, base.steps) if base else ((), 1)
         steps = float(entry.get("steps", steps))
         if steps < 1:
             raise ValueError(f"{where}: steps={steps} must be 1 or more")
