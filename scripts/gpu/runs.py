@@ -136,6 +136,11 @@ def metrics_of(run):
     return records
 
 
+def held_out_of(record):
+    """Return the accuracies of a step's validation, one for each family: a list, empty without one."""
+    return [value for key, value in record.items() if re.fullmatch(r"val-core/.*/acc/mean@1", key)]
+
+
 def summary(run):
     """Return one line on a run: steps, seconds a step, share of right rollouts, validations, errors."""
     records = metrics_of(run)
@@ -149,8 +154,7 @@ def summary(run):
         line += f"  {seconds:5.2f} s  right {100 * score:5.1f} %  kl {kl:.0e}"
     values = []
     for record in records:
-        right = [v for k, v in record.items() if re.fullmatch(r"val-core/.*/acc/mean@1", k)]
-        if right:
+        if right := held_out_of(record):
             values.append(f"{record['step']}:{100 * statistics.mean(right):.1f}")
     line += "  held out " + " ".join(values) if values else ""
     if not is_alive(run):

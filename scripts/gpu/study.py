@@ -2,10 +2,11 @@
 
     setsid nohup python3 scripts/gpu/study.py --seconds 800 --steps 100 >study.log 2>&1 &
 
-Each arm trains with each learning rate and seed 0 until it has made --tune steps. The rate under which most
-of its rollouts were right, over all steps but the first third, is its own. Then the arms train with it and
-further seeds, on fresh questions; and as many runs on the finite set as the memory has room for. When the
-time is over, what runs is killed. $GPU/runs/rates.json says what was chosen, and from which figures.
+Each arm trains with each learning rate and seed 0 until it has made --tune steps. The rate with the best
+held-out accuracy, after the last validation that all have made, is the arm's own. By rollouts that were right
+while training, a rate that is too high would win: it learns fastest before it forgets. Then the arms train
+with it and further seeds, on fresh questions; and as many runs on the finite set as the memory has room for.
+When the time is over, what runs is killed. $GPU/runs/rates.json says what was chosen, and from which figures.
 """
 
 import argparse
@@ -45,11 +46,14 @@ def parse_arguments(argv=None):
     return top.parse_args(argv)
 
 
-def right(run, first, last):
-    """Return the share of right rollouts over steps `first` to `last`; -1.0 before there are any."""
-    scores = [r["critic/score/mean"] for r in runs.metrics_of(run) if "critic/score/mean" in r]
-    scores = scores[first - 1 : last]
-    return statistics.mean(scores) if scores else -1.0
+def held_out(run):
+    """Return the mean accuracy over families of each validation of a run: dict of step -> float."""
+    found = {}
+    for record in runs.metrics_of(run):
+        values = runs.held_out_of(record)
+        if values:
+            found[record["step"]] = statistics.mean(values)
+    return found
 
 
 def steps_of(run):
@@ -89,19 +93,21 @@ def tune(arguments, began):
         alive = [run for run in tuned if runs.is_alive(run)]
         if not alive or all(steps_of(run) >= arguments.tune for run in alive):
             break
-    space = room(before, memory(arguments.host), max(1, sum(map(runs.is_alive, tuned))), arguments.memory)
-    # All by as many steps: none has the advantage of having trained for longer.
-    made = min([arguments.tune, *(steps_of(run) for run in tuned if steps_of(run))])
-    scores = {run: right(run, made // 3 + 1, made) for run in tuned}
+    alive = [run for run in tuned if runs.is_alive(run)]
+    space = room(before, memory(arguments.host), max(1, len(alive)), arguments.memory)
+    accuracy = {run: held_out(run) for run in tuned}
+    # All after as many steps: none has the advantage of having trained for longer. What died early has lost.
+    made = min((max(accuracy[run]) for run in alive or tuned if accuracy[run]), default=0)
+    scores = {run: values.get(made, -1.0) for run, values in accuracy.items()}
     runs.stop(tuned)
     best = {}
-    for arm in arguments.arms:
+    for arm in arguments.arms:  # of equals, the first
         best[arm] = max(arguments.rates, key=lambda rate: scores[f"fresh/{arm}/0/{rate}"])
     (runs.RUNS / "rates.json").write_text(
-        json.dumps({"steps": made, "right": scores, "best": best}, indent=1)
+        json.dumps({"step": made, "held_out": scores, "best": best}, indent=1)
     )
     print(
-        f"{time.strftime('%T')} rates by steps {made // 3 + 1} to {made}: {best}; room for {space:.1f} runs"
+        f"{time.strftime('%T')} rates by the validation after step {made}: {best}; room for {space:.1f} runs"
     )
     print(json.dumps(scores), flush=True)
     return best, space

@@ -103,8 +103,11 @@ def on_the_card(monkeypatch, tmp_path):
         del sys.modules[name]
 
 
-def leave(folder, run, scores, held_out=None):
-    """Write the figures of a run's steps as verl's file logger does, the last line cut."""
+def leave(folder, run, scores, held_out=()):
+    """Write the figures of a run's steps as verl's file logger does, the last line cut.
+
+    held_out : pairs of a step and the accuracy of its validation
+    """
     out = folder / "runs" / run / "cero"
     out.mkdir(parents=True)
     records = [
@@ -112,6 +115,8 @@ def leave(folder, run, scores, held_out=None):
     ]
     for step, score in enumerate(scores, 1):
         records.append({"step": step, "data": {"critic/score/mean": score, "timing_s/step": 2.0}})
+    for step, accuracy in held_out:
+        records[step]["data"]["val-core/fewshot/a/acc/mean@1"] = accuracy
     lines = [json.dumps(record) for record in records] + ['{"step": 99, "da']
     (out / "log.jsonl").write_text("\n".join(lines))
     (out / "allocations.jsonl").write_text('{"kind": "step"}\n')
@@ -127,24 +132,28 @@ def test_a_line_on_a_run(on_the_card, tmp_path):
     assert runs.started() == []
 
 
-def test_a_rate_is_chosen_by_the_same_steps_of_all(on_the_card, tmp_path, monkeypatch, capsys):
-    """One rate's run is ahead by having made more steps, another by its first steps: neither is chosen."""
+def test_a_rate_is_chosen_after_the_same_step_of_all(on_the_card, tmp_path, monkeypatch, capsys):
+    """One rate's run is ahead by having made more steps, another while it trained: neither is chosen."""
     runs, study = on_the_card
-    leave(tmp_path, "fresh/cero/0/1e-5", [0.1] * 9 + [0.9] * 9)
-    leave(tmp_path, "fresh/cero/0/3e-5", [0.0] * 3 + [0.3] * 6)
-    leave(tmp_path, "fresh/cero/0/1e-4", [0.9] * 3 + [0.2] * 6)
+    leave(tmp_path, "fresh/cero/0/1e-5", [0.1] * 12, [(6, 0.2), (12, 0.9)])
+    leave(tmp_path, "fresh/cero/0/3e-5", [0.3] * 9, [(6, 0.4)])
+    leave(tmp_path, "fresh/cero/0/1e-4", [0.9] * 9, [(6, 0.3)])
+    leave(tmp_path, "fresh/cero/0/9e-1", [0.9] * 2)  # its process has died
+    monkeypatch.setattr(runs, "is_alive", lambda run: not run.endswith("9e-1"))
+    monkeypatch.setattr(runs, "stop", lambda stopped: None)
     begun = []
     monkeypatch.setattr(runs, "start", lambda run, steps: begun.append(run))
     (tmp_path / "ready").touch()
-    words = ["--seconds", "1", "--steps", "40", "--arms", "cero", "--tune", "12", "--seeds", "1,2"]
+    words = ["--seconds", "1", "--steps", "40", "--arms", "cero", "--tune", "9", "--seeds", "1,2"]
+    words += ["--rates", "1e-5,3e-5,1e-4,9e-1"]
     assert study.main(words) == 0
     chosen = json.loads((tmp_path / "runs" / "rates.json").read_text())
-    assert chosen["steps"] == 9 and chosen["best"] == {"cero": "3e-5"}
-    assert chosen["right"]["fresh/cero/0/1e-4"] == pytest.approx(0.2)
-    assert begun[:3] == [f"fresh/cero/0/{rate}" for rate in ("1e-5", "3e-5", "1e-4")]
+    assert chosen["step"] == 6 and chosen["best"] == {"cero": "3e-5"}
+    assert chosen["held_out"]["fresh/cero/0/1e-4"] == pytest.approx(0.3)
+    assert begun[:4] == [f"fresh/cero/0/{rate}" for rate in ("1e-5", "3e-5", "1e-4", "9e-1")]
     finite = [f"480/{arm}/{seed}/3e-5" for seed in (1, 2) for arm in ("even", "cero")]
     wanted = ["fresh/cero/1/3e-5", "fresh/cero/2/3e-5", *finite]
-    assert begun[3:] == wanted[: len(begun) - 3] and len(begun) > 3
+    assert begun[4:] == wanted[: len(begun) - 4] and len(begun) > 4
 
 
 def test_room_is_where_memory_is_shortest(on_the_card):

@@ -132,7 +132,7 @@ def _only(where, entry, *keys):
 
 
 def _base(where, name, known, kind):
-    """Return what `known` (dict, a file's entries so far) has under the name of a base; None without a name."""
+    """Return what `known` (dict, a file's entries so far) has under the `name` of a base; None without."""
     if name is not None and name not in known:
         raise ValueError(f"{where}: its base {name!r} must be a {kind} further up")
     return None if name is None else known[name]
