@@ -42,11 +42,12 @@ OF_STEPS = {
 HELD_OUT = re.compile(r"val-core/fewshot/(.*)/acc/mean@1")
 
 
-def read_run(log):
+def read_run(log, device):
     """Return a run's figures, JSON-ready; log : verl's, SET/ARM/SEED/RATE/cero/<experiment>.jsonl."""
     folder = log.parent.parent
     questions, arm, seed, rate = folder.parts[-4:]
-    line = {"set": questions, "arm": arm, "seed": int(seed), "rate": float(rate), "held_out": {}}
+    line = {"set": questions, "arm": arm, "seed": int(seed), "rate": float(rate)}
+    line |= {"device": device, "held_out": {}}
     line |= {name: [] for name in OF_STEPS}
     for text in log.read_text().splitlines():
         try:
@@ -64,9 +65,12 @@ def read_run(log):
 
 
 def keep(arguments):
-    """Write a line for each run below a folder."""
-    logs = [f for f in arguments.folder.glob("*/*/*/*/cero/*.jsonl") if f.name != "allocations.jsonl"]
-    lines = [line for line in map(read_run, sorted(logs)) if line["right"]]
+    """Write a line for each run below the folders."""
+    lines = []
+    for folder, device in ((arguments.folder, "gpu"), (arguments.cpu, "cpu")):
+        logs = [] if folder is None else folder.glob("*/*/*/*/cero/*.jsonl")
+        lines += [read_run(log, device) for log in sorted(logs) if log.name != "allocations.jsonl"]
+    lines = [line for line in lines if line["right"]]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     print(f"{len(lines)} runs, {sum(len(line['right']) for line in lines)} steps")
@@ -110,9 +114,10 @@ def table(lines):
             for a, b in PARTS
         ]
         counts = f"{len(mine)}" if len(after[1]) in (0, len(mine)) else f"{len(mine)}, {len(after[1])}"
-        seconds = np.median(np.concatenate([line["seconds"] for line in mine]))
+        seconds = [line["seconds"] for line in mine if line["device"] == "gpu"]
         texts = [spread(values) for values in (*after, *parts)]
-        rows.append([f"{rate:.0e}".replace("e-0", "e-"), f"`{arm}`", counts, *texts, f"{seconds:.1f}"])
+        rows.append([f"{rate:.0e}".replace("e-0", "e-"), f"`{arm}`", counts, *texts])
+        rows[-1].append(f"{np.median(np.concatenate(seconds)):.1f}" if seconds else "")
     return markdown_table(COLUMNS, rows)
 
 
@@ -134,14 +139,15 @@ def draw(path, lines):
             axes["train"].plot(
                 spent[SMOOTH // 2 :][: len(smooth)], 100 * smooth, color=colour_of[key], label=label
             )
+            points = []  # of the mean: a run may lack the validation before training
+            for step in range(0, steps + 1, 20):
+                known = [x for line in mine if (x := held_out(line, step)) is not None]
+                points.append((0 if step == 0 else spent[step - 1], 100 * np.mean(known)))
             for line in mine:
-                points = [(step, held_out(line, step)) for step in range(0, steps + 1, 20)]
-                at = [0 if step == 0 else spent[step - 1] for step, _ in points]
-                axes["held"].plot(at, [100 * y for _, y in points], color=colour_of[key], alpha=0.35, lw=0.8)
-            means = [
-                100 * np.mean([held_out(line, step) for line in mine]) for step in range(0, steps + 1, 20)
-            ]
-            axes["held"].plot(at, means, ".-", color=colour_of[key])
+                own = [(at, held_out(line, 20 * i)) for i, (at, _) in enumerate(points)]
+                own = [(at, 100 * y) for at, y in own if y is not None]
+                axes["held"].plot(*zip(*own, strict=True), color=colour_of[key], alpha=0.35, lw=0.8)
+            axes["held"].plot(*zip(*points, strict=True), ".-", color=colour_of[key])
         axes["train"].set(xlabel="rollouts", ylabel=f"% right while training, mean of {SMOOTH} steps")
         axes["held"].set(xlabel="rollouts", ylabel="% right, held-out questions; thin: each seed")
         begin = family_means(lines, "0")
@@ -185,6 +191,7 @@ def main(argv=None):
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("keep", help="write the runs' figures as JSON lines")
     command.add_argument("folder", type=Path)
+    command.add_argument("--cpu", type=Path, help="a folder of runs that RECIPE=cero_cpu trained")
     command.set_defaults(do=keep)
     command = commands.add_parser("page", help="write the table and the picture")
     command.add_argument("page", type=Path, help="a Markdown file with the two comments")

@@ -210,15 +210,16 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     leave_steps(tmp_path, "fresh/grpo/2/3e-5", [0.75] * 22, {0: begin, 20: begin})
     leave_steps(tmp_path, "fresh/cero/0/1e-4", [0.5] * 40, {0: begin, 20: later, 40: later})
     leave_steps(tmp_path, "fresh/cero/1/1e-4", [], {0: begin})
+    leave_steps(tmp_path / "cpu", "fresh/cero/2/1e-4", [0.7] * 40, {20: begin, 40: begin})
     out, page = tmp_path / "out.jsonl", tmp_path / "page.md"
-    figures.main(["keep", str(tmp_path), "--out", str(out)])
-    assert "3 runs, 82 steps" in capsys.readouterr().out
+    figures.main(["keep", str(tmp_path), "--cpu", str(tmp_path / "cpu"), "--out", str(out)])
+    assert "4 runs, 122 steps" in capsys.readouterr().out
     page.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
     figures.main(["page", str(page), "--out", str(out), "--image", str(tmp_path / "picture.png")])
     text = page.read_text()
     # grpo: held out 0.6 and 0.3 after 20 steps, right in 25 % and 75 %; standard errors by hand.
     assert "| 3e-5 | `grpo` | 2 | 45.0 ± 15.0 |  | 50.0 ± 25.0 |  | 11.0 |" in text
-    assert "| 1e-4 | `cero` | 1 | 60.0 | 60.0 | 50.0 | 50.0 | 20.5 |" in text
+    assert "| 1e-4 | `cero` | 2 | 45.0 ± 15.0 | 45.0 ± 15.0 | 60.0 ± 10.0 | 60.0 ± 10.0 | 20.5 |" in text
     assert text.startswith("before") and text.endswith("after\n") and "old" not in text
     assert (tmp_path / "picture.png").stat().st_size > 5_000
 
