@@ -179,6 +179,9 @@ def page(arguments):
     if not 0 <= text.find(BEGIN) < text.find(END):
         sys.exit(f"{arguments.page} has no place for the table: put {BEGIN} and {END} where it belongs")
     lines = [json.loads(line) for line in arguments.out.read_text().splitlines()]
+    lines = [
+        line for line in lines if len(line["right"]) >= PARTS[0][1]
+    ]  # runs that ended early are kept only
     draw(arguments.image, lines)
     before, rest = text.split(BEGIN)
     body = f"{table(lines)}\n![learning over rollouts](../images/{arguments.image.name})"

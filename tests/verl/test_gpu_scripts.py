@@ -210,10 +210,11 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     leave_steps(tmp_path, "fresh/grpo/2/3e-5", [0.75] * 22, {0: begin, 20: begin})
     leave_steps(tmp_path, "fresh/cero/0/1e-4", [0.5] * 40, {0: begin, 20: later, 40: later})
     leave_steps(tmp_path, "fresh/cero/1/1e-4", [], {0: begin})
+    leave_steps(tmp_path, "fresh/cero/3/1e-4", [0.1] * 19, {0: begin})  # kept, but not shown
     leave_steps(tmp_path / "cpu", "fresh/cero/2/1e-4", [0.7] * 40, {20: begin, 40: begin})
     out, page = tmp_path / "out.jsonl", tmp_path / "page.md"
     figures.main(["keep", str(tmp_path), "--cpu", str(tmp_path / "cpu"), "--out", str(out)])
-    assert "4 runs, 122 steps" in capsys.readouterr().out
+    assert "5 runs, 141 steps" in capsys.readouterr().out
     page.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
     figures.main(["page", str(page), "--out", str(out), "--image", str(tmp_path / "picture.png")])
     text = page.read_text()
