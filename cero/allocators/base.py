@@ -225,6 +225,18 @@ class Allocator(ABC):
             return np.full(ids.size, 0.5)
         return self.beliefs.mean(self.table.rows(ids))
 
+    def success_mean_or(self, prompt_ids: PromptIds, of_new: Floats) -> Floats:
+        """Return `success_mean`, but `of_new` for prompts of which nothing is known.
+
+        of_new : shape (n,), what is expected of each prompt by something else, in (0, 1)
+        """
+        ids = as_prompt_ids(prompt_ids)
+        mean = self.success_mean(ids)
+        new = self.table.rows(ids) < 0
+        if self.beliefs is None:
+            new |= mean == 0.5  # what an allocator says of prompts of which it keeps nothing
+        return np.where(new, of_new, mean)
+
     def set_pass_rates(self, prompt_ids: PromptIds, pass_rates: ArrayLike, strength: float = 4.0) -> None:
         """Start prompts at pass rates measured before the run.
 

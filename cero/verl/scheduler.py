@@ -129,13 +129,9 @@ class RolloutScheduler:
 
     def _history_mean(self, ids, buckets):
         """Return E[p] of each prompt, by its own past or, where it has none, by prompts of its buckets."""
-        mean = self.allocator.success_mean(ids)
         if buckets is None:
-            return mean
-        new = self.allocator.table.rows(ids) < 0
-        if self.allocator.beliefs is None:
-            new |= mean == 0.5  # what an allocator says of prompts of which it keeps nothing
-        return np.where(new, self.baseline.expected_success(buckets), mean)
+            return self.allocator.success_mean(ids)
+        return self.allocator.success_mean_or(ids, self.baseline.expected_success(buckets))
 
     def _prior(self, ids):
         """Return (a, b) of the posteriors of prompts before this step, faded as their visit will fade them.

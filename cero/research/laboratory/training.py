@@ -1,5 +1,6 @@
 """How does one run of the laboratory go? One task, one contender and one seed give a record."""
 
+import math
 import time
 
 import numpy as np
@@ -86,7 +87,7 @@ class _Run:
         bucket = contender.bucket
         self.optimal = OptimalBaseline(bucket=bucket) if contender.baseline == "optimal" else None
         self.buckets = None if bucket is None else self.train.buckets(bucket)
-        epochs = max(1, round(laboratory.budget / (len(self.train) * contender.n)))
+        epochs = max(1, math.ceil(laboratory.budget / (len(self.train) * contender.n)))
         self.allocator = contender.method.make(
             rollouts_per_prompt=contender.n, epochs=epochs, seed=seed, total_budget=laboratory.budget
         )
@@ -125,7 +126,10 @@ class _Run:
             self.success[rows] = self.policy.success(train, rows)
             if contender.look:  # then success is for the record only
                 self.seen[rows] = self.policy.entropy(train, rows, contender.look)
+        buckets = None if self.buckets is None else self.buckets[rows]
         history = self.allocator.success_mean(ids)
+        if buckets is not None:
+            history = self.allocator.success_mean_or(ids, self.optimal.expected_success(buckets))
         budget = min(contender.step_budget, self.allocator.ledger.left) if contender.exact else None
         step, drawn = self.allocator.begin(ids, budget), []
 
@@ -141,7 +145,7 @@ class _Run:
         trials = np.bincount(group, minlength=rows.size)
         self.allocator.settle(step, np.bincount(group, rewards, rows.size), trials)
         self._take_note(rows, trials, group, rewards, responses)
-        self._learn(ids, rows, history, group, rewards, rounds, weights, responses)
+        self._learn(ids, rows, buckets, history, group, rewards, rounds, weights, responses)
         self.steps += 1
 
     def _next_rows(self):
@@ -152,7 +156,7 @@ class _Run:
         rows, self.to_come = self.to_come[: self.drawn], self.to_come[self.drawn :]
         return rows
 
-    def _learn(self, ids, rows, history, group, rewards, rounds, weights, responses):
+    def _learn(self, ids, rows, buckets, history, group, rewards, rounds, weights, responses):
         contender, method = self.contender, self.contender.method
         trials, successes = known_so_far(rewards, group, rounds if method.estimator == "posterior" else None)
         stays = np.arange(group.size)
@@ -162,7 +166,6 @@ class _Run:
             stays = np.flatnonzero(kept(method.keep, rewards, group, lengths, self.chooser, **chosen))
         baseline = None
         if self.optimal is not None:
-            buckets = None if self.buckets is None else self.buckets[rows]
             baseline = self.optimal.of_step(
                 ids, group[stays], rewards[stays], weights[stays], rounds[stays], buckets
             )
