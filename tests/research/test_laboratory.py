@@ -20,7 +20,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 from cero.research.laboratory import __main__ as laboratory  # noqa: E402 (they need torch)
 from cero.research.laboratory.policy import Policy  # noqa: E402
 from cero.research.laboratory.questions import Questions  # noqa: E402
-from cero.research.laboratory.training import Laboratory, _Run  # noqa: E402
+from cero.research.laboratory.training import Laboratory, Run  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH = 3
@@ -284,7 +284,7 @@ def test_seeds_are_paired(small):
 
 
 def test_each_prompt_once_an_epoch(small):
-    run = _Run(small, parse_contender("uniform@n=1,batch=10"), 0, small._policy(0, 1e-3))
+    run = Run(small, parse_contender("uniform@n=1,batch=10"), 0, small.policy(0, 1e-3))
     epochs = [np.concatenate([run._next_rows(), run._next_rows()]) for _ in range(3)]
     assert all(np.unique(rows).size == 20 for rows in epochs)  # 4 of 24 fill no step
     with pytest.raises(ValueError, match="draws 40 prompts, but the task has 24"):

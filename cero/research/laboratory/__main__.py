@@ -1,4 +1,7 @@
-"""The laboratory's command line: `run` trains what is not in the file yet, `table` shows what is."""
+"""The laboratory's command line.
+
+`run` trains what is not in the file yet, and `table` shows what is. `replay` holds a run through verl to it.
+"""
 
 import argparse
 import sys
@@ -37,7 +40,7 @@ def parser():
     )
     commands = top.add_subparsers(dest="command", required=True)
     train = commands.add_parser("run", help="train contenders and add a JSON line for each run")
-    train.add_argument("task", help=f"one of {TASKS}")
+    _add_task(train)
     train.add_argument(
         "contenders",
         nargs="+",
@@ -47,9 +50,6 @@ def parser():
     train.add_argument("--seeds", type=numbers, default=[0], help="comma list (default: 0)")
     train.add_argument("--budget", type=int, help="rollouts of a run (default: the task's)")
     train.add_argument("--out", type=Path, default=Path("runs/laboratory.jsonl"), help="default: %(default)s")
-    train.add_argument("--work", type=Path, default=Path("runs/benchmark"), help="where prepared tasks are")
-    train.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    train.add_argument("--task-file", default=TASKS, help="yaml of the tasks (default: %(default)s)")
     train.set_defaults(run_command=run)
     show = commands.add_parser("table", help="compare the runs of a file seed by seed, as Markdown")
     show.add_argument("file", type=Path, help="JSON lines, plain or .bz2; or a folder of `cero benchmark`")
@@ -62,15 +62,26 @@ def parser():
     )
     show.add_argument("--plot", type=Path, help="also draw the curves into this PNG")
     show.set_defaults(run_command=table)
+    again = commands.add_parser("replay", help="go through a run through verl again, with its own samples")
+    _add_task(again)
+    again.add_argument("contender", metavar="CONTENDER", help="what stands for the run's settings")
+    again.add_argument("folder", type=Path, metavar="RUN", help="the run's trainer.default_local_dir")
+    again.add_argument("--seed", type=int, default=0, help="the run's allocator.seed (default: 0)")
+    again.add_argument("--budget", type=int, help="rollouts of the run (default: the task's)")
+    again.set_defaults(run_command=compare)
     return top
 
 
-def run(arguments):
-    """Train every contender with every seed, seed by seed; what the file has already is left out."""
-    import torch
+def _add_task(command):
+    """Add what says which task it is, and where its data are."""
+    command.add_argument("task", help=f"one of {TASKS}")
+    command.add_argument("--work", type=Path, default=Path("runs/benchmark"), help="where prepared tasks are")
+    command.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    command.add_argument("--task-file", default=TASKS, help="yaml of the tasks (default: %(default)s)")
 
-    from cero.research.laboratory.training import Laboratory
 
+def _read(arguments, labels):
+    """Return the task, and the contenders that `labels` name."""
     if not Path(arguments.task_file).is_file():
         raise FileNotFoundError(f"{arguments.task_file} is not here; {CHECKOUT}")
     (task,) = chosen([arguments.task], read_tasks(arguments.task_file), "task")
@@ -79,7 +90,28 @@ def run(arguments):
         "batch": task.number("data.train_batch_size"),
         "lr": float(lookup(task.overrides, "actor_rollout_ref.actor.optim.lr")),
     }
-    contenders = [parse_contender(label, **shape) for label in arguments.contenders]
+    return task, [parse_contender(label, **shape) for label in labels]
+
+
+def _prepared(arguments, task, budget):
+    """Return the `Laboratory` of a task, which is prepared first if it is not yet."""
+    import torch
+
+    from cero.research.laboratory.training import Laboratory
+
+    torch.set_num_threads(arguments.threads)
+    runner = Runner(arguments.work, arguments.work)
+    try:
+        runner.prepare(task)
+    except RunFailed as error:
+        raise ValueError(str(error)) from error
+    score = load_score(lookup(task.overrides, "reward.custom_reward_function.path"))
+    return Laboratory(runner.data(task), score, task.number("data.max_response_length"), budget)
+
+
+def run(arguments):
+    """Train every contender with every seed, seed by seed; what the file has already is left out."""
+    task, contenders = _read(arguments, arguments.contenders)
     budget = arguments.budget or task.budget
     done = {key(record) for record in read_records(arguments.out)} if arguments.out.exists() else set()
     runs = [(seed, each) for seed in arguments.seeds for each in contenders]
@@ -89,20 +121,9 @@ def run(arguments):
     print(f"{len(runs)} runs, {len(runs) - len(left)} done before, {len(left)} to go", flush=True)
     if not left:
         return
-    torch.set_num_threads(arguments.threads)
-    runner = Runner(arguments.work, arguments.work)
-    try:
-        runner.prepare(task)
-    except RunFailed as error:
-        raise ValueError(str(error)) from error
-    folder = runner.data(task)
-    laboratory = Laboratory(
-        folder,
-        load_score(lookup(task.overrides, "reward.custom_reward_function.path")),
-        task.number("data.max_response_length"),
-        budget,
-    )
-    about = {"task": task.name, "warm_start": digest(folder / "model" / "model.safetensors")}
+    laboratory = _prepared(arguments, task, budget)
+    warm_start = digest(laboratory.folder / "model" / "model.safetensors")
+    about = {"task": task.name, "warm_start": warm_start}
     for seed, contender in left:
         record = about | laboratory.run(contender, seed)
         append(arguments.out, record)
@@ -116,6 +137,23 @@ def load_score(path):
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.compute_score
+
+
+def compare(arguments):
+    """Go through a run through verl again, and say how far the laboratory is from it."""
+    task, (contender,) = _read(arguments, [arguments.contender])
+    laboratory = _prepared(arguments, task, arguments.budget or task.budget)
+    from cero.research.laboratory.replay import replay
+
+    found = replay(laboratory, contender, arguments.seed, arguments.folder)
+    print(f"{found.steps} steps, {found.rollouts:,} rollouts: the allocator gives what it gave in the run.\n")
+    rows = [[str(step), f"{moved:.3f}", f"{apart:.5f}"] for step, moved, apart in found.weights]
+    print(markdown_table(["step", "verl's weights, from the start", "the laboratory's, from verl's"], rows))
+    print(f"Right rollouts beyond what the policy makes expected: {found.surprise:+.1f} standard deviations.")
+    print(
+        f"Two rollouts of a prompt that are right together, beyond chance: {found.alike:+.1f} standard "
+        f"deviations ({found.pairs:,} pairs)."
+    )
 
 
 def table(arguments):

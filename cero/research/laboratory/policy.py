@@ -61,12 +61,19 @@ class Policy:
                 past_key_values=out.past_key_values, use_cache=True,
             )  # fmt: skip
         texts = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
+        return responses, self.rewarded(questions, rows, texts), self.weighed(log_probs, responses)
+
+    def rewarded(self, questions, rows, texts):
+        """Return the reward of each text as a response to questions[rows]: float array."""
         scored = (
             self.score(questions.source, text, questions.truths[row])
             for text, row in zip(texts, rows.tolist(), strict=True)
         )
-        weights = score_weights(log_probs.numpy(), self.said(responses).numpy())
-        return responses, np.array([each["score"] for each in scored]), weights
+        return np.array([each["score"] for each in scored])
+
+    def weighed(self, log_probs, responses):
+        """Return `score_weights` of responses, from their tokens' log probabilities: float array."""
+        return score_weights(log_probs.numpy(), self.said(responses)[:, : log_probs.shape[1]].numpy())
 
     @torch.no_grad()
     def entropy(self, questions, rows, tokens):

@@ -30,14 +30,15 @@ class Laboratory:
 
     def __init__(self, folder, score, length, budget):
         self.folder, self.score, self.length, self.budget = folder, score, length, budget
-        tokenizer = self._policy(0, 0.0).tokenizer
+        tokenizer = self.policy(0, 0.0).tokenizer
         self.train, self.test, self.train_sample = (
             Questions(folder / f"{split}.parquet", tokenizer, length)
             for split in ("train", "test", "train_sample")
         )
 
-    def _policy(self, seed, lr):
-        return Policy(self.folder / "model", self.score, self.length, lr, seed * 7919 + 13)
+    def policy(self, seed, lr, kind=Policy):
+        """Return the task's warm start as a policy of this kind, a class."""
+        return kind(self.folder / "model", self.score, self.length, lr, seed * 7919 + 13)
 
     def run(self, contender, seed):
         """Train once; return the record of the run, a JSON-ready dict.
@@ -50,7 +51,7 @@ class Laboratory:
         families : mean number of families among a step's rollouts
         """
         started = time.perf_counter()
-        run = _Run(self, contender, seed, self._policy(seed, contender.lr))
+        run = Run(self, contender, seed, self.policy(seed, contender.lr))
         spent, accuracy, of_train = [0], [run.validate(self.test)], [run.validate(self.train_sample)]
         while run.goes_on:
             run.step()
@@ -71,7 +72,7 @@ class Laboratory:
         }
 
 
-class _Run:
+class Run:
     """A run under way."""
 
     def __init__(self, laboratory, contender, seed, policy):
@@ -92,6 +93,7 @@ class _Run:
             rollouts_per_prompt=contender.n, epochs=epochs, seed=seed, total_budget=laboratory.budget
         )
         self.success, self.seen = np.full((2, len(self.train)), np.nan)
+        self.ids = np.arange(len(self.train), dtype=np.uint64)
         self.oracle = isinstance(self.allocator, Oracle)
         if self.oracle:
             known = self.seen if contender.look else self.success
@@ -121,7 +123,7 @@ class _Run:
     def step(self):
         contender, train = self.contender, self.train
         rows = self._next_rows()
-        ids = rows.astype(np.uint64)
+        ids = self.ids[rows]
         if self.oracle and (contender.candidates != 0 or self.steps % contender.refresh == 0):
             self.success[rows] = self.policy.success(train, rows)
             if contender.look:  # then success is for the record only
