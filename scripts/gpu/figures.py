@@ -10,13 +10,15 @@ of the page, and the picture beside the other pictures.
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from cero.research.study.study_report import markdown_table
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+import logs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs/results/gpu/fewshot.jsonl"
@@ -39,7 +41,6 @@ OF_STEPS = {
     "allocate": "cero/time/allocate",
     "observe": "cero/time/observe",
 }
-HELD_OUT = re.compile(r"val-core/fewshot/(.*)/acc/mean@1")
 
 
 def read_run(log, device):
@@ -49,17 +50,12 @@ def read_run(log, device):
     line = {"set": questions, "arm": arm, "seed": int(seed), "rate": float(rate)}
     line |= {"device": device, "held_out": {}}
     line |= {name: [] for name in OF_STEPS}
-    for text in log.read_text().splitlines():
-        try:
-            record = json.loads(text)
-        except ValueError:
-            continue  # a run that was killed may have been writing
+    for record in logs.read_records(log):
         data = record["data"]
         if "timing_s/step" in data:
             for name, key in OF_STEPS.items():
                 line[name].append(float(f"{data[key]:.4g}"))
-        right = {match[1]: data[key] for key in data if (match := HELD_OUT.fullmatch(key))}
-        if right:
+        if right := logs.held_out(data):
             line["held_out"][str(record["step"])] = {name: round(right[name], 4) for name in sorted(right)}
     return line
 
@@ -68,8 +64,8 @@ def keep(arguments):
     """Write a line for each run below the folders."""
     lines = []
     for folder, device in ((arguments.folder, "gpu"), (arguments.cpu, "cpu")):
-        logs = [] if folder is None else folder.glob("*/*/*/*/cero/*.jsonl")
-        lines += [read_run(log, device) for log in sorted(logs) if log.name != "allocations.jsonl"]
+        files = [] if folder is None else folder.glob("*/*/*/*/cero/*.jsonl")
+        lines += [read_run(log, device) for log in sorted(files) if log.name != "allocations.jsonl"]
     lines = [line for line in lines if line["right"]]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -15,7 +15,6 @@ nothing is left. This needs root.
 """
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -24,6 +23,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+import logs  # noqa: E402
 
 GPU = Path(os.environ.get("GPU", "/opt/gpu"))
 RUNS = GPU / "runs"
@@ -68,6 +70,15 @@ def parse_arguments(argv=None):
     if arguments.command == "start" and arguments.one_by_one and arguments.seconds is None:
         begin.error("--one-by-one: add --seconds")
     return arguments
+
+
+def wait_until_ready():
+    """Wait until stage.sh has put everything in its place; return when that began, by time.monotonic."""
+    began = time.monotonic()
+    while not (GPU / "ready").exists():
+        time.sleep(0.2)
+    print(f"{time.strftime('%T')} ready after {time.monotonic() - began:.1f} s", flush=True)
+    return began
 
 
 def started():
@@ -123,22 +134,18 @@ def stop(runs):
 
 def metrics_of(run):
     """Return what verl has logged of a run, step by step: a list of dicts."""
-    records = []
-    for path in (RUNS / run).glob("cero/*.jsonl"):
-        if path.name == "allocations.jsonl":
-            continue
-        for line in path.read_text(errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # the line that is being written
-            records.append(record["data"] | {"step": record["step"]})
-    return records
+    return [
+        record["data"] | {"step": record["step"]}
+        for path in (RUNS / run).glob("cero/*.jsonl")
+        if path.name != "allocations.jsonl"
+        for record in logs.read_records(path)
+    ]
 
 
-def held_out_of(record):
-    """Return the accuracies of a step's validation, one for each family: a list, empty without one."""
-    return [value for key, value in record.items() if re.fullmatch(r"val-core/.*/acc/mean@1", key)]
+def held_out(run):
+    """Return the mean accuracy over families of each validation of a run: dict of step -> float."""
+    validations = ((record["step"], logs.held_out(record)) for record in metrics_of(run))
+    return {step: statistics.mean(right.values()) for step, right in validations if right}
 
 
 def summary(run):
@@ -152,10 +159,7 @@ def summary(run):
         score = statistics.mean(r["critic/score/mean"] for r in last)
         kl = max(abs(r.get("actor/ppo_kl", 0.0)) for r in last)
         line += f"  {seconds:5.2f} s  right {100 * score:5.1f} %  kl {kl:.0e}"
-    values = []
-    for record in records:
-        if right := held_out_of(record):
-            values.append(f"{record['step']}:{100 * statistics.mean(right):.1f}")
+    values = [f"{step}:{100 * accuracy:.1f}" for step, accuracy in held_out(run).items()]
     line += "  held out " + " ".join(values) if values else ""
     if not is_alive(run):
         log = RUNS / run / "train.log"
@@ -168,8 +172,7 @@ def summary(run):
 def card():
     """Return the card's memory and use, the machine's load and free memory, as text."""
     try:
-        query = ["nvidia-smi", "--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader"]
-        text = subprocess.run(query, capture_output=True, text=True).stdout.strip()
+        text = logs.ask_card("memory.used,utilization.gpu")
     except OSError:
         text = "no GPU"
     free = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)
@@ -197,10 +200,7 @@ def main(argv=None):
     elif arguments.command == "follow":
         follow(arguments.runs or started(), arguments.seconds)
     else:
-        began = time.monotonic()
-        while not (GPU / "ready").exists():
-            time.sleep(0.2)
-        print(f"ready after {time.monotonic() - began:.1f} s", flush=True)
+        began = wait_until_ready()
         parts = [[run] for run in arguments.runs] if arguments.one_by_one else [arguments.runs]
         for number, part in enumerate(parts):
             for run in part:

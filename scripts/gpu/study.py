@@ -11,13 +11,13 @@ When the time is over, what runs is killed. $GPU/runs/rates.json says what was c
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
+import logs  # noqa: E402
+
 import runs  # noqa: E402
 
 
@@ -46,16 +46,6 @@ def parse_arguments(argv=None):
     return top.parse_args(argv)
 
 
-def held_out(run):
-    """Return the mean accuracy over families of each validation of a run: dict of step -> float."""
-    found = {}
-    for record in runs.metrics_of(run):
-        values = runs.held_out_of(record)
-        if values:
-            found[record["step"]] = statistics.mean(values)
-    return found
-
-
 def steps_of(run):
     """Return how many steps a run has made."""
     return sum("timing_s/step" in record for record in runs.metrics_of(run))
@@ -65,9 +55,8 @@ def memory(host=None):
     """Return the GB in use and in all, of the machine (`host` in all, if given) and of the card."""
     found = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, free = (int(found[key].split()[0]) / 2**20 for key in ("MemTotal", "MemAvailable"))
-    query = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
-        used, all_of_it = map(float, subprocess.run(query, capture_output=True, text=True).stdout.split(","))
+        used, all_of_it = map(float, logs.ask_card("memory.used,memory.total", "nounits").split(","))
     except (OSError, ValueError):
         used, all_of_it = 0.0, float("inf")
     return (total - free, host or total), (used / 1024, all_of_it / 1024)
@@ -95,7 +84,7 @@ def tune(arguments, began):
             break
     alive = [run for run in tuned if runs.is_alive(run)]
     space = room(before, memory(arguments.host), max(1, len(alive)), arguments.memory)
-    accuracy = {run: held_out(run) for run in tuned}
+    accuracy = {run: runs.held_out(run) for run in tuned}
     # All after as many steps: none has the advantage of having trained for longer. What died early has lost.
     made = min((max(accuracy[run]) for run in alive or tuned if accuracy[run]), default=0)
     scores = {run: values.get(made, -1.0) for run, values in accuracy.items()}
@@ -116,10 +105,7 @@ def tune(arguments, began):
 def main(argv=None):
     """Do what the command line says; return the exit code."""
     arguments = parse_arguments(argv)
-    began = time.monotonic()
-    while not (runs.GPU / "ready").exists():
-        time.sleep(0.2)
-    print(f"{time.strftime('%T')} ready after {time.monotonic() - began:.1f} s", flush=True)
+    began = runs.wait_until_ready()
     runs.RUNS.mkdir(parents=True, exist_ok=True)
     best, space = tune(arguments, began)
     single = best.get("cero", arguments.rates[0])
