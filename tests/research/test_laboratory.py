@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -9,17 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cero.analysis.runlog import RunLog
 from cero.research.laboratory.contenders import NAMED, parse_contender
 from cero.research.oracle import Oracle
-from cero.verl.identity import slots_of_rows
+from cero.verl.identity import row_prompt_id, slots_of_rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pq = pytest.importorskip("pyarrow.parquet")
 
-from cero.research.laboratory import __main__ as laboratory  # noqa: E402 (they need torch)
+from safetensors.torch import save_file  # noqa: E402 (they need torch)
+
+from cero.research.laboratory import __main__ as laboratory  # noqa: E402
 from cero.research.laboratory.policy import Policy  # noqa: E402
 from cero.research.laboratory.questions import Questions  # noqa: E402
+from cero.research.laboratory.replay import replay  # noqa: E402
 from cero.research.laboratory.training import Laboratory, Run  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,3 +338,127 @@ tasks:
         with pytest.raises(SystemExit) as error:
             laboratory.main(wrong)
         assert error.value.code == 2 and "laboratory run: " in capsys.readouterr().err
+
+
+# ---- a run of verl's, gone through again ----------------------------------------------------------
+
+RECORDED = f"cero:signal_hard/response=4{SMALL},bucket=text,lr=1e-3"
+
+
+@pytest.fixture(scope="module")
+def left_by_verl(folder, small, tmp_path_factory):
+    """What a run through verl would have left: the files, here of one of the laboratory itself.
+
+    Padding is taken out of responses, since a text does not show it. tests/e2e/test_replay.py has a run
+    through verl.
+    """
+    out = tmp_path_factory.mktemp("run")
+    (out / "cero").mkdir()
+    (out / "rollouts").mkdir()
+    log = RunLog(out / "cero" / "allocations.jsonl")
+
+    class Readable(Policy):
+        def sample(self, questions, rows, draw=None):
+            responses, _, _ = super().sample(questions, rows, draw)
+            texts = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
+            again = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            responses = torch.tensor(
+                [(tokens + [self.end] + [self.pad] * LENGTH)[:LENGTH] for tokens in again], dtype=torch.long
+            )
+            with torch.no_grad():
+                likely = self.log_probs(questions, rows, responses)
+            return responses, self.rewarded(questions, rows, texts), self.weighed(likely, responses)
+
+    class Recorded(Run):
+        def _take_note(self, rows, trials, group, rewards, responses):
+            super()._take_note(rows, trials, group, rewards, responses)
+            texts = self.policy.tokenizer.batch_decode(responses, skip_special_tokens=True)
+            lines = [
+                {"input": asked[rows[at]], "gts": self.train.truths[rows[at]], "output": text}
+                for at, text in zip(group, texts, strict=True)
+            ]
+            path = out / "rollouts" / f"{self.steps + 1}.jsonl"
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            log.step(
+                step=self.steps + 1, epoch=0, budget=4, spent=self.spent,
+                prompts=[f"{int(each):016x}" for each in self.ids[rows]], rollouts=trials.tolist(),
+                successes=np.bincount(group, rewards, rows.size).tolist(), trials=trials.tolist(),
+                metrics={"cero/tokens/sampled": float(self.policy.said(responses).sum())},
+            )  # fmt: skip
+
+    contender = parse_contender(RECORDED)
+    run = Recorded(small, contender, 3, small.policy(3, contender.lr, Readable))
+    entries = pq.read_table(folder / "train.parquet").to_pylist()
+    run.ids = np.array(
+        [row_prompt_id(e["data_source"], e["prompt"], e["reward_model"]["ground_truth"]) for e in entries],
+        np.uint64,
+    )
+    asked = [
+        run.policy.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)
+        for ids, mask in zip(run.train.ids, run.train.mask, strict=True)
+    ]
+    while run.goes_on:
+        run.step()
+    log.close()
+    saved = out / f"global_step_{run.steps}" / "actor" / "huggingface"
+    saved.mkdir(parents=True)
+    save_file({n: p.detach() for n, p in run.policy.model.named_parameters()}, saved / "model.safetensors")
+    return out, run.steps
+
+
+@pytest.mark.slow
+def test_a_run_is_gone_through_again(left_by_verl, small):
+    out, steps = left_by_verl
+    found = replay(small, parse_contender(RECORDED), 3, out)
+    ((step, moved, apart),) = found.weights
+    assert (step, found.steps, found.rollouts) == (steps, steps, 48) and found.pairs > 0
+    assert moved > 0.01 and apart < 1e-6 * moved
+    assert found.surprise > 4  # without their padding, responses are not those of the policy
+    other = replay(small, parse_contender(RECORDED.replace("lr=1e-3", "lr=2e-3")), 3, out)
+    assert other.weights[0][2] > 0.1 * moved
+
+
+def torn(out, copy, change):
+    shutil.copytree(out, copy)
+    change(copy)
+    return copy
+
+
+def without(pattern):
+    return lambda run: [shutil.rmtree(each) for each in run.glob(pattern)]
+
+
+def changed(name, old, new):
+    return lambda run: replace_in(run / name, old, new)
+
+
+LOG = "cero/allocations.jsonl"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "contender, seed, change, error, message",
+    [
+        (RECORDED, 4, None, ValueError, r"step \d+: the allocator gives the question '[ab]+' \d rollouts"),
+        (RECORDED.replace("=4@", "=2@"), 3, None, ValueError, "is this the run's contender and its seed"),
+        ("aero@n=1,batch=4", 3, None, ValueError, "samples in rounds"),
+        (RECORDED, 3, without("rollouts"), FileNotFoundError, "rollout_data_dir"),
+        (RECORDED, 3, without("cero"), FileNotFoundError, "allocations.jsonl"),
+        (RECORDED, 3, without("global_step_*"), FileNotFoundError, "save_contents"),
+        (RECORDED, 3, changed("rollouts/2.jsonl", ': "a', ': "q'), ValueError, "no prompt of"),
+        (RECORDED, 3, changed(LOG, '"prompts": ["', '"prompts": ["1'), ValueError, "the task has not"),
+        (RECORDED, 3, changed(LOG, '/sampled": ', '/sampled": 1'), ValueError, "a special token within"),
+    ],
+)
+def test_what_is_no_such_run(left_by_verl, small, tmp_path, contender, seed, change, error, message):
+    out, _ = left_by_verl
+    if change is not None:
+        out = torn(out, tmp_path / "torn", change)
+    with pytest.raises(error, match=message):
+        replay(small, parse_contender(contender), seed, out)
+
+
+def replace_in(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))

@@ -36,7 +36,7 @@ def parser():
     """Return the argument parser, with both subcommands."""
     top = argparse.ArgumentParser(
         prog="python -m cero.research.laboratory",
-        description="Train the study's tasks in one process without verl; results are leads, not evidence.",
+        description="Train the study's tasks in one process without verl, and hold verl's runs to it.",
     )
     commands = top.add_subparsers(dest="command", required=True)
     train = commands.add_parser("run", help="train contenders and add a JSON line for each run")

@@ -161,7 +161,12 @@ class _Again(Run):
 
     def _take_up(self, line):
         """Make the step's prompts and responses the next ones; `line` is its record in the log."""
-        self.rows = np.array([self.row_of_id[int(each, 16)] for each in line["prompts"]])
+        try:
+            self.rows = np.array([self.row_of_id[int(each, 16)] for each in line["prompts"]])
+        except KeyError as error:
+            raise ValueError(
+                f"{self.folder} has prompts that the task has not; name the run's task"
+            ) from error
         self.tokens = line["metrics"]["cero/tokens/sampled"]
         path = self.folder / "rollouts" / f"{line['step']}.jsonl"
         if not path.is_file():
@@ -171,7 +176,12 @@ class _Again(Run):
         self.policy.responses = {row: [] for row in self.rows.tolist()}
         for text in path.read_text().splitlines():
             said = json.loads(text)
-            self.policy.responses[self.row_of_question[said["input"], said["gts"]]].append(said["output"])
+            row = self.row_of_question.get((said["input"], said["gts"]))
+            if row not in self.policy.responses:
+                raise ValueError(
+                    f"{path} has a response to {said['input']!r}, which is no prompt of the step"
+                )
+            self.policy.responses[row].append(said["output"])
 
     def _next_rows(self):
         return self.rows
