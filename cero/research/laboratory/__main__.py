@@ -151,8 +151,8 @@ def compare(arguments):
     print(markdown_table(["step", "verl's weights, from the start", "the laboratory's, from verl's"], rows))
     print(f"Right rollouts beyond what the policy makes expected: {found.surprise:+.1f} standard deviations.")
     print(
-        f"Two rollouts of a prompt that are right together, beyond chance: {found.alike:+.1f} standard "
-        f"deviations ({found.pairs:,} pairs)."
+        f"Pairs of a prompt's rollouts that are alike, beyond chance: {found.alike:+.1f} standard deviations "
+        f"({found.pairs:,} pairs)."
     )
 
 

@@ -32,8 +32,8 @@ class Replayed:
     steps, rollouts : int
     surprise : how many more rollouts were right than expected, in standard deviations
         Expected is the policy's exact probability of the known forms of the right response, before each step.
-    pairs, alike : int, prompts with two rollouts in a step; and by how many standard deviations two rollouts
-        of a prompt are right together more often than independent ones
+    pairs, alike : int, pairs of rollouts of one prompt in one step; and by how many standard deviations both
+        are right, or both wrong, more often than independent ones
     """
 
     weights: list
@@ -200,10 +200,10 @@ class _Again(Run):
         self.variance += (p * (1 - p))[group].sum()
         off = known - p[group]
         total, squares = (np.bincount(group, each, rows.size) for each in (off, off**2))
-        two = np.flatnonzero(trials == 2)
-        self.pairs += two.size
-        self.together += ((total**2 - squares) / 2)[two].sum()  # the products of both
-        self.together_variance += ((p * (1 - p)) ** 2)[two].sum()
+        pairs = trials * (trials - 1) // 2
+        self.pairs += int(pairs.sum())
+        self.together += ((total**2 - squares) / 2).sum()  # the products of both of each pair
+        self.together_variance += (pairs * (p * (1 - p)) ** 2).sum()
 
     def _weights(self):
         return {name: each.detach().clone() for name, each in self.policy.model.named_parameters()}
