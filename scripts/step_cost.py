@@ -35,9 +35,9 @@ import numpy as np
 import psutil
 import torch
 from scipy.stats import bootstrap
-from speed.pages import write_section
 from speed.scheduler import PARTS, at_scale, compose
 
+from cero.research.pages import write_section
 from cero.research.speed.steps import cpu_seconds, lines
 from cero.research.speed.turns import ARMS, arm_of
 

@@ -25,9 +25,17 @@ def parser():
 
 def main(argv=None):
     """Run the command line; exit with 2 and one line on stderr for input that can't be used."""
+    execute(parser().parse_args(argv))
+
+
+def execute(arguments, program="cero"):
+    """Call `arguments.run_command` with the arguments; exit with 2 and one line on stderr where it can't.
+
+    arguments : of a parser that sets `run_command` and `command`, the name of the subcommand
+    program : what the line begins with
+    """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # for names that the terminal's encoding lacks
-    arguments = parser().parse_args(argv)
     try:
         arguments.run_command(arguments)
         sys.stdout.flush()
@@ -35,7 +43,7 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(1) from error
     except (OSError, ValueError) as error:
-        complain(arguments.command, describe(error))
+        complain(arguments.command, describe(error), program)
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error

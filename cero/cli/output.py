@@ -12,9 +12,9 @@ def say(console, text):
     console.print(Text(one_line(text)), soft_wrap=True)
 
 
-def complain(command, message):
+def complain(command, message, program="cero"):
     """Print one line on stderr: what is wrong, or what was left out of what `command` shows."""
-    print(f"cero {command}: {one_line(message)}", file=sys.stderr)
+    print(f"{program} {command}: {one_line(message)}", file=sys.stderr)
 
 
 def drawn(draw, path, asked, tell):

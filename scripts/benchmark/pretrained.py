@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.runlog import FILE_NAME, read_log
+from cero.cli.main import execute
 from cero.research.ceiling import MeanGain
 from cero.research.laboratory.results import append, points, read_records
+from cero.research.pages import check_section, write_section
 from cero.research.study.archive import read_runs
 from cero.research.study.study_report import markdown_table
 from cero.research.study.tables import make_table
@@ -270,9 +272,7 @@ def learning(records, start, names, by):
 
 def page(arguments):
     """Write the tables between the page's two comments, and the pictures."""
-    text = arguments.page.read_text(encoding="utf-8")
-    if not 0 <= text.find(BEGIN) < text.find(END):
-        sys.exit(f"{arguments.page} has no place for the table: put {BEGIN} and {END} where it belongs")
+    check_section(arguments.page, BEGIN, END)
     records = old_records(arguments.out)
     parts = []
     for task in TASKS:
@@ -281,29 +281,25 @@ def page(arguments):
             image = arguments.image.with_stem(f"{arguments.image.stem}-{task.rpartition('-')[2]}")
             draw(image, mine)
             parts.append(f"`{task}`\n\n{table(mine)}\n![success over rollouts](../images/{image.name})\n")
-    before, rest = text.split(BEGIN)
-    arguments.page.write_text(
-        f"{before}{BEGIN}\n\n{chr(10).join(parts)}\n{END}{rest.split(END)[1]}", encoding="utf-8"
-    )
+    write_section(arguments.page, BEGIN, "\n\n" + "\n".join(parts) + "\n", END)
 
 
 def main(argv=None):
     """Run one of the two commands."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("collect", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     command.add_argument("--work", type=Path, default="runs/benchmark", help="of `cero benchmark`")
     command.add_argument("--runs", type=Path, default="docs/results/study", help="--out of `cero benchmark`")
     command.add_argument("--remove", action="store_true", help="delete a model once it is measured")
-    command.set_defaults(do=collect)
+    command.set_defaults(run_command=collect)
     command = commands.add_parser("page", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     command.add_argument("page", type=Path, help="a Markdown file with the two comments")
     command.add_argument("--image", type=Path, default=IMAGE)
-    command.set_defaults(do=page)
+    command.set_defaults(run_command=page)
     for command in commands.choices.values():
         command.add_argument("--out", type=Path, default=OUT, help="file of JSON lines")
-    arguments = parser.parse_args(argv)
-    arguments.do(arguments)
+    execute(parser.parse_args(argv), "pretrained.py")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.cli.main import execute
+from cero.research.pages import check_section, write_section
 from cero.research.study.study_report import markdown_table
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
@@ -171,35 +173,31 @@ def family_means(lines, step):
 
 def page(arguments):
     """Write the table between the page's two comments, and the picture."""
-    text = arguments.page.read_text(encoding="utf-8")
-    if not 0 <= text.find(BEGIN) < text.find(END):
-        sys.exit(f"{arguments.page} has no place for the table: put {BEGIN} and {END} where it belongs")
+    check_section(arguments.page, BEGIN, END)
     lines = [json.loads(line) for line in arguments.out.read_text().splitlines()]
     lines = [
         line for line in lines if len(line["right"]) >= PARTS[0][1]
     ]  # runs that ended early are kept only
     draw(arguments.image, lines)
-    before, rest = text.split(BEGIN)
-    body = f"{table(lines)}\n![learning over rollouts](../images/{arguments.image.name})"
-    arguments.page.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    picture = f"![learning over rollouts](../images/{arguments.image.name})"
+    write_section(arguments.page, BEGIN, f"\n\n{table(lines)}\n{picture}\n\n", END)
 
 
 def main(argv=None):
     """Run one of the two commands."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("keep", help="write the runs' figures as JSON lines")
     command.add_argument("folder", type=Path)
     command.add_argument("--cpu", type=Path, help="a folder of runs that RECIPE=cero_cpu trained")
-    command.set_defaults(do=keep)
+    command.set_defaults(run_command=keep)
     command = commands.add_parser("page", help="write the table and the picture")
     command.add_argument("page", type=Path, help="a Markdown file with the two comments")
     command.add_argument("--image", type=Path, default=IMAGE)
-    command.set_defaults(do=page)
+    command.set_defaults(run_command=page)
     for command in commands.choices.values():
         command.add_argument("--out", type=Path, default=OUT, help="file of JSON lines")
-    arguments = parser.parse_args(argv)
-    arguments.do(arguments)
+    execute(parser.parse_args(argv), "figures.py")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import step_cost  # noqa: E402
-from speed.pages import write_section  # noqa: E402
 
+from cero.research.pages import write_section  # noqa: E402
 from cero.research.speed.steps import FILE_NAME, PHASES, phases_of, watch  # noqa: E402
 from cero.research.study.plan import make_run, read_contenders, read_tasks  # noqa: E402
 from cero.research.study.runner import RunFailed, Runner  # noqa: E402

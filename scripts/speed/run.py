@@ -15,8 +15,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from pages import write_section
 from show import picture, tables
+
+from cero.research.pages import write_section
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"

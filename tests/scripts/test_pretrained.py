@@ -107,10 +107,15 @@ def test_the_page_keeps_what_is_around_its_table(tmp_path):
     assert page.read_text() == text
 
 
-def test_a_page_without_the_place_is_refused(tmp_path):
+def test_a_page_without_the_place_is_refused(tmp_path, capsys):
     out, page = tmp_path / "runs.jsonl", tmp_path / "page.md"
     out.write_text(json.dumps(START) + "\n" + json.dumps(RUNS[0]) + "\n")
-    page.write_text("# No comments\n")
-    with pytest.raises(SystemExit, match="has no place"):
-        pretrained.main(["page", str(page), "--out", str(out), "--image", str(tmp_path / "pretrained.png")])
-    assert page.read_text() == "# No comments\n"
+    twice = f"{pretrained.BEGIN}\n{pretrained.END}\n" * 2
+    for text in ("# No comments\n", f"{pretrained.END}\n{pretrained.BEGIN}\n", twice):
+        page.write_text(text)
+        with pytest.raises(SystemExit) as error:
+            pretrained.main(
+                ["page", str(page), "--out", str(out), "--image", str(tmp_path / "pretrained.png")]
+            )
+        assert error.value.code == 2 and page.read_text() == text
+        assert f"pretrained.py page: {page} has no place for the table" in capsys.readouterr().err

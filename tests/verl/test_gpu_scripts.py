@@ -225,9 +225,10 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     assert (tmp_path / "picture.png").stat().st_size > 5_000
 
 
-def test_a_page_without_a_place_is_left_alone(figures, tmp_path):
+def test_a_page_without_a_place_is_left_alone(figures, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("nothing\n")
-    with pytest.raises(SystemExit, match="no place for the table"):
+    with pytest.raises(SystemExit) as error:
         figures.main(["page", str(page)])
-    assert page.read_text() == "nothing\n"
+    assert error.value.code == 2 and page.read_text() == "nothing\n"
+    assert f"figures.py page: {page} has no place for the table" in capsys.readouterr().err

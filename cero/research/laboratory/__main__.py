@@ -4,11 +4,11 @@
 """
 
 import argparse
-import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from cero.cli.arguments import numbers, words
+from cero.cli.main import execute
 from cero.research.laboratory.contenders import NAMED, parse_contender
 from cero.research.laboratory.results import (
     COLUMNS,
@@ -175,12 +175,7 @@ def table(arguments):
 
 def main(argv=None):
     """Run the command line; exit with 2 and one line on stderr for input that can't be used."""
-    arguments = parser().parse_args(argv)
-    try:
-        arguments.run_command(arguments)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"laboratory {arguments.command}: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    execute(parser().parse_args(argv), "laboratory")
 
 
 if __name__ == "__main__":

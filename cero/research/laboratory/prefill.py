@@ -14,12 +14,12 @@ changes nothing of the training, and all predictors are judged on the same promp
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from cero.cli.main import execute
 from cero.research.laboratory.__main__ import load_score
 from cero.research.study.study_report import markdown_table
 
@@ -426,12 +426,7 @@ def parser():
 
 def main(argv=None):
     """Run the command line; exit with 2 and one line on stderr for input that can't be used."""
-    arguments = parser().parse_args(argv)
-    try:
-        arguments.run_command(arguments)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"prefill {arguments.command}: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    execute(parser().parse_args(argv), "prefill")
 
 
 if __name__ == "__main__":
