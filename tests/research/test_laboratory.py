@@ -342,6 +342,7 @@ tasks:
 
 # ---- a run of verl's, gone through again ----------------------------------------------------------
 
+LOG = "cero/allocations.jsonl"
 RECORDED = f"cero:signal_hard/response=4{SMALL},bucket=text,lr=1e-3"
 
 
@@ -412,10 +413,25 @@ def test_a_run_is_gone_through_again(left_by_verl, small):
     found = replay(small, parse_contender(RECORDED), 3, out)
     ((step, moved, apart),) = found.weights
     assert (step, found.steps, found.rollouts) == (steps, steps, 48) and found.pairs > 0
-    assert moved > 0.01 and apart < 1e-6 * moved
+    assert moved > 0.01 and apart < 1e-6 * moved and found.ended == ""
     assert found.surprise > 4  # without their padding, responses are not those of the policy
     other = replay(small, parse_contender(RECORDED.replace("lr=1e-3", "lr=2e-3")), 3, out)
     assert other.weights[0][2] > 0.1 * moved
+
+
+@pytest.mark.slow
+def test_it_ends_at_a_response_that_can_not_be_read_back(left_by_verl, small, tmp_path):
+    """What was compared until then counts."""
+    out, steps = left_by_verl
+    copy = shutil.copytree(out, tmp_path / "run")
+    shutil.copytree(copy / f"global_step_{steps}", copy / "global_step_2")  # weights of any kind
+    log = copy / LOG
+    lines = log.read_text().splitlines(keepends=True)
+    lines[3] = lines[3].replace('/sampled": ', '/sampled": 1')
+    log.write_text("".join(lines))
+    found = replay(small, parse_contender(RECORDED), 3, copy)
+    assert [step for step, *_ in found.weights] == [2] and (found.steps, found.rollouts) == (3, 12)
+    assert "step 4: the responses had 1" in found.ended
 
 
 def torn(out, copy, change):
@@ -430,9 +446,6 @@ def without(pattern):
 
 def changed(name, old, new):
     return lambda run: replace_in(run / name, old, new)
-
-
-LOG = "cero/allocations.jsonl"
 
 
 @pytest.mark.slow

@@ -149,6 +149,8 @@ def compare(arguments):
     print(f"{found.steps} steps, {found.rollouts:,} rollouts: the allocator gives what it gave in the run.\n")
     rows = [[str(step), f"{moved:.3f}", f"{apart:.5f}"] for step, moved, apart in found.weights]
     print(markdown_table(["step", "verl's weights, from the start", "the laboratory's, from verl's"], rows))
+    if found.ended:
+        print(f"It ends there: {found.ended}.\n")
     print(f"Right rollouts beyond what the policy makes expected: {found.surprise:+.1f} standard deviations.")
     print(
         f"Pairs of a prompt's rollouts that are alike, beyond chance: {found.alike:+.1f} standard deviations "

@@ -32,6 +32,7 @@ class Replayed:
     steps, rollouts : int
     surprise : how many more rollouts were right than expected, in standard deviations
         Expected is the policy's exact probability of the known forms of the right response, before each step.
+    ended : str, why it ends before the run does: a response that can't be read back; "" if it does not
     pairs, alike : int, pairs of rollouts of one prompt in one step; and by how many standard deviations both
         are right, or both wrong, more often than independent ones
     """
@@ -42,6 +43,7 @@ class Replayed:
     surprise: float
     pairs: int
     alike: float
+    ended: str
 
 
 def replay(laboratory, contender, seed, folder):
@@ -64,9 +66,14 @@ def replay(laboratory, contender, seed, folder):
     FileNotFoundError
         If the run left no log, responses or weights.
     ValueError
-        If the allocator gives other numbers of rollouts than in the run, or a response can't be read back.
+        If the allocator gives other numbers of rollouts than in the run, or a response before the first
+        checkpoint can't be read back: special tokens within it are not in its text.
     """
     return _Again(laboratory, contender, seed, Path(folder)).replay()
+
+
+class _Unreadable(ValueError):
+    """A response whose text does not say which tokens were sampled."""
 
 
 class _RecordedPolicy(Policy):
@@ -89,7 +96,7 @@ class _RecordedPolicy(Policy):
         responses = torch.full((len(texts), self.length), self.pad)
         for at, (text, tokens) in enumerate(zip(texts, encoded, strict=True)):
             if self.tokenizer.decode(tokens) != text or len(tokens) > self.length:
-                raise ValueError(
+                raise _Unreadable(
                     f"the response {text!r} can't be read back into the tokens that were sampled"
                 )
             responses[at, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
@@ -132,7 +139,7 @@ class _Again(Run):
         self.pairs = 0
 
     def replay(self):
-        weights = []
+        weights, ended, spent = [], "", 0
         for line in read_log(self.folder / "cero" / FILE_NAME):
             if line["kind"] != "step":
                 continue
@@ -140,7 +147,12 @@ class _Again(Run):
             try:
                 self.step()
             except ValueError as error:
-                raise ValueError(f"{self.folder}, step {line['step']}: {error}") from error
+                message = f"{self.folder}, step {line['step']}: {error}"
+                if not isinstance(error, _Unreadable) or not weights:
+                    raise ValueError(message) from error
+                ended = message
+                break
+            spent = self.spent
             saved = self.folder / f"global_step_{line['step']}" / WEIGHTS
             if saved.is_file():
                 verls = load_file(saved)
@@ -153,10 +165,11 @@ class _Again(Run):
         return Replayed(
             weights,
             self.steps,
-            self.spent,
+            spent,
             (self.right_of_known - self.expected) / max(np.sqrt(self.variance), 1e-9),
             self.pairs,
             self.together / max(np.sqrt(self.together_variance), 1e-9),
+            ended,
         )
 
     def _take_up(self, line):
@@ -189,7 +202,7 @@ class _Again(Run):
     def _take_note(self, rows, trials, group, rewards, responses):
         read = int(self.policy.said(responses).sum())
         if read != self.tokens:
-            raise ValueError(
+            raise _Unreadable(
                 f"the responses had {self.tokens:.0f} tokens, and their texts have {read}; a special token "
                 "within a response is not in its text"
             )
