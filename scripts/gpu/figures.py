@@ -175,9 +175,8 @@ def page(arguments):
     """Write the table between the page's two comments, and the picture."""
     check_section(arguments.page, BEGIN, END)
     lines = [json.loads(line) for line in arguments.out.read_text().splitlines()]
-    lines = [
-        line for line in lines if len(line["right"]) >= PARTS[0][1]
-    ]  # runs that ended early are kept only
+    # Runs that ended early are kept, and not shown.
+    lines = [line for line in lines if len(line["right"]) >= PARTS[0][1]]
     draw(arguments.image, lines)
     picture = f"![learning over rollouts](../images/{arguments.image.name})"
     write_section(arguments.page, BEGIN, f"\n\n{table(lines)}\n{picture}\n\n", END)

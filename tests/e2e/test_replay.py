@@ -8,6 +8,7 @@ import torch
 from tiny import command, make_model, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cero.research.laboratory.__main__ import load_score
 from cero.research.laboratory.contenders import parse_contender
 from cero.research.laboratory.replay import replay
 from cero.research.laboratory.training import Laboratory
@@ -20,10 +21,6 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return {"score": float(solution_str[:1] in tuple(ground_truth))}
 """
 CERO = f"cero:signal_hard/response=4@n={N},batch={BATCH},lr=1e-3,baseline=optimal,bucket=text"
-
-
-def score(source, text, truth):
-    return {"score": float(text[:1] in tuple(truth))}
 
 
 def teach_digits(folder):
@@ -86,7 +83,7 @@ def test_the_same_rollouts_and_the_same_weights(tmp_path):
         "actor_rollout_ref.actor.checkpoint.save_contents=[hf_model]",
     )
     run(arguments, tmp_path)
-    laboratory = Laboratory(tmp_path, score, LENGTH, STEPS * BATCH * N)
+    laboratory = Laboratory(tmp_path, load_score(tmp_path / "reward.py"), LENGTH, STEPS * BATCH * N)
     found = replay(laboratory, parse_contender(CERO), 5, folder)
     assert found.steps == STEPS and found.rollouts == STEPS * BATCH * N
     assert [step for step, *_ in found.weights] == [6, 12]

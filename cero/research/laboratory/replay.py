@@ -122,8 +122,8 @@ class _Again(Run):
             row_prompt_id(each["data_source"], each["prompt"], each["reward_model"]["ground_truth"])
             for each in entries
         ]
-        self.ids = np.array([int(each) for each in named], np.uint64)
-        self.row_of_id = {int(each): row for row, each in enumerate(named)}
+        self.ids = np.array(named, np.uint64)
+        self.row_of_id = {each: row for row, each in enumerate(named)}
         asked = [
             policy.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)
             for ids, mask in zip(self.train.ids, self.train.mask, strict=True)

@@ -128,9 +128,10 @@ class Run:
             self.success[rows] = self.policy.success(train, rows)
             if contender.look:  # then success is for the record only
                 self.seen[rows] = self.policy.entropy(train, rows, contender.look)
-        buckets = None if self.buckets is None else self.buckets[rows]
-        history = self.allocator.success_mean(ids)
-        if buckets is not None:
+        if self.buckets is None:
+            buckets, history = None, self.allocator.success_mean(ids)
+        else:
+            buckets = self.buckets[rows]
             history = self.allocator.success_mean_or(ids, self.optimal.expected_success(buckets))
         budget = min(contender.step_budget, self.allocator.ledger.left) if contender.exact else None
         step, drawn = self.allocator.begin(ids, budget), []
