@@ -17,7 +17,6 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 import logs  # noqa: E402
-
 import runs  # noqa: E402
 
 
