@@ -4,8 +4,8 @@
     python scripts/gpu/figures.py page docs/results/pretrained.md
 
 `keep` writes a JSON line for each run with a step into --out, in the order of their names: what its steps
-did, and how many held-out questions of each family were right. `page` writes the table between two comments
-of the page, and the picture beside the other pictures.
+did, and how many held-out questions of each family were right. `page` writes tables between two comments of
+the page, and a picture for each set of questions beside the other pictures.
 """
 
 import argparse
@@ -24,7 +24,8 @@ import logs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs/results/gpu/fewshot.jsonl"
-IMAGE = ROOT / "docs/images/pretrained-gpu.png"
+IMAGES = ROOT / "docs/images"
+ARITHMETIC = ("difference", "double", "product", "sum", "sum-three", "sum-two-digits", "times-ten")
 PARTS = ((1, 20), (21, 40))  # steps, first and last, over which the share of right rollouts is taken
 SMOOTH = 5  # steps of the curve's moving mean
 BEGIN, END = (
@@ -89,66 +90,129 @@ def held_out(line, step):
 
 
 def by_arm(lines):
-    """Return lists of lines of the same arm and rate: dict of (arm, rate) -> list."""
+    """Return lists of lines of the same questions, rate and arm: dict of (set, rate, arm) -> list."""
     found = {}
-    for line in sorted(lines, key=lambda line: (line["rate"], line["arm"], line["seed"])):
-        found.setdefault((line["arm"], line["rate"]), []).append(line)
+    # The set without a number, on which each prompt is met once, comes first.
+    for line in sorted(lines, key=lambda x: (x["set"].isdigit(), x["set"], x["rate"], x["arm"], x["seed"])):
+        found.setdefault((line["set"], line["rate"], line["arm"]), []).append(line)
     return found
 
 
+def name_of(rate):
+    """Return a learning rate as text, as on a command line: 3e-5."""
+    return f"{rate:.0e}".replace("e-0", "e-")
+
+
+def right_while_training(line, first, last):
+    """Return the share of right rollouts in steps `first` to `last`; None of a run that ended before."""
+    return float(np.mean(line["right"][first - 1 : last])) if len(line["right"]) >= last else None
+
+
+def known(values):
+    """Return those of the values that are not None: list."""
+    return [value for value in values if value is not None]
+
+
 COLUMNS = (
-    "learning rate", "arm", "seeds", "held out: after 20 steps", "after 40",
-    "right while training: steps 1-20", "21-40", "seconds a step",
+    "prompts", "learning rate", "arm", "seeds", "held out: after 20 steps", "after 40",
+    "right while training: steps 1-20", "21-40", "tokens a rollout", "seconds a step",
 )  # fmt: skip
 
 
 def table(lines):
     """Return a Markdown table of the runs, a row for each arm and rate: means and standard errors."""
     rows = []
-    for (arm, rate), mine in by_arm(lines).items():
-        after = [[x for line in mine if (x := held_out(line, step)) is not None] for step in (20, 40)]
-        parts = [
-            [float(np.mean(line["right"][a - 1 : b])) for line in mine if len(line["right"]) >= b]
-            for a, b in PARTS
-        ]
+    for (questions, rate, arm), mine in by_arm(lines).items():
+        after = [known(held_out(line, step) for line in mine) for step in (20, 40)]
+        parts = [known(right_while_training(line, *part) for line in mine) for part in PARTS]
         counts = f"{len(mine)}" if len(after[1]) in (0, len(mine)) else f"{len(mine)}, {len(after[1])}"
+        first = PARTS[0][1]  # more steps of some would be compared with fewer of others
+        tokens = np.mean([sum(line["tokens"][:first]) / sum(line["rollouts"][:first]) for line in mine])
         seconds = [line["seconds"] for line in mine if line["device"] == "gpu"]
-        texts = [spread(values) for values in (*after, *parts)]
-        rows.append([f"{rate:.0e}".replace("e-0", "e-"), f"`{arm}`", counts, *texts])
-        rows[-1].append(f"{np.median(np.concatenate(seconds)):.1f}" if seconds else "")
+        rows.append([questions, name_of(rate), f"`{arm}`", counts])
+        rows[-1] += [spread(values) for values in (*after, *parts)]
+        rows[-1] += [f"{tokens:.1f}", f"{np.median(np.concatenate(seconds)):.1f}" if seconds else ""]
     return markdown_table(COLUMNS, rows)
 
 
-def draw(path, lines):
-    """Draw the share of right rollouts over rollouts, held-out accuracy, and each family's after 20 steps."""
+def table_of_leads(lines, leader="cero"):
+    """Return a Markdown table of how far an arm is ahead of each other after 20 steps, at the same rate.
+
+    Of all seeds, with the standard error of a difference of two means; and of each seed that both have.
+    """
+    groups, rows = by_arm(lines), []
+    for (questions, rate, arm), others in groups.items():
+        mine = groups.get((questions, rate, leader), [])
+        if arm == leader or not mine:
+            continue
+        row = [questions, name_of(rate), f"`{arm}`", f"{len(mine)} and {len(others)}"]
+        for measure in (lambda line: held_out(line, 20), lambda line: right_while_training(line, *PARTS[0])):
+            own, theirs = by_seed(mine, measure), by_seed(others, measure)
+            pairs = [100 * (own[seed] - theirs[seed]) for seed in own if seed in theirs]
+            row.append(difference(list(own.values()), list(theirs.values())))
+            row.append(", ".join(f"{points:+.1f}" for points in pairs))
+        rows.append(row)
+    names = ("held out", "each pair", "while training", "each pair")
+    return markdown_table(("prompts", "learning rate", f"`{leader}` ahead of", "seeds", *names), rows)
+
+
+def by_seed(lines, measure):
+    """Return what is known of each seed: dict of seed -> float."""
+    return {line["seed"]: value for line in lines if (value := measure(line)) is not None}
+
+
+def difference(ours, theirs):
+    """Return the difference of two means as text, in points, with its standard error if both have one."""
+    text = f"{100 * (np.mean(ours) - np.mean(theirs)):+.1f}"
+    if min(len(ours), len(theirs)) < 2:
+        return text
+    squares = sum(np.var(values, ddof=1) / len(values) for values in (ours, theirs))
+    return f"{text} ± {100 * squares**0.5:.1f}"
+
+
+def table_of_kinds(lines):
+    """Return a Markdown table of held-out accuracy after 20 steps: arithmetic, and all other families."""
+    rows = []
+    for (questions, rate, arm), mine in by_arm(lines).items():
+        right = family_means(mine, "20")
+        kinds = [
+            [value for name, value in right.items() if (name in ARITHMETIC) == arithmetic]
+            for arithmetic in (True, False)
+        ]
+        rows.append([questions, name_of(rate), f"`{arm}`", f"{len(mine)}"])
+        rows[-1] += [f"{100 * np.mean(values):.1f}" if values else "" for values in kinds]
+    return markdown_table(("prompts", "learning rate", "arm", "seeds", "arithmetic", "all others"), rows)
+
+
+def draw(path, lines, begin):
+    """Draw the share of right rollouts over rollouts, held-out accuracy, and each family's after 20 steps.
+
+    lines : of one set of questions; an arm with one run is left out
+    begin : dict, each family's accuracy before training
+    """
     from cero.analysis.figures import colours, figure
 
-    groups = {key: mine for key, mine in by_arm(lines).items() if len(mine) > 1}
+    groups = {key[1:]: mine for key, mine in by_arm(lines).items() if len(mine) > 1}
     colour_of = dict(zip(groups, colours(len(groups)), strict=True))
     panels = [["train", "families"], ["held", "families"]]
     with figure(path, size=(10, 8), mosaic=panels) as (fig, axes):
-        for key, mine in groups.items():
-            steps = max(n for n in (20, 40) if sum(len(line["right"]) >= n for line in mine) > 1)
-            mine = [line for line in mine if len(line["right"]) >= steps]
+        for (rate, arm), mine in groups.items():
+            colour = colour_of[rate, arm]
+            steps = max(n for n in (20, 40) if len(known(held_out(line, n) for line in mine)) > 1)
+            mine = [line for line in mine if held_out(line, steps) is not None]
             mean = np.mean([line["right"][:steps] for line in mine], axis=0)
             smooth = np.convolve(mean, np.ones(SMOOTH) / SMOOTH, "valid")
             spent = np.cumsum(mine[0]["rollouts"])[:steps]
-            label = f"{key[0]}, {key[1]:.0e}".replace("e-0", "e-") + f" ({len(mine)} seeds)"
-            axes["train"].plot(
-                spent[SMOOTH // 2 :][: len(smooth)], 100 * smooth, color=colour_of[key], label=label
-            )
-            points = []  # of the mean: a run may lack the validation before training
-            for step in range(0, steps + 1, 20):
-                known = [x for line in mine if (x := held_out(line, step)) is not None]
-                points.append((0 if step == 0 else spent[step - 1], 100 * np.mean(known)))
-            for line in mine:
-                own = [(at, held_out(line, 20 * i)) for i, (at, _) in enumerate(points)]
-                own = [(at, 100 * y) for at, y in own if y is not None]
-                axes["held"].plot(*zip(*own, strict=True), color=colour_of[key], alpha=0.35, lw=0.8)
-            axes["held"].plot(*zip(*points, strict=True), ".-", color=colour_of[key])
+            label = f"{arm}, {name_of(rate)} ({len(mine)} seeds)"
+            axes["train"].plot(spent[SMOOTH // 2 :][: len(smooth)], 100 * smooth, color=colour, label=label)
+            at = [0, *spent[19::20]]
+            start = float(np.mean(list(begin.values())))  # of all runs: it is the same model
+            after = [[held_out(line, 20 * i) for i in range(1, len(at))] for line in mine]
+            curves = np.array([[start, *accuracies] for accuracies in after])
+            axes["held"].plot(at, 100 * curves.T, color=colour, alpha=0.35, lw=0.8)
+            axes["held"].plot(at, 100 * curves.mean(axis=0), ".-", color=colour)
         axes["train"].set(xlabel="rollouts", ylabel=f"% right while training, mean of {SMOOTH} steps")
         axes["held"].set(xlabel="rollouts", ylabel="% right, held-out questions; thin: each seed")
-        begin = family_means(lines, "0")
         names = sorted(begin, key=begin.get)
         axis = axes["families"]
         axis.plot([100 * begin[name] for name in names], range(len(names)), "|", color="0.5")
@@ -172,14 +236,17 @@ def family_means(lines, step):
 
 
 def page(arguments):
-    """Write the table between the page's two comments, and the picture."""
+    """Write the tables and pictures between the page's two comments, and draw the pictures."""
     check_section(arguments.page, BEGIN, END)
     lines = [json.loads(line) for line in arguments.out.read_text().splitlines()]
     # Runs that ended early are kept, and not shown.
     lines = [line for line in lines if len(line["right"]) >= PARTS[0][1]]
-    draw(arguments.image, lines)
-    picture = f"![learning over rollouts](../images/{arguments.image.name})"
-    write_section(arguments.page, BEGIN, f"\n\n{table(lines)}\n{picture}\n\n", END)
+    parts = [table(lines), table_of_leads(lines), table_of_kinds(lines)]
+    for questions in sorted({line["set"] for line in lines}, reverse=True):
+        image = arguments.images / f"pretrained-{questions}.png"
+        draw(image, [line for line in lines if line["set"] == questions], family_means(lines, "0"))
+        parts.append(f"![learning over rollouts, {questions}](../images/{image.name})\n")
+    write_section(arguments.page, BEGIN, "\n\n" + "\n".join(parts) + "\n", END)
 
 
 def main(argv=None):
@@ -190,9 +257,9 @@ def main(argv=None):
     command.add_argument("folder", type=Path)
     command.add_argument("--cpu", type=Path, help="a folder of runs that RECIPE=cero_cpu trained")
     command.set_defaults(run_command=keep)
-    command = commands.add_parser("page", help="write the table and the picture")
+    command = commands.add_parser("page", help="write the tables and the pictures")
     command.add_argument("page", type=Path, help="a Markdown file with the two comments")
-    command.add_argument("--image", type=Path, default=IMAGE)
+    command.add_argument("--images", type=Path, default=IMAGES, help="folder of pictures")
     command.set_defaults(run_command=page)
     for command in commands.choices.values():
         command.add_argument("--out", type=Path, default=OUT, help="file of JSON lines")

@@ -212,17 +212,31 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     leave_steps(tmp_path, "fresh/cero/1/1e-4", [], {0: begin})
     leave_steps(tmp_path, "fresh/cero/3/1e-4", [0.1] * 19, {0: begin})  # kept, but not shown
     leave_steps(tmp_path / "cpu", "fresh/cero/2/1e-4", [0.7] * 40, {20: begin, 40: begin})
+    leave_steps(tmp_path / "cpu", "480/cero/1/3e-5", [0.5] * 20, {20: begin})
+    leave_steps(tmp_path / "cpu", "480/cero/2/3e-5", [0.5] * 20, {20: later})
+    leave_steps(tmp_path / "cpu", "480/even/1/3e-5", [0.25] * 20, {20: begin})
+    leave_steps(tmp_path / "cpu", "480/even/2/3e-5", [0.75] * 20, {20: begin})
     out, page = tmp_path / "out.jsonl", tmp_path / "page.md"
     figures.main(["keep", str(tmp_path), "--cpu", str(tmp_path / "cpu"), "--out", str(out)])
-    assert "5 runs, 141 steps" in capsys.readouterr().out
+    assert "9 runs, 221 steps" in capsys.readouterr().out
     page.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
-    figures.main(["page", str(page), "--out", str(out), "--image", str(tmp_path / "picture.png")])
+    figures.main(["page", str(page), "--out", str(out), "--images", str(tmp_path)])
     text = page.read_text()
     # grpo: held out 0.6 and 0.3 after 20 steps, right in 25 % and 75 %; standard errors by hand.
-    assert "| 3e-5 | `grpo` | 2 | 45.0 ± 15.0 |  | 50.0 ± 25.0 |  | 11.0 |" in text
-    assert "| 1e-4 | `cero` | 2 | 45.0 ± 15.0 | 45.0 ± 15.0 | 60.0 ± 10.0 | 60.0 ± 10.0 | 20.5 |" in text
+    assert "| fresh | 3e-5 | `grpo` | 2 | 45.0 ± 15.0 |  | 50.0 ± 25.0 |  | 1.0 | 11.0 |" in text
+    assert (
+        "| fresh | 1e-4 | `cero` | 2 | 45.0 ± 15.0 | 45.0 ± 15.0 | 60.0 ± 10.0 | 60.0 ± 10.0 | 1.0 | 20.5 |"
+        in text
+    )
+    # On the finite set: 0.6 and 0.3 with cero, 0.3 and 0.3 without, 0.5 and 0.5 against 0.25 and 0.75.
+    assert (
+        "| 480 | 3e-5 | `even` | 2 and 2 | +15.0 ± 15.0 | +0.0, +30.0 | +0.0 ± 25.0 | +25.0, -25.0 |" in text
+    )
+    assert "| 480 | 3e-5 | `cero` | 2 | 35.0 | 55.0 |" in text  # sum is arithmetic, days is not
     assert text.startswith("before") and text.endswith("after\n") and "old" not in text
-    assert (tmp_path / "picture.png").stat().st_size > 5_000
+    for name in ("fresh", "480"):
+        assert f"../images/pretrained-{name}.png" in text
+        assert (tmp_path / f"pretrained-{name}.png").stat().st_size > 5_000
 
 
 def test_a_page_without_a_place_is_left_alone(figures, tmp_path, capsys):
