@@ -98,7 +98,8 @@ class Allocator(ABC):
     ranges : dict of str to (lowest, highest)
         What the columns, and the numbers that `_scalars` gives, can be; a state with others is refused.
     later_scalars : dict of str to float
-        Numbers of `_scalars` that states of earlier versions lack, and what stands for them then.
+        Numbers of `_scalars` that states of earlier versions lack, and what stands for them then. A state has
+        all of them or none; one that has some is damaged.
     examples : tuple of dicts of options
         Settings that make sense beside the defaults. The tests take the first that fits where the defaults
         don't fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
@@ -334,7 +335,9 @@ class Allocator(ABC):
         self.ledger.check_state(state["ledger"])
         if not isinstance(state.get("options", {}), Mapping):
             raise ValueError(f"state has options={shown(state['options'])}; the file is damaged")
-        scalars, needed = {**self.later_scalars, **state["scalars"]}, self._all_scalars()
+        scalars, needed = dict(state["scalars"]), self._all_scalars()
+        if not set(self.later_scalars) & set(scalars):
+            scalars |= self.later_scalars
         if set(scalars) != set(needed):
             raise ValueError(
                 f"state has scalars {sorted(state['scalars'])}; this allocator needs {sorted(needed)}"

@@ -136,8 +136,19 @@ def test_a_run_goes_on_with_auto_that_began_without():
     assert auto.metrics()["posterior/skill"] == 0
     with pytest.raises(ValueError, match="needs"):
         auto.load_state_dict(state | {"scalars": state["scalars"] | {"more": 1.0}})
-    with pytest.raises(ValueError, match="skill_base"):
-        auto.load_state_dict(state | {"scalars": state["scalars"] | {"skill_base": -1.0}})
+    with pytest.raises(ValueError, match="skill_came"):
+        auto.load_state_dict(state | {"scalars": state["scalars"] | {"skill_came": -1.0}})
+
+
+@pytest.mark.parametrize("lost", sorted(Skill.ranges))
+def test_a_state_that_lost_a_part_of_the_skill_is_refused(lost):
+    allocator, _ = run(5, np.linspace(0.01, 0.99, 50))
+    state = allocator.state_dict()
+    state["scalars"] = {name: value for name, value in state["scalars"].items() if name != lost}
+    before = allocator.metrics()
+    with pytest.raises(ValueError, match=f"needs .*{lost}"):
+        allocator.load_state_dict(state)
+    assert allocator.metrics() == before
 
 
 def test_refused():
