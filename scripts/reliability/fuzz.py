@@ -2,8 +2,8 @@
 
     python scripts/reliability/fuzz.py --cases 1000000 --out runs/fuzz.json
 
-Prints a line for each area and for each finding, with what makes it again. `cases.py` has the promises.
-Exits with 1 if one was broken.
+Prints a line for each area and for each finding, with what makes it again. The promises are in
+`cases/promises.py`. Exits with 1 if one was broken.
 """
 
 import argparse
@@ -18,19 +18,19 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import cases  # noqa: E402
+from cases import files, life, options, parts  # noqa: E402
 
 BLOCK = 500  # cases with a generator of their own
 MOST_FINDINGS = 20  # of an area: then the next one begins
 # Each area's share of the cases, and what makes them.
 AREAS = {
-    "options": (0.2, cases.option_cases),
-    "allocators": (0.2, cases.life_cases),
-    "prompt ids": (0.2, cases.id_cases),
-    "budgets": (0.17, cases.budget_cases),
-    "ledger": (0.17, cases.ledger_cases),
-    "state files": (0.04, cases.file_cases),
-    "log lines": (0.02, cases.line_cases),
+    "options": (0.2, options.option_cases),
+    "allocators": (0.2, life.life_cases),
+    "prompt ids": (0.2, parts.id_cases),
+    "budgets": (0.17, parts.budget_cases),
+    "ledger": (0.17, parts.ledger_cases),
+    "state files": (0.04, files.file_cases),
+    "log lines": (0.02, files.line_cases),
 }
 
 

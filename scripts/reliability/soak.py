@@ -5,8 +5,8 @@
 Prompts come and go, rollouts are lost, rewards come late, in another order or never. Now and then the run is
 killed: a new allocator loads what was saved some steps ago, from memory or a file, and the steps since are
 repeated. Each must get the same rollouts, and the state in the end must be that of the run that was never
-killed. After every step the ledger must be the sum of what the steps cost. `cases.py` has the other promises.
-Exits with 1 if one was broken.
+killed. After every step the ledger must be the sum of what the steps cost. The other promises are in
+`cases/promises.py`. Exits with 1 if one was broken.
 """
 
 import argparse
@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cases import Finding, check_whole, make, need, play_step, snapshot  # noqa: E402
+from cases.life import play_step  # noqa: E402
+from cases.options import make  # noqa: E402
+from cases.promises import Finding, check_whole, need, snapshot  # noqa: E402
 
 from cero import available_allocators, make_allocator  # noqa: E402
 from cero.core.state import load_state, save_state  # noqa: E402

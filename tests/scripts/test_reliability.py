@@ -12,9 +12,9 @@ from cero import available_allocators, make_allocator
 from cero.core.budget import Ledger
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "reliability"))
-import cases
 import fuzz
 import soak
+from cases import options, parts
 
 CASES = {
     "options": 800,
@@ -48,7 +48,7 @@ def test_areas_are_all_the_cases():
 def test_the_same_seed_makes_the_same_cases():
     def draws(seed):
         rng = np.random.default_rng(seed)
-        return [repr(cases.draw_options(rng, "cero")) for _ in range(20)]
+        return [repr(options.draw_options(rng, "cero")) for _ in range(20)]
 
     assert draws(3) == draws(3) != draws(4)
 
@@ -75,8 +75,8 @@ def test_a_refusal_that_changes_something_is_found(monkeypatch):
 
 
 def test_rollouts_that_miss_their_budget_are_found(monkeypatch):
-    real = cases.round_to_sum
-    monkeypatch.setattr(cases, "round_to_sum", lambda *args: real(*args) + 1)
+    real = parts.round_to_sum
+    monkeypatch.setattr(parts, "round_to_sum", lambda *args: real(*args) + 1)
     assert any("another sum" in finding["what"] for finding in broken("budgets"))
 
 
