@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs all tests in .venv (made if missing). A training mostly waits for processes that start one after the
-# other. So the trainings that are killed and go on run one by one beside all others: the fast tests, then the
-# slow ones and those that start processes of their own, then the other trainings, one by one, too.
+# other. So half of the trainings run one by one beside all others: the fast tests, then the slow ones and
+# those that start processes of their own, then the other trainings, one by one, too. Both halves take about
+# as long.
 #
 #   bash scripts/test.sh
 #   bash scripts/test.sh -m "not slow and not e2e" -n 2      with arguments: one pytest with these
@@ -21,14 +22,14 @@ fi
 # long, and runs out of time.
 export RAY_worker_niceness=0
 log=$(mktemp)
-"${pytest[@]}" -m restarts --durations=0 -v >"$log" 2>&1 &
-restarts=$!
-trap 'kill $restarts 2>/dev/null || true; rm -f "$log"' EXIT
+"${pytest[@]}" -m beside --durations=0 -v >"$log" 2>&1 &
+beside=$!
+trap 'kill $beside 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
 "${pytest[@]}" -m "not slow and not e2e" -n 2 --dist worksteal --durations=8 || status=$?
 "${pytest[@]}" -m "slow or (e2e and not alone)" -n 2 --dist worksteal --durations=30 || status=$?
-"${pytest[@]}" -m "alone and not restarts" --durations=0 -v || status=$?
-printf '\n== the trainings that are killed and go on\n'
-tail -n +1 -f --pid=$restarts "$log"
-wait $restarts || status=$?
+"${pytest[@]}" -m "alone and not beside" --durations=0 -v || status=$?
+printf '\n== the trainings beside all others\n'
+tail -n +1 -f --pid=$beside "$log"
+wait $beside || status=$?
 exit $status

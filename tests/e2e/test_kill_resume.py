@@ -9,7 +9,7 @@ from tiny import command, kill_after_step, make_data, make_model, run
 from cero.analysis.runlog import read_log
 from cero.core.state import load_state
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.restarts]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.beside]
 
 STEPS = 8  # two epochs of four steps; rollouts differ in the second
 

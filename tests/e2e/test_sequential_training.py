@@ -9,7 +9,7 @@ from tiny import command, make_data, make_model, run
 from cero.analysis.runlog import read_log
 from cero.core.state import load_state
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.beside]
 
 CAP = 16 * 4
 
