@@ -242,7 +242,8 @@ def page(arguments):
     # Runs that ended early are kept, and not shown.
     lines = [line for line in lines if len(line["right"]) >= PARTS[0][1]]
     parts = [table(lines), table_of_leads(lines), table_of_kinds(lines)]
-    for questions in sorted({line["set"] for line in lines}, reverse=True):
+    shown = dict.fromkeys(key[0] for key, mine in by_arm(lines).items() if len(mine) > 1)
+    for questions in shown:
         image = arguments.images / f"pretrained-{questions}.png"
         draw(image, [line for line in lines if line["set"] == questions], family_means(lines, "0"))
         parts.append(f"![learning over rollouts, {questions}](../images/{image.name})\n")

@@ -216,9 +216,10 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     leave_steps(tmp_path / "cpu", "480/cero/2/3e-5", [0.5] * 20, {20: later})
     leave_steps(tmp_path / "cpu", "480/even/1/3e-5", [0.25] * 20, {20: begin})
     leave_steps(tmp_path / "cpu", "480/even/2/3e-5", [0.75] * 20, {20: begin})
+    leave_steps(tmp_path / "cpu", "64/even/2/3e-5", [0.5] * 20, {20: begin})  # one run: no picture
     out, page = tmp_path / "out.jsonl", tmp_path / "page.md"
     figures.main(["keep", str(tmp_path), "--cpu", str(tmp_path / "cpu"), "--out", str(out)])
-    assert "9 runs, 221 steps" in capsys.readouterr().out
+    assert "10 runs, 241 steps" in capsys.readouterr().out
     page.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
     figures.main(["page", str(page), "--out", str(out), "--images", str(tmp_path)])
     text = page.read_text()
@@ -234,6 +235,7 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     )
     assert "| 480 | 3e-5 | `cero` | 2 | 35.0 | 55.0 |" in text  # sum is arithmetic, days is not
     assert text.startswith("before") and text.endswith("after\n") and "old" not in text
+    assert "| 64 | 3e-5 | `even` | 1 | 30.0 |" in text and "pretrained-64.png" not in text
     for name in ("fresh", "480"):
         assert f"../images/pretrained-{name}.png" in text
         assert (tmp_path / f"pretrained-{name}.png").stat().st_size > 5_000
