@@ -242,10 +242,10 @@ def page(arguments):
     # Runs that ended early are kept, and not shown.
     lines = [line for line in lines if len(line["right"]) >= PARTS[0][1]]
     parts = [table(lines), table_of_leads(lines), table_of_kinds(lines)]
-    shown = dict.fromkeys(key[0] for key, mine in by_arm(lines).items() if len(mine) > 1)
-    for questions in shown:
+    begin = family_means(lines, "0")
+    for questions in dict.fromkeys(key[0] for key, mine in by_arm(lines).items() if len(mine) > 1):
         image = arguments.images / f"pretrained-{questions}.png"
-        draw(image, [line for line in lines if line["set"] == questions], family_means(lines, "0"))
+        draw(image, [line for line in lines if line["set"] == questions], begin)
         parts.append(f"![learning over rollouts, {questions}](../images/{image.name})\n")
     write_section(arguments.page, BEGIN, "\n\n" + "\n".join(parts) + "\n", END)
 
