@@ -11,6 +11,9 @@
 # the one under way starts anew. The runs are in docs/results/study. A new one has files of its own; the
 # report packs them into runs.csv.bz2 and runs.jsonl.bz2. docs/results/study.md says what is measured and how.
 set -euo pipefail
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
+asked_for_help "$@"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=docs/results/study

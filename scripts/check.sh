@@ -5,6 +5,10 @@
 #   bash scripts/check.sh            makes .venv-tools if it is missing
 #   bash scripts/check.sh --fix      lets Ruff mend what it can first
 set -euo pipefail
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
+asked_for_help "$@"
+[[ "$*" =~ ^(--fix)?$ ]] || usage
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/venv.sh

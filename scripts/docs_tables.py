@@ -394,6 +394,8 @@ def main(argv=None):
     options.add_argument("--check", action="store_true", help="change nothing; exit with 1 if stale")
     options.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the pages")
     arguments = options.parse_args(argv)
+    if not arguments.docs.is_dir():
+        options.error(f"--docs {arguments.docs}: there is no such folder")
     stale = []
     for page in sorted(arguments.docs.rglob("*.md")):
         before = page.read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from cero import available_allocators
 from cero.analysis.runlog import read_log
+from cero.cli.arguments import at_least_one, words_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,8 +88,8 @@ def row(name, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--allocators", type=lambda text: text.split(","), default=available_allocators())
+    parser.add_argument("--steps", type=at_least_one, default=6)
+    parser.add_argument("--allocators", type=words_of(available_allocators()), default=available_allocators())
     parser.add_argument("--task", type=Path, default=ROOT / "runs/arithmetic")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/every_allocator")
     arguments = parser.parse_args()

@@ -11,6 +11,8 @@ favourable and all unfavourable ends. The formulas are in the functions below.
 import argparse
 from dataclasses import asdict, dataclass, fields
 
+from cero.cli.arguments import above_zero, at_least_one
+
 GB = 1e9
 
 
@@ -256,20 +258,20 @@ def memory_table(machines, settings=SETTINGS):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--gpus", nargs="+", type=int, help="of the machine (default: the scripts')")
-    parser.add_argument("--memory", type=int, help="GB of a GPU (default: the scripts')")
+    parser.add_argument("--gpus", nargs="+", type=at_least_one, help="of the machine (default: the scripts')")
+    parser.add_argument("--memory", type=at_least_one, help="GB of a GPU (default: the scripts')")
     parser.add_argument(
         "--peak",
-        type=float,
+        type=above_zero,
         help="dense bfloat16 TFLOP/s of a GPU (default: 989, H100; of 24 GB 165, RTX 4090)",
     )
     parser.add_argument(
         "--shape", choices=SHAPES, default=SHAPES[0], help="prompts x rollouts of a step (default: 128x8)"
     )
-    parser.add_argument("--steps", type=int, help="steps of GRPO (default: the scripts')")
+    parser.add_argument("--steps", type=at_least_one, help="steps of GRPO (default: the scripts')")
     for field in fields(Assumptions):
         name = "--" + field.name.replace("_", "-")
-        parser.add_argument(name, nargs=2, type=float, default=field.default, metavar=("GOOD", "BAD"))
+        parser.add_argument(name, nargs=2, type=above_zero, default=field.default, metavar=("GOOD", "BAD"))
     args = parser.parse_args(argv)
     assumptions = Assumptions(
         **{field.name: tuple(getattr(args, field.name)) for field in fields(Assumptions)}

@@ -10,6 +10,8 @@ import statistics
 import subprocess
 import sys
 
+from cero.cli.arguments import at_least_one
+
 CODE = """
 import json, resource, time
 start = time.perf_counter()
@@ -29,7 +31,7 @@ def measure(plugins):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--runs", type=at_least_one, default=7)
     runs = [[measure("none"), measure("cero")] for _ in range(parser.parse_args().runs)]
     for unit, which in (("s", 0), ("MiB", 1)):
         without, with_it = (statistics.median(run[i][which] for run in runs) for i in (0, 1))

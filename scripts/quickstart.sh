@@ -8,6 +8,9 @@
 # Installs into .venv, makes questions and a tiny Llama, and trains it with verl's own main_ppo, vLLM's CPU
 # engine and FSDP2. Everything a run writes is under $OUT, which each call makes anew.
 set -euo pipefail
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
+asked_for_help "$@"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 task=${TASK:-runs/arithmetic} # questions and warm-started model; reused when up to date

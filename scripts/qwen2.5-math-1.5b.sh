@@ -29,6 +29,9 @@
 # on Qwen2.5-Math.
 set -euo pipefail
 
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
+asked_for_help "$@"
 # shellcheck source=scripts/lib/qwen2.5-math.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/qwen2.5-math.sh"
 arguments "$@"

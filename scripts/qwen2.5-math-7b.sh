@@ -26,10 +26,13 @@
 # 80 GB. Reasons, expected GPU hours and memory are in the documentation's page on Qwen2.5-Math.
 set -euo pipefail
 
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
+asked_for_help "$@"
 # shellcheck source=scripts/lib/qwen2.5-math.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/qwen2.5-math.sh"
 arguments "$@"
-[ "$gpus" != 1 ] || usage "--gpus 1: weights, gradients and Adam take 122 GB; use the 1.5B or 4 GPUs"
+[ "$gpus" != 1 ] || wrong "--gpus 1: weights, gradients and Adam take 122 GB; use the 1.5B or 4 GPUs"
 
 size=(
   "actor_rollout_ref.model.path=${MODEL:-Qwen/Qwen2.5-Math-7B}"

@@ -5,6 +5,10 @@
 #
 # Tables go to OUT as text (default runs/simulator), pictures to docs/images.
 set -euo pipefail
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
+asked_for_help "$@"
+[[ $# -le 1 && ${1:-} != -* ]] || usage
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-runs/simulator}

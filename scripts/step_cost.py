@@ -37,6 +37,7 @@ import torch
 from scipy.stats import bootstrap
 from speed.scheduler import PARTS, at_scale, compose
 
+from cero.cli.arguments import above_zero, at_least_one
 from cero.research.pages import write_section
 from cero.research.speed.steps import cpu_seconds, lines
 from cero.research.speed.turns import ARMS, arm_of
@@ -346,12 +347,16 @@ def main():
     parser.add_argument("part", choices=("run", "gpu", "scale"))
     parser.add_argument("--task", type=Path, default=ROOT / "data" / "arithmetic")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "step_cost")
-    parser.add_argument("--turns", type=int, default=60, help="steps of each trainer that count")
+    parser.add_argument("--turns", type=at_least_one, default=60, help="steps of each trainer that count")
     parser.add_argument("further", nargs="*", help="run, gpu: further Hydra overrides")
-    parser.add_argument("--limit", type=float, default=float("inf"), help="gpu: end after so many seconds")
+    parser.add_argument(
+        "--limit", type=above_zero, default=float("inf"), help="gpu: end after so many seconds"
+    )
     arguments = parser.parse_intermixed_args()
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     task, out = arguments.task.resolve(), arguments.out.resolve()
+    if arguments.part != "scale" and not (task / "train.parquet").is_file():
+        parser.error(f"--task {task}: there is no train.parquet; the top of this file says what makes it")
     if arguments.part == "run":
         figures["run"] = train(task, out, arguments.turns, further=arguments.further)
     elif arguments.part == "gpu":

@@ -7,6 +7,9 @@
 #   bash scripts/test.sh
 #   bash scripts/test.sh -m "not slow and not e2e" -n 2      with arguments: one pytest with these
 set -euo pipefail
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
+asked_for_help "$@"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Of the 31,000 files that pip would compile, few are ever imported. Those few must be kept compiled, whatever

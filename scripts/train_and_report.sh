@@ -3,10 +3,19 @@
 #
 #   bash scripts/train_and_report.sh OUT override...       in an environment with verl and cero
 set -euo pipefail
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
+asked_for_help "$@"
 
+[ $# -ge 1 ] || usage
 out=$1
 shift
 log=$out/train.log
+# Only what a run has left is removed.
+if [ -d "$out" ] && [ ! -e "$log" ] && [ -n "$(ls -A "$out")" ]; then
+  echo "$0: $out holds other things than a run's: name another folder (OUT of the calling script)" >&2
+  exit 2
+fi
 rm -rf "$out"
 mkdir -p "$out"
 export TENSORBOARD_DIR="$out/tensorboard"

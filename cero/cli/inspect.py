@@ -3,6 +3,8 @@
 import json
 from functools import partial
 
+from cero.cli.arguments import at_least_zero
+
 HELP = "show what a saved allocator state, or a run's log, knows of the prompts"
 
 
@@ -13,7 +15,9 @@ def add_arguments(parser):
         "trainer.default_local_dir; its newest committed checkpoint is read, else its log), or an "
         "allocations.jsonl",
     )
-    parser.add_argument("--top", type=int, default=10, help="how many prompts with most and least rollouts")
+    parser.add_argument(
+        "--top", type=at_least_zero, default=10, help="how many prompts with most and least rollouts"
+    )
     parser.add_argument("--out", help="where a picture goes (default: none)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 

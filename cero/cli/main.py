@@ -5,8 +5,7 @@ import os
 import sys
 from importlib import import_module
 
-from cero.analysis.reading import describe
-from cero.cli.output import complain
+from cero.cli.output import errors_in_one_line
 
 COMMANDS = ("benchmark", "inspect", "regret", "report", "simulate", "study", "watch")
 
@@ -36,17 +35,15 @@ def execute(arguments, program="cero"):
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # for names that the terminal's encoding lacks
-    try:
-        arguments.run_command(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError as error:  # whoever read has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise SystemExit(1) from error
-    except (OSError, ValueError) as error:
-        complain(arguments.command, describe(error), program)
-        raise SystemExit(2) from error
-    except KeyboardInterrupt as error:
-        raise SystemExit(130) from error
+    with errors_in_one_line(f"{program} {arguments.command}"):
+        try:
+            arguments.run_command(arguments)
+            sys.stdout.flush()
+        except BrokenPipeError as error:  # whoever read has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(1) from error
+        except KeyboardInterrupt as error:
+            raise SystemExit(130) from error
 
 
 if __name__ == "__main__":

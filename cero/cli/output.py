@@ -1,8 +1,9 @@
 """How does a command print what it was given: names of files, words of others, what went wrong?"""
 
 import sys
+from contextlib import contextmanager
 
-from cero.analysis.reading import one_line
+from cero.analysis.reading import describe, one_line
 
 
 def say(console, text):
@@ -12,9 +13,19 @@ def say(console, text):
     console.print(Text(one_line(text)), soft_wrap=True)
 
 
-def complain(command, message, program="cero"):
+def complain(command, message):
     """Print one line on stderr: what is wrong, or what was left out of what `command` shows."""
-    print(f"{program} {command}: {one_line(message)}", file=sys.stderr)
+    print(f"cero {command}: {one_line(message)}", file=sys.stderr)
+
+
+@contextmanager
+def errors_in_one_line(name):
+    """Exit with 2 and a line on stderr, that begins with `name`, for OSError or ValueError raised within."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        print(f"{name}: {describe(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def drawn(draw, path, asked, tell):

@@ -2,7 +2,7 @@
 
 import json
 
-from cero.cli.arguments import numbers, words
+from cero.cli.arguments import at_least_one, counts, words
 from cero.cli.output import say
 
 HELP = "measure the distance to the offline optimum over the horizon, for fixed utilities"
@@ -16,10 +16,10 @@ def add_arguments(parser):
         "--utilities", type=words, default=["exp", "rational"], help="comma list of exp,rational,log"
     )
     parser.add_argument(
-        "--epochs", type=numbers, help="comma list of horizons (default 10...3000; ablation 10,40,300)"
+        "--epochs", type=counts, help="comma list of horizons (default 10...3000; ablation 10,40,300)"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many sets of values")
-    parser.add_argument("--prompts", type=int, default=512)
+    parser.add_argument("--seeds", type=at_least_one, default=3, help="how many sets of values")
+    parser.add_argument("--prompts", type=at_least_one, default=512)
     parser.add_argument(
         "--anchor", choices=("last", "equal"), default="last", help="allocator.anchor of cero"
     )

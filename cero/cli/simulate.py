@@ -1,21 +1,13 @@
 """`cero simulate`: which allocator trains a simulated policy best?"""
 
 import json
-from argparse import ArgumentTypeError
 
-from cero.cli.arguments import numbers, words
+from cero.cli.arguments import at_least_one, at_least_zero, counts, share, words
 from cero.cli.output import say
 from cero.research.simulation.methods import DEFAULT_METHODS, METHODS
 from cero.research.simulation.presets import PRESETS
 
 HELP = "compare allocators on simulated policies, in seconds: a guide, not evidence"
-
-
-def at_least_one(text):
-    """Return a whole number, 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    return int(text)
 
 
 def add_arguments(parser):
@@ -38,7 +30,7 @@ def add_arguments(parser):
         help=f"comma list of {', '.join(PRESETS)}; or all",
     )
     parser.add_argument(
-        "--budgets", type=numbers, default=[8], help="comma list: rollouts a prompt under uniform"
+        "--budgets", type=counts, default=[8], help="comma list: rollouts a prompt under uniform"
     )
     parser.add_argument(
         "--seeds", type=at_least_one, default=None, help="how many (default: 5; 20 with --check)"
@@ -54,14 +46,17 @@ def add_arguments(parser):
     parser.add_argument(
         "--batch", type=at_least_one, default=None, help="prompts a step (default: the preset's)"
     )
-    parser.add_argument("--n-min", type=int, default=2, help="least rollouts of a prompt in a step")
-    parser.add_argument("--n-max", type=int, default=32, help="most rollouts of a prompt in a step")
+    parser.add_argument("--n-min", type=at_least_one, default=2, help="least rollouts of a prompt in a step")
+    parser.add_argument("--n-max", type=at_least_one, default=32, help="most rollouts of a prompt in a step")
     parser.add_argument(
-        "--lag", type=int, default=0, help="steps by which outcomes come late, as with asynchronous trainers"
+        "--lag",
+        type=at_least_zero,
+        default=0,
+        help="steps by which outcomes come late, as with asynchronous trainers",
     )
     parser.add_argument(
         "--staleness",
-        type=float,
+        type=share,
         default=1.0,
         help="what an outcome counts for in the posterior, for each step that it is late (default: 1)",
     )

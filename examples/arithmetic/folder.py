@@ -17,6 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cero.cli.arguments import above_zero, at_least, at_least_one, at_least_zero, share
+from cero.cli.output import errors_in_one_line
+
 HERE = Path(__file__).resolve().parent
 SHARED = ("folder.py", "items.py", "tiny_model.py", "warm_start.py", "latent.py")  # the code of all tasks
 PRODUCTS = {
@@ -46,31 +49,38 @@ def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
     """Add the settings of all tasks. All but --out, --threads and --force are part of the stamp."""
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--seed", type=int, default=0, help="of questions, weights, warm start and sampling")
-    parser.add_argument("--train", type=int, default=480, help="train questions")
-    parser.add_argument("--test", type=int, default=240, help="held-out questions of the same families")
     parser.add_argument(
-        "--lowest", type=float, default=0.015, help="share of the right procedure, hardest family"
+        "--seed", type=at_least_zero, default=0, help="of questions, weights, warm start and sampling"
+    )
+    parser.add_argument("--train", type=at_least_one, default=480, help="train questions")
+    parser.add_argument(
+        "--test", type=at_least_one, default=240, help="held-out questions of the same families"
     )
     parser.add_argument(
-        "--highest", type=float, default=0.95, help="share of the right procedure, easiest family"
+        "--lowest", type=share, default=0.015, help="share of the right procedure, hardest family"
     )
-    parser.add_argument("--hidden", type=int, default=128, help="model width; 32 per attention head")
-    parser.add_argument("--layers", type=int, default=2, help="model depth")
-    parser.add_argument("--steps", type=int, default=600, help="optimizer steps of the warm start")
     parser.add_argument(
-        "--execution", type=float, default=0.0, help="see warm_start.py; above 0 raises the ceiling"
+        "--highest", type=share, default=0.95, help="share of the right procedure, easiest family"
     )
-    parser.add_argument("--batch", type=int, default=80, help="answers per step of the warm start")
-    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of the warm start")
+    parser.add_argument("--hidden", type=at_least_one, default=128, help="model width; 32 per attention head")
+    parser.add_argument("--layers", type=at_least_one, default=2, help="model depth")
+    parser.add_argument("--steps", type=at_least_one, default=600, help="optimizer steps of the warm start")
+    parser.add_argument(
+        "--execution", type=share, default=0.0, help="see warm_start.py; above 0 raises the ceiling"
+    )
+    parser.add_argument("--batch", type=at_least_one, default=80, help="answers per step of the warm start")
+    parser.add_argument("--lr", type=above_zero, default=2e-3, help="peak learning rate of the warm start")
     parser.add_argument(
         "--weights", type=Path, help="a model.safetensors made by these settings: taken, not trained anew"
     )
     parser.add_argument(
-        "--samples", type=int, default=16, help="responses per train prompt for the report, at least 8"
+        "--samples",
+        type=at_least(8),
+        default=16,
+        help="responses per train prompt for the report",
     )
     parser.add_argument(
-        "--threads", type=int, default=min(4, os.cpu_count() or 1), help="CPU threads for torch"
+        "--threads", type=at_least_one, default=min(4, os.cpu_count() or 1), help="CPU threads for torch"
     )
     parser.add_argument("--force", action="store_true", help="make the folder again even if it is finished")
     parser.set_defaults(**defaults)
@@ -112,7 +122,8 @@ def make(task: Task, arguments: argparse.Namespace, folder: Path) -> None:
     torch.set_num_threads(arguments.threads)
     transformers.utils.logging.disable_progress_bar()
     compute_score = task.compute_score()
-    train_items, test_items, practice = task.make_items(arguments)
+    with errors_in_one_line("prepare.py"):
+        train_items, test_items, practice = task.make_items(arguments)
     first_items = train_items[: arguments.train]  # further ones are no part of the warm start
     splits = {"train": train_items, "test": test_items}
     rows = {name: make_rows(items, name, task.data_source, task.ability) for name, items in splits.items()}

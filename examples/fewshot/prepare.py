@@ -26,6 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.cli.arguments import at_least_one, at_least_zero
+from cero.cli.output import errors_in_one_line
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
@@ -49,15 +52,19 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="a set for many epochs, in which no question line is asked twice",
     )
-    parser.add_argument("--train", type=int, help="train prompts; without it 12800, or 480 with --finite")
-    parser.add_argument("--test", type=int, default=320, help="prompts in each of the two test files")
+    parser.add_argument(
+        "--train", type=at_least_one, help="train prompts; without it 12800, or 480 with --finite"
+    )
+    parser.add_argument(
+        "--test", type=at_least_one, default=320, help="prompts in each of the two test files"
+    )
     parser.add_argument(
         "--held-out-families",
-        type=int,
+        type=at_least_zero,
         default=HELD_OUT_FAMILIES,
         help="how many families are kept for the second test file",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the questions")
+    parser.add_argument("--seed", type=at_least_zero, default=0, help="of the questions")
     parser.set_defaults(finite=False)
     arguments = parser.parse_args(argv)
     if arguments.train is None:
@@ -160,9 +167,10 @@ def make_model(folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    rows = make_rows(
-        arguments.train, arguments.test, arguments.held_out_families, arguments.seed, arguments.finite
-    )
+    with errors_in_one_line("prepare.py"):
+        rows = make_rows(
+            arguments.train, arguments.test, arguments.held_out_families, arguments.seed, arguments.finite
+        )
     smollm2().write_parquet(rows, arguments.out)
     for name, part in rows.items():
         families = len({row["data_source"] for row in part})

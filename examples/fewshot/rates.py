@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.cli.arguments import above_zero, at_least_one, at_least_zero
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
@@ -40,12 +42,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="folder made by prepare.py")
     parser.add_argument("--raw", type=Path, required=True, help="file of one line a prompt")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the table and the picture")
-    parser.add_argument("--prompts", type=int, default=32, help="of each family")
-    parser.add_argument("--sampled", type=int, default=4, help="prompts of each family that are sampled, too")
-    parser.add_argument("--samples", type=int, default=16, help="continuations of a sampled prompt")
-    parser.add_argument("--seed", type=int, default=0, help="of prompts and samples")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no family after so many")
+    parser.add_argument("--prompts", type=at_least_one, default=32, help="of each family")
+    parser.add_argument(
+        "--sampled", type=at_least_zero, default=4, help="prompts of each family that are sampled, too"
+    )
+    parser.add_argument("--samples", type=at_least_one, default=16, help="continuations of a sampled prompt")
+    parser.add_argument("--seed", type=at_least_zero, default=0, help="of prompts and samples")
+    parser.add_argument("--threads", type=at_least_one, default=1)
+    parser.add_argument(
+        "--seconds", type=above_zero, default=float("inf"), help="begin no family after so many"
+    )
     return parser.parse_args(argv)
 
 

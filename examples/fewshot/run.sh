@@ -8,6 +8,9 @@
 # is one of the original model. Everything is written under $OUT. One run on a machine at a time: verl's socket for
 # the weights has a fixed name under /tmp.
 set -euo pipefail
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib/usage.sh"
+asked_for_help "$@"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash scripts/install.sh

@@ -14,6 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from cero.cli.arguments import at_least_zero
+
 HERE = Path(__file__).resolve().parent
 # Questions and reward are this task's own, the rest is shared.
 sys.path[:0] = [str(HERE), str(HERE.parent / "arithmetic")]
@@ -27,10 +29,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     folder.add_settings(parser, lowest=0.01, steps=1200)
     parser.add_argument(
-        "--practice", type=int, default=2400, help="further questions, for the warm start only"
+        "--practice", type=at_least_zero, default=2400, help="further questions, for the warm start only"
     )
     parser.add_argument(
-        "--more", type=int, default=0, help="further train questions, which the warm start does not see"
+        "--more",
+        type=at_least_zero,
+        default=0,
+        help="further train questions, which the warm start does not see",
     )
     return parser.parse_args(argv)
 

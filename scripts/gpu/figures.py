@@ -4,8 +4,9 @@
     python scripts/gpu/figures.py page docs/results/pretrained.md
 
 `keep` writes a JSON line for each run with a step into --out, in the order of their names: what its steps
-did, and how many held-out questions of each family were right. `page` writes tables between two comments of
-the page, and a picture for each set of questions beside the other pictures.
+did, and how many held-out questions of each family were right. What --out has of other runs stays. `page`
+writes tables between two comments of the page, and a picture for each set of questions beside the other
+pictures.
 """
 
 import argparse
@@ -63,13 +64,23 @@ def read_run(log, device):
     return line
 
 
+def name_of_run(line):
+    """Return what a run is called: set, arm, seed and rate."""
+    return line["set"], line["arm"], line["seed"], line["rate"]
+
+
 def keep(arguments):
-    """Write a line for each run below the folders."""
+    """Write a line for each run below the folders; of other runs, --out keeps what it has."""
     lines = []
     for folder, device in ((arguments.folder, "gpu"), (arguments.cpu, "cpu")):
         files = [] if folder is None else folder.glob("*/*/*/*/cero/*.jsonl")
         lines += [read_run(log, device) for log in sorted(files) if log.name != "allocations.jsonl"]
     lines = [line for line in lines if line["right"]]
+    if not lines:
+        raise ValueError(f"{arguments.folder}: no run below it, SET/ARM/SEED/RATE, has logged a step")
+    before = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    found = {name_of_run(line): line for line in [*map(json.loads, before), *lines]}
+    lines = [found[name] for name in sorted(found)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     print(f"{len(lines)} runs, {sum(len(line['right']) for line in lines)} steps")

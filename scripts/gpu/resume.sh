@@ -9,7 +9,11 @@
 # rollouts that it spent.
 set -euo pipefail
 
-[ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/usage.sh"
+asked_for_help "$@"
+[ $# -ge 3 ] || usage
+whole_number STEPS "$3"
 GPU=${GPU:-/opt/gpu}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 arm=$1 set=$2 steps=$3

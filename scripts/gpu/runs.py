@@ -24,10 +24,13 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
+GPU = Path(os.environ.get("GPU", "/opt/gpu"))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(GPU / "project")]
 import logs  # noqa: E402
 
-GPU = Path(os.environ.get("GPU", "/opt/gpu"))
+from cero.cli.arguments import above_zero, at_least_one  # noqa: E402
+
+ARMS = "grpo grpo-2 cero even even-own aero cero_seq mapp cero_published".split()  # of train.sh
 RUNS = GPU / "runs"
 HERE = Path(__file__).resolve().parent
 LOOPBACK_UP = """
@@ -45,8 +48,23 @@ ERROR = re.compile(r"^\S*(?:Error|Exception): .{0,200}", re.MULTILINE)
 
 def run_name(text):
     """Return the name of a run, SET/ARM/SEED/RATE. Raises argparse.ArgumentTypeError."""
-    if not re.fullmatch(r"[\w.-]+/[\w-]+/\d+/[\d.e-]+", text):
+    if not (found := re.fullmatch(r"[\w.-]+/([\w-]+)/\d+/([\d.e-]+)", text)):
         raise argparse.ArgumentTypeError(f"{text!r}: SET/ARM/SEED/RATE, for example fresh/grpo/1/3e-5")
+    arm(found[1])
+    rate(found[2])
+    return text
+
+
+def arm(text):
+    """Return an arm of train.sh. Raises argparse.ArgumentTypeError."""
+    if text not in ARMS:
+        raise argparse.ArgumentTypeError(f"{text!r}: {', '.join(ARMS[:-1])} or {ARMS[-1]}")
+    return text
+
+
+def rate(text):
+    """Return a learning rate as it was written. Raises argparse.ArgumentTypeError."""
+    above_zero(text)
     return text
 
 
@@ -58,12 +76,12 @@ def parse_arguments(argv=None):
     commands = top.add_subparsers(dest="command", required=True)
     begin = commands.add_parser("start", help="start runs")
     begin.add_argument("runs", nargs="+", type=run_name, metavar="SET/ARM/SEED/RATE")
-    begin.add_argument("--steps", type=int, required=True, help="of each run")
-    begin.add_argument("--seconds", type=float, help="follow the runs so long, then stop them")
+    begin.add_argument("--steps", type=at_least_one, required=True, help="of each run")
+    begin.add_argument("--seconds", type=above_zero, help="follow the runs so long, then stop them")
     begin.add_argument("--one-by-one", action="store_true", help="one at a time; with --seconds")
     watch = commands.add_parser("follow", help="say every 20 s what the runs have done")
     watch.add_argument("runs", nargs="*", type=run_name, help="without: all")
-    watch.add_argument("--seconds", type=float, required=True, help="return after so long, or when all ended")
+    watch.add_argument("--seconds", type=above_zero, required=True, help="return then, or when all ended")
     end = commands.add_parser("stop", help="kill runs")
     end.add_argument("runs", nargs="*", type=run_name, help="without: all")
     arguments = top.parse_args(argv)
@@ -75,6 +93,8 @@ def parse_arguments(argv=None):
 def wait_until_ready():
     """Wait until stage.sh has put everything in its place; return when that began, by time.monotonic."""
     began = time.monotonic()
+    if not (GPU / "ready").exists():
+        print(f"waiting for {GPU / 'ready'}, which stage.sh writes", flush=True)
     while not (GPU / "ready").exists():
         time.sleep(0.2)
     print(f"{time.strftime('%T')} ready after {time.monotonic() - began:.1f} s", flush=True)

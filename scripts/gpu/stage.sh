@@ -7,6 +7,7 @@
 # would wait for them. When all has arrived, the Python files are compiled, and $GPU/ready is written.
 set -euo pipefail
 
+[ -d "${1:-}" ] || { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; } # it is sent without others
 GPU=${GPU:-/opt/gpu}
 mkdir -p "$GPU"/{pieces,site,logs}
 background() { # NAME COMMAND: goes on after this script has ended

@@ -17,12 +17,19 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 import logs  # noqa: E402
-import runs  # noqa: E402
+import runs  # noqa: E402 (it finds the package, too)
+
+from cero.cli.arguments import above_zero, at_least_one, share, words  # noqa: E402
 
 
-def words(text):
-    """Return the parts of a comma list."""
-    return text.split(",")
+def each(kind):
+    """Return the type of a comma list, of which each part is of the type `kind`."""
+    return lambda text: [kind(part) for part in words(text)]
+
+
+def finite(text):
+    """Return the arms of a comma list, which may be empty."""
+    return each(runs.arm)(text) if text else []
 
 
 def parse_arguments(argv=None):
@@ -30,18 +37,18 @@ def parse_arguments(argv=None):
     top = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    top.add_argument("--seconds", type=float, required=True, help="all runs end then")
-    top.add_argument("--steps", type=int, required=True, help="of each run, if time is left")
-    top.add_argument("--arms", type=words, default=["cero", "grpo", "grpo-2"], help="comma list")
-    top.add_argument("--rates", type=words, default=["1e-5", "3e-5", "1e-4"], help="comma list")
-    top.add_argument("--seeds", type=words, default=["1", "2", "3"], help="comma list; 0 tunes")
-    top.add_argument("--finite", type=words, default=["even", "cero"], help="arms on the finite set")
-    top.add_argument("--tune", type=int, default=24, help="steps of a run that tunes (default: %(default)s)")
+    top.add_argument("--seconds", type=above_zero, required=True, help="all runs end then")
+    top.add_argument("--steps", type=at_least_one, required=True, help="of each run, if time is left")
+    top.add_argument("--arms", type=each(runs.arm), default=["cero", "grpo", "grpo-2"], help="comma list")
+    top.add_argument("--rates", type=each(runs.rate), default=["1e-5", "3e-5", "1e-4"], help="comma list")
+    top.add_argument("--seeds", type=each(at_least_one), default=[1, 2, 3], help="comma list; 0 tunes")
+    top.add_argument("--finite", type=finite, default=["even", "cero"], help="arms on the finite set, or ''")
+    top.add_argument("--tune", type=at_least_one, default=24, help="steps that tune (default: %(default)s)")
     top.add_argument(
-        "--tune-seconds", type=float, default=380, help="tuning ends then (default: %(default)s)"
+        "--tune-seconds", type=above_zero, default=380, help="tuning ends then (default: %(default)s)"
     )
-    top.add_argument("--memory", type=float, default=0.8, help="share to be used (default: %(default)s)")
-    top.add_argument("--host", type=float, help="GB of the machine, where it shows less until it is used")
+    top.add_argument("--memory", type=share, default=0.8, help="share to be used (default: %(default)s)")
+    top.add_argument("--host", type=above_zero, help="GB of the machine, where it shows less at first")
     return top.parse_args(argv)
 
 
@@ -109,7 +116,7 @@ def main(argv=None):
     best, space = tune(arguments, began)
     single = best.get("cero", arguments.rates[0])
     names = [f"fresh/{arm}/{seed}/{best[arm]}" for seed in arguments.seeds for arm in arguments.arms]
-    names += [f"480/{arm}/{seed}/{single}" for seed in arguments.seeds for arm in arguments.finite if arm]
+    names += [f"480/{arm}/{seed}/{single}" for seed in arguments.seeds for arm in arguments.finite]
     names = names[: int(min(max(1, space), len(names)))]
     print(f"{time.strftime('%T')} {len(names)} runs: {' '.join(names)}", flush=True)
     for run in names:

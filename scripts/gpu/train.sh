@@ -11,15 +11,22 @@
 # SEED (0) seeds all that can be seeded, LR (1e-5) is the learning rate. RECIPE=cero_cpu trains on a CPU.
 set -euo pipefail
 
-[ $# -ge 4 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+# shellcheck source=scripts/lib/usage.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/usage.sh"
+asked_for_help "$@"
+[ $# -ge 4 ] || usage
+whole_number STEPS "$4"
+whole_number ROLLOUTS "${ROLLOUTS:=128}"
+task=${TASK:-/opt/gpu/task}
+for file in "$2/train.parquet" "$2/test.parquet" model/config.json; do
+  [ -e "$task/$file" ] || { echo "$0: TASK=$task: there is no $file" >&2; exit 2; }
+done
 mkdir -p "$3"
 arm=$1 set=$2 out=$(cd "$3" && pwd) steps=$4
 shift 4
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-task=${TASK:-/opt/gpu/task}
 recipe=${RECIPE:-cero}
-
-rollouts=${ROLLOUTS:-128}
+rollouts=$ROLLOUTS
 seed=${SEED:-0}
 
 case $arm in
@@ -43,7 +50,7 @@ case $arm in
     exit 2
     ;;
 esac
-if [ "$rollouts" -lt "$group" ] || [ $((rollouts % group)) -ne 0 ]; then
+if [ $((rollouts % group)) -ne 0 ]; then
   echo "$0: ROLLOUTS=$rollouts: $arm needs a multiple of $group" >&2
   exit 2
 fi

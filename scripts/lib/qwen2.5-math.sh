@@ -13,7 +13,7 @@ budget=409600
 update=512
 between=51200
 
-usage() {
+wrong() {
   printf '%s: %s\n' "$0" "$1" >&2
   cat >&2 <<TEXT
 usage: bash $0 METHOD [--shape SHAPE] [--gpus N] [--memory GB] [--dry-run] [Hydra overrides]
@@ -37,7 +37,7 @@ arguments() {
   case $method in
     grpo | aero) shape=128x8 ;;
     cero | even) shape=1024x1 ;;
-    *) usage "the first word is the method: grpo, cero, even or aero" ;;
+    *) wrong "the first word is the method: grpo, cero, even or aero" ;;
   esac
   shift
   while [ $# -gt 0 ]; do
@@ -45,21 +45,21 @@ arguments() {
       --shape)
         case ${2:-} in
           128x8 | 256x4 | 512x2 | 1024x1 | 320x1) shape=$2 ;;
-          *) usage "--shape ${2:-}: 128x8, 256x4, 512x2, 1024x1 or 320x1" ;;
+          *) wrong "--shape ${2:-}: 128x8, 256x4, 512x2, 1024x1 or 320x1" ;;
         esac
         shift
         ;;
       --gpus)
         case ${2:-} in
           8 | 4 | 1) gpus=$2 ;;
-          *) usage "--gpus ${2:-}: 8, 4 or 1" ;;
+          *) wrong "--gpus ${2:-}: 8, 4 or 1" ;;
         esac
         shift
         ;;
       --memory)
         case ${2:-} in
           80 | 24) memory=$2 ;;
-          *) usage "--memory ${2:-}: 80 or 24" ;;
+          *) wrong "--memory ${2:-}: 80 or 24" ;;
         esac
         shift
         ;;
@@ -71,10 +71,10 @@ arguments() {
   prompts=${shape%x*}
   rollouts=${shape#*x}
   case $method$rollouts in
-    grpo1) usage "--shape $shape: grpo compares the rollouts of a prompt, so it needs at least 2" ;;
-    aero1) usage "--shape $shape: aero explores with half of a prompt's rollouts, so it needs at least 2" ;;
+    grpo1) wrong "--shape $shape: grpo compares the rollouts of a prompt, so it needs at least 2" ;;
+    aero1) wrong "--shape $shape: aero explores with half of a prompt's rollouts, so it needs at least 2" ;;
   esac
-  [ "$memory" = 80 ] || [ "$gpus" = 1 ] || usage "--memory $memory: only with --gpus 1"
+  [ "$memory" = 80 ] || [ "$gpus" = 1 ] || wrong "--memory $memory: only with --gpus 1"
 }
 
 # start NAME OVERRIDE...: trains, with the overrides of a model's size. --dry-run prints the command instead.

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.cli.arguments import above_zero, at_least_one, at_least_zero, words_of
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from cases import files, life, options, parts  # noqa: E402
 
@@ -81,18 +83,21 @@ def fuzz_block(name, rng, count, folder):
 def main(argv=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=1_000_000, help="in all (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, help="end after this many")
-    parser.add_argument("--areas", default=",".join(AREAS), help="comma list (default: %(default)s)")
-    parser.add_argument("--first", type=int, default=0, help="begin with this block, to see a finding again")
+    parser.add_argument("--cases", type=at_least_one, default=1_000_000, help="in all (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=at_least_zero, default=0, help="of all that is drawn (default: %(default)s)"
+    )
+    parser.add_argument("--minutes", type=above_zero, help="end after this many")
+    parser.add_argument(
+        "--areas", type=words_of(AREAS), default=list(AREAS), help="comma list (default: all)"
+    )
+    parser.add_argument(
+        "--first", type=at_least_zero, default=0, help="begin with this block, to see a finding again"
+    )
     parser.add_argument("--out", help="where counts go, as JSON")
     arguments = parser.parse_args(argv)
     deadline = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
-    areas = arguments.areas.split(",")
-    for name in areas:
-        if name not in AREAS:
-            parser.error(f"--areas={name}: there are {', '.join(AREAS)}")
+    areas = arguments.areas
     whole = sum(AREAS[name][0] for name in areas)
     rows = []
     for name in areas:

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from cero.analysis.runlog import RunLog
+from cero.cli.arguments import at_least_one, at_least_zero
 from cero.core.state import load_state, save_state
 from cero.estimators.baseline import FADING, FLOOR, OptimalBaseline
 from cero.verl.asynchronous import AsyncScheduler
@@ -471,8 +472,10 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=1000, help="orders of events to draw")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first; each run has its own")
+    parser.add_argument("--runs", type=at_least_one, default=1000, help="orders of events to draw")
+    parser.add_argument(
+        "--seed", type=at_least_zero, default=0, help="seed of the first; each run has its own"
+    )
     parser.add_argument("--out", help="a file for what was counted, JSON")
     arguments = parser.parse_args(argv)
     began, modes, findings = time.monotonic(), {mode: Counter() for mode in MODES}, []

@@ -30,10 +30,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from cero.cli.arguments import above_zero, at_least_one, at_least_zero
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 from tiny import command, make_data, make_model  # noqa: E402
 
+from cero import available_allocators  # noqa: E402
 from cero.analysis.runlog import FILE_NAME, read_log  # noqa: E402
 from cero.core.state import COMMIT_MARKER, STATE_FILE, load_state  # noqa: E402
 
@@ -277,11 +280,16 @@ def works(words):
 def main(argv=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30, help="how many (default: %(default)s)")
-    parser.add_argument("--chain", type=int, default=3, help="kills of a run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("--allocator", default="cero", help="of all runs (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, help="start no other after this many")
+    parser.add_argument("--kills", type=at_least_one, default=30, help="how many (default: %(default)s)")
+    parser.add_argument("--chain", type=at_least_one, default=3, help="kills of a run (default: %(default)s)")
+    parser.add_argument("--seed", type=at_least_zero, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument(
+        "--allocator",
+        choices=available_allocators(),
+        default="cero",
+        help="of all runs (default: %(default)s)",
+    )
+    parser.add_argument("--minutes", type=above_zero, help="start no other after this many")
     parser.add_argument("--out", default="runs/kills", help="folder (default: %(default)s); not under /tmp")
     parser.add_argument("overrides", nargs="*", help="further Hydra overrides of all runs")
     arguments = parser.parse_intermixed_args(argv)

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.cli.arguments import above_zero, at_least_one, at_least_zero, words_of
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from cases.life import play_step  # noqa: E402
 from cases.options import make  # noqa: E402
@@ -159,14 +161,18 @@ def soak(name, steps, seed, deadline=None):
 def main(argv=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1_000_000, help="in all (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, help="end after this many")
-    parser.add_argument("--allocators", help="comma list (default: all)")
+    parser.add_argument("--steps", type=at_least_one, default=1_000_000, help="in all (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=at_least_zero, default=0, help="of all that is drawn (default: %(default)s)"
+    )
+    parser.add_argument("--minutes", type=above_zero, help="end after this many")
+    parser.add_argument(
+        "--allocators", type=words_of(available_allocators()), help="comma list (default: all)"
+    )
     parser.add_argument("--out", help="where counts go, as JSON")
     arguments = parser.parse_args(argv)
     deadline = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
-    names = arguments.allocators.split(",") if arguments.allocators else available_allocators()
+    names = arguments.allocators or available_allocators()
     rows = []
     for name in names:
         rows.append(soak(name, -(-arguments.steps // len(names)), arguments.seed, deadline))

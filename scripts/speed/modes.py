@@ -35,6 +35,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.cli.arguments import above_zero, at_least_one, numbers, words_of
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -394,11 +396,15 @@ def main():
     parser.add_argument("part", choices=("steps", "learning", "page"))
     parser.add_argument("--task", type=Path, default=ROOT / "data" / "arithmetic", help="folder of the task")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "modes", help="folder of all runs")
-    parser.add_argument("--steps", type=int, default=40, help="of a run (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="steps: of all arms (default: %(default)s)")
-    parser.add_argument("--arms", default=",".join(ARMS), help="steps: comma list (default: %(default)s)")
-    parser.add_argument("--seeds", default="0,1", help="learning: comma list (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so many")
+    parser.add_argument("--steps", type=at_least_one, default=40, help="of a run (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=at_least_one, default=3, help="steps: of all arms (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--arms", type=words_of(ARMS), default=list(ARMS), help="steps: comma list (default: all)"
+    )
+    parser.add_argument("--seeds", type=numbers, default=[0, 1], help="learning: comma list (default: 0,1)")
+    parser.add_argument("--minutes", type=above_zero, default=float("inf"), help="start no run after so many")
     arguments = parser.parse_args()
     out, began = arguments.out.resolve(), time.monotonic()
 
@@ -406,13 +412,9 @@ def main():
         return time.monotonic() - began < 60 * arguments.minutes
 
     if arguments.part == "steps":
-        arms = arguments.arms.split(",")
-        if unknown := set(arms) - set(ARMS):
-            parser.error(f"--arms {', '.join(sorted(unknown))}: there are {', '.join(ARMS)}")
-        run_steps(arguments.task.resolve(), out, arguments.steps, arguments.rounds, may_start, arms)
+        run_steps(arguments.task.resolve(), out, arguments.steps, arguments.rounds, may_start, arguments.arms)
     elif arguments.part == "learning":
-        seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        run_learning(out, arguments.steps, seeds, may_start)
+        run_learning(out, arguments.steps, arguments.seeds, may_start)
     write_page(out)
 
 

@@ -26,6 +26,8 @@ from pathlib import Path
 
 import torch
 
+from cero.cli.arguments import at_least_one, counts, words_of
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -257,23 +259,22 @@ def main():
     """Measure one part, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=("rates", "steps", "page"))
-    parser.add_argument("--threads", default="1,2", help="rates: comma list")
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="steps: comma list (default: all)")
+    parser.add_argument("--threads", type=counts, default=[1, 2], help="rates: comma list (default: 1,2)")
     parser.add_argument(
-        "--steps", type=int, default=5, help="of each variant, of which the first doesn't count"
+        "--variants", type=words_of(VARIANTS), default=list(VARIANTS), help="steps: comma list (default: all)"
+    )
+    parser.add_argument(
+        "--steps", type=at_least_one, default=5, help="of each variant, of which the first doesn't count"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "pretrained_step")
     arguments = parser.parse_args()
-    variants = arguments.variants.split(",")
-    if unknown := [name for name in variants if name not in VARIANTS]:
-        parser.error(f"--variants: {unknown[0]!r} is not known; there are {', '.join(VARIANTS)}")
     if arguments.steps <= WARM_UP:
         parser.error(f"--steps={arguments.steps} must be more than {WARM_UP}, which don't count")
     out = arguments.out.resolve()
     if arguments.part == "rates":
-        measure_rates(out, [int(word) for word in arguments.threads.split(",")])
+        measure_rates(out, arguments.threads)
     elif arguments.part == "steps":
-        measure_steps(out, variants, arguments.steps)
+        measure_steps(out, arguments.variants, arguments.steps)
     write_page(out)
 
 

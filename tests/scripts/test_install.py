@@ -36,7 +36,7 @@ esac
 @pytest.fixture
 def install(tmp_path):
     """Return a function that runs the script in a copy of its files: its result, and the calls of Python."""
-    for name in SOURCES:
+    for name in (*SOURCES, "scripts/lib/usage.sh"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     stub = tmp_path / "stub-python"

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,13 @@ def train(folder, arm, *further, **environment):
     python = folder / "python"
     python.write_text(STAND_IN)
     python.chmod(0o755)
+    for name in ("fresh/train.parquet", "fresh/test.parquet", "model/config.json"):
+        (folder / "task" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "task" / name).touch()
     words = ["bash", str(GPU / "train.sh"), arm, "fresh", str(folder / "out"), "4", *further]
-    environment = os.environ | {"PYTHON": str(python), "TASK": "/task"} | environment
+    environment = os.environ | {"PYTHON": str(python), "TASK": str(folder / "task")} | environment
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    shutil.rmtree(folder / "task")  # a config that names it is composed, and its files are no tables
     log = folder / "out" / "train.log"
     return done, json.loads(log.read_text()) if log.exists() else None
 
@@ -80,6 +85,22 @@ def test_further_overrides_win(composed, tmp_path):
 def test_what_can_not_be_trained_is_refused(arm, rollouts, message, tmp_path):
     done, words = train(tmp_path, arm, ROLLOUTS=rollouts)
     assert done.returncode == 2 and message in done.stderr and words is None
+
+
+@pytest.mark.parametrize(
+    "steps, environment, reason",
+    [
+        ("zero", {}, "STEPS=zero: a whole number, 1 or more"),
+        ("4", {"ROLLOUTS": "many"}, "ROLLOUTS=many: a whole number, 1 or more"),
+        ("4", {"ROLLOUTS": "0"}, "ROLLOUTS=0: a whole number, 1 or more"),
+        ("4", {}, "/none: there is no fresh/train.parquet"),
+    ],
+)
+def test_what_train_can_not_use(steps, environment, reason, tmp_path):
+    words = ["bash", str(GPU / "train.sh"), "cero", "fresh", str(tmp_path / "out"), steps]
+    environment = os.environ | {"TASK": str(tmp_path / "none")} | environment
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and reason in done.stderr and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("script", ["train.sh", "resume.sh", "collect.sh"])
@@ -162,6 +183,36 @@ def test_room_is_where_memory_is_shortest(on_the_card):
     assert study.room(((10, 100), (0, 80)), ((50, 100), (8, 80)), 4, 0.8) == pytest.approx(7.0)
 
 
+def test_arms_are_those_of_train(on_the_card):
+    runs, _ = on_the_card
+    assert sorted(runs.ARMS) == sorted(ARMS)
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["--arms", "cero,nope"], "--arms: 'nope': grpo, "),
+        (["--finite", "nope"], "--finite: 'nope': grpo, "),
+        (["--rates", "1e-5,fast"], "--rates: 'fast' is not a number above 0"),
+        (["--seeds", "0"], "--seeds: '0' is not a whole number, 1 or more"),
+        (["--seconds", "-1"], "--seconds: '-1' is not a number above 0"),
+    ],
+)
+def test_what_a_study_can_not_use(on_the_card, words, reason, capsys):
+    _, study = on_the_card
+    with pytest.raises(SystemExit):
+        study.main(["--seconds", "9", "--steps", "9", *words])
+    assert f"error: argument {reason}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["fresh/nope/1/1e-5", "fresh/grpo/1/0"])
+def test_a_run_has_an_arm_and_a_rate(on_the_card, word, capsys):
+    runs, _ = on_the_card
+    with pytest.raises(SystemExit):
+        runs.main(["start", "--steps", "4", word])
+    assert "'nope': grpo, " in (text := capsys.readouterr().err) or "'0' is not a number above 0" in text
+
+
 @pytest.mark.parametrize("word", ["fresh/grpo", "fresh/grpo/x/1e-5", "../a/b/1/1e-5"])
 def test_a_run_has_four_parts(on_the_card, word, capsys):
     runs, _ = on_the_card
@@ -239,6 +290,23 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     for name in ("fresh", "480"):
         assert f"../images/pretrained-{name}.png" in text
         assert (tmp_path / f"pretrained-{name}.png").stat().st_size > 5_000
+
+
+def test_what_was_kept_of_other_runs_stays(figures, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    for folder, right in (("first", [0.25]), ("second", [0.5])):
+        leave_steps(tmp_path / folder, f"fresh/{folder}/1/3e-5", right, {})
+    leave_steps(tmp_path / "second", "fresh/cero/1/3e-5", [0.5], {})
+    leave_steps(tmp_path / "third", "fresh/cero/1/3e-5", [0.5, 0.75], {})
+    for folder in ("first", "second", "third"):
+        figures.main(["keep", str(tmp_path / folder), "--out", str(out)])
+    kept = {line["arm"]: line["right"] for line in map(json.loads, out.read_text().splitlines())}
+    assert kept == {"first": [0.25], "second": [0.5], "cero": [0.5, 0.75]}
+    before = out.read_text()
+    with pytest.raises(SystemExit) as error:
+        figures.main(["keep", str(tmp_path / "none"), "--out", str(out)])
+    assert error.value.code == 2 and out.read_text() == before
+    assert f"{tmp_path / 'none'}: no run below it" in capsys.readouterr().err
 
 
 def test_a_page_without_a_place_is_left_alone(figures, tmp_path, capsys):

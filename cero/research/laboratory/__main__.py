@@ -7,7 +7,7 @@ import argparse
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from cero.cli.arguments import numbers, words
+from cero.cli.arguments import at_least_one, at_least_zero, numbers, words
 from cero.cli.main import execute
 from cero.research.laboratory.contenders import NAMED, parse_contender
 from cero.research.laboratory.results import (
@@ -48,7 +48,7 @@ def parser():
         help=f"{', '.join(NAMED)}; or written out, see cero/research/laboratory/contenders.py",
     )
     train.add_argument("--seeds", type=numbers, default=[0], help="comma list (default: 0)")
-    train.add_argument("--budget", type=int, help="rollouts of a run (default: the task's)")
+    train.add_argument("--budget", type=at_least_one, help="rollouts of a run (default: the task's)")
     train.add_argument("--out", type=Path, default=Path("runs/laboratory.jsonl"), help="default: %(default)s")
     train.set_defaults(run_command=run)
     show = commands.add_parser("table", help="compare the runs of a file seed by seed, as Markdown")
@@ -66,8 +66,8 @@ def parser():
     _add_task(again)
     again.add_argument("contender", metavar="CONTENDER", help="what stands for the run's settings")
     again.add_argument("folder", type=Path, metavar="RUN", help="the run's trainer.default_local_dir")
-    again.add_argument("--seed", type=int, default=0, help="the run's allocator.seed (default: 0)")
-    again.add_argument("--budget", type=int, help="rollouts of the run (default: the task's)")
+    again.add_argument("--seed", type=at_least_zero, default=0, help="the run's allocator.seed (default: 0)")
+    again.add_argument("--budget", type=at_least_one, help="rollouts of the run (default: the task's)")
     again.set_defaults(run_command=compare)
     return top
 
@@ -76,7 +76,7 @@ def _add_task(command):
     """Add what says which task it is, and where its data are."""
     command.add_argument("task", help=f"one of {TASKS}")
     command.add_argument("--work", type=Path, default=Path("runs/benchmark"), help="where prepared tasks are")
-    command.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    command.add_argument("--threads", type=at_least_one, default=1, help="of torch (default: 1)")
     command.add_argument("--task-file", default=TASKS, help="yaml of the tasks (default: %(default)s)")
 
 

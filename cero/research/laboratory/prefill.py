@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.cli.arguments import above_zero, at_least_one, at_least_zero
 from cero.cli.main import execute
 from cero.research.laboratory.__main__ import load_score
 from cero.research.study.study_report import markdown_table
@@ -409,10 +410,10 @@ def parser():
     commands = top.add_subparsers(dest="command", required=True)
     train = commands.add_parser("run", help="train, and write a JSON line for each step")
     train.add_argument("--data", type=Path, required=True, help="folder made by examples/fewshot/prepare.py")
-    train.add_argument("--steps", type=int, default=40, help="default: 40")
-    train.add_argument("--seed", type=int, default=0, help="of prompts and samples (default: 0)")
-    train.add_argument("--lr", type=float, default=LR, help="learning rate (default: %(default)s)")
-    train.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
+    train.add_argument("--steps", type=at_least_one, default=40, help="default: 40")
+    train.add_argument("--seed", type=at_least_zero, default=0, help="of prompts and samples (default: 0)")
+    train.add_argument("--lr", type=above_zero, default=LR, help="learning rate (default: %(default)s)")
+    train.add_argument("--threads", type=at_least_one, default=2, help="of torch (default: 2)")
     train.add_argument(
         "--without-start", action="store_true", help="leave out the look by the model as it was at the start"
     )

@@ -1,0 +1,98 @@
+"""Does every script and command refuse what it can't use, before any work, and say how it is used?"""
+
+import ast
+import subprocess
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import pytest
+
+from cero.cli import arguments
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = [
+    path
+    for folder in ("scripts", "examples", "cero")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "add_argument(" in path.read_text()
+]
+SHELL = [
+    path
+    for folder in ("scripts", "examples")
+    for path in sorted((ROOT / folder).rglob("*.sh"))
+    if path.parent.name != "lib"  # others source these
+]
+ANY_NUMBER = {("simulate.py", "--target")}  # the only option for which every number makes sense
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_number_has_a_range(path):
+    """A plain int or float takes -1 steps, nan seconds and 0 questions without a word."""
+    for call in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument"):
+            continue
+        option = getattr(call.args[0], "value", None)
+        kinds = [keyword.value for keyword in call.keywords if keyword.arg == "type"]
+        if any(keyword.arg == "choices" for keyword in call.keywords):
+            continue
+        plain = [kind.id for kind in kinds if isinstance(kind, ast.Name) and kind.id in ("int", "float")]
+        assert not plain or (path.name, option) in ANY_NUMBER, f"{option} takes any {plain[0]}"
+
+
+@pytest.mark.parametrize("path", SHELL, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_script_says_how_it_is_used_and_does_nothing_else(path, tmp_path):
+    if path.name == "stage.sh":
+        pytest.skip("it is sent to another machine by itself, and asked for nothing but its folder")
+    for word in ("--help", "-h"):
+        done = subprocess.run(["bash", path, word], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 0 and not done.stderr
+        assert f"bash {path.relative_to(ROOT)}" in done.stdout
+        assert not any(line.startswith(("#", "set ")) for line in done.stdout.splitlines())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["check.sh", "--fxi"], ["install.sh", "now"], ["simulator_tables.sh", "--out"], ["gpu/stage.sh"]],
+)
+def test_a_script_refuses_words_that_it_does_not_know(words):
+    done = subprocess.run(
+        ["bash", ROOT / "scripts" / words[0], *words[1:]], capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 2 and "bash " in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize(
+    "kind, good, bad",
+    [
+        ("at_least_zero", {"0": 0, "12": 12}, ["-1", "1.5", "", "x", "٣", " 1"]),
+        ("at_least_one", {"1": 1}, ["0", "-1", "1e3"]),
+        ("numbers", {"0,1": [0, 1]}, ["0,", "a", "-1", "1 2"]),
+        ("counts", {"1,8": [1, 8]}, ["0", "1,-2"]),
+        ("above_zero", {"1e-5": 1e-5, "inf": float("inf")}, ["0", "-1", "nan", "x", ""]),
+        ("share", {"0": 0.0, "0.25": 0.25, "1": 1.0}, ["-0.1", "1.1", "nan", "x"]),
+    ],
+)
+def test_types(kind, good, bad):
+    kind = getattr(arguments, kind)
+    assert {text: kind(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(ArgumentTypeError, match="is not a "):
+            kind(text)
+
+
+def test_a_list_of_known_words():
+    kind = arguments.words_of(["a", "b"])
+    assert kind("b,a") == ["b", "a"]
+    with pytest.raises(ArgumentTypeError, match="'c' is not known; there are a, b"):
+        kind("a,c")
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    """train_and_report.sh makes its folder anew. A home folder must survive `OUT=~`."""
+    (tmp_path / "thesis.tex").write_text("x")
+    done = subprocess.run(
+        ["bash", ROOT / "scripts/train_and_report.sh", tmp_path, "x=1"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "holds other things than a run's" in done.stderr
+    assert (tmp_path / "thesis.tex").read_text() == "x"
