@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.cli.output import errors_in_one_line
 from cero.research.study.curves import LearningCurve
 from cero.research.study.gains import summarise_contenders
 from cero.research.study.study_report import DUEL_COLUMNS, duel_row, markdown_table
@@ -48,7 +49,8 @@ def main():
     parser.add_argument("--like", default="", help="only contenders with this in their names")
     parser.add_argument("--against", default="uniform", help="the contender that they are compared with")
     arguments = parser.parse_args()
-    curves = read(arguments.lines, arguments.task, arguments.like, arguments.against)
+    with errors_in_one_line("single_process_table.py"):
+        curves = read(arguments.lines, arguments.task, arguments.like, arguments.against)
     summaries = sorted(summarise_contenders(curves, arguments.against), key=lambda s: -s.area_gain.mean)
     rows = (duel_row(f"`{summary.contender}`", summary) for summary in summaries if summary.paired)
     print(markdown_table(("contender", *DUEL_COLUMNS[1:]), rows), end="")

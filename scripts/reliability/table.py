@@ -10,6 +10,8 @@ import json
 import re
 from pathlib import Path
 
+from cero.cli.output import errors_in_one_line
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results" / "reliability.md"
 
 
@@ -79,13 +81,14 @@ def main(argv=None):
     parser.add_argument("--kills", help="the folder of kills.py")
     arguments = parser.parse_args(argv)
     text = PAGE.read_text(encoding="utf-8")
-    if arguments.fuzz:
-        text = replace(text, "fuzz", fuzz_table(json.loads(Path(arguments.fuzz).read_text())))
-    if arguments.soak:
-        text = replace(text, "soak", soak_table(json.loads(Path(arguments.soak).read_text())))
-    if arguments.kills:
-        lines = (Path(arguments.kills) / "kills.jsonl").read_text().splitlines()
-        text = replace(text, "kills", kills_table([json.loads(line) for line in lines]))
+    with errors_in_one_line("table.py"):
+        if arguments.fuzz:
+            text = replace(text, "fuzz", fuzz_table(json.loads(Path(arguments.fuzz).read_text())))
+        if arguments.soak:
+            text = replace(text, "soak", soak_table(json.loads(Path(arguments.soak).read_text())))
+        if arguments.kills:
+            lines = (Path(arguments.kills) / "kills.jsonl").read_text().splitlines()
+            text = replace(text, "kills", kills_table([json.loads(line) for line in lines]))
     PAGE.write_text(text, encoding="utf-8")
 
 

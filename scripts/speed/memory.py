@@ -9,13 +9,16 @@
 some of them
 """
 
+import argparse
 import json
 import resource
-import sys
 import time
 
 import numpy as np
 from tables import fresh, step
+
+from cero import available_allocators
+from cero.cli.arguments import at_least_one
 
 SIZE = 8192
 
@@ -25,7 +28,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def main(prompts=10_000_000, name="cero"):
+def main(prompts, name):
     """Fill a table of `prompts` prompts and print the figures."""
     allocator = fresh(name)
     rng = np.random.default_rng(0)
@@ -48,4 +51,8 @@ def main(prompts=10_000_000, name="cero"):
 
 
 if __name__ == "__main__":
-    main(*([int(sys.argv[1])] + sys.argv[2:3] if len(sys.argv) > 1 else []))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("prompts", nargs="?", type=at_least_one, default=10_000_000)
+    parser.add_argument("allocator", nargs="?", choices=available_allocators(), default="cero")
+    arguments = parser.parse_args()
+    main(arguments.prompts, arguments.allocator)

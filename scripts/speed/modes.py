@@ -384,8 +384,13 @@ def page(figures):
 
 
 def write_page(out):
-    """Write the figures of what is finished in `out`, and the page's tables."""
-    figures = collect(out)
+    """Write the figures of what is finished in `out`, and the page's tables.
+
+    Figures of a part of which `out` has nothing stay.
+    """
+    found = collect(out)
+    before = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    figures = before | found if len(found) > 1 or not before else before  # the machine is not a part
     FIGURES.write_text(json.dumps(figures, separators=(",", ":")) + "\n")
     write_section(PAGE, BEGIN, page(figures), END)
 

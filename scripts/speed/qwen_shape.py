@@ -8,6 +8,7 @@ function is in this file, too (`reward.custom_reward_function.path`). It tosses 
 with a bias from 0.02 to 0.98 that is the prompt's, so that allocators have something to tell apart.
 """
 
+import argparse
 import string
 import sys
 import zlib
@@ -102,4 +103,6 @@ def main(folder, shape=None, device=None):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    main(parser.parse_args().folder)

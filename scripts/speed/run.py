@@ -7,6 +7,7 @@
 Figures go into docs/results/speed/speed.json, tables into docs/results/speed.md.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -81,5 +82,7 @@ def main(parts):
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or PARTS
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, "none"], default=list(PARTS), metavar="PART")
+    names = parser.parse_args().parts
     main([part for part in PARTS if part in names])

@@ -148,4 +148,7 @@ def test_page(monkeypatch, tmp_path):
         in text
     )
     assert "| this plugin's, `allocator=cero` | 60.0% |" in text  # of the one run that has events
+
+    modes.write_page(tmp_path / "elsewhere")  # nothing is there: figures and page stay
+    assert json.loads((tmp_path / "modes.json").read_text()) == figures and page.read_text() == text
     assert "| `colocate_async` | 0 | 25.0% | 50.0% | 75.0% | 50.0% | 160 | 1.00 s | 77 s |" in text
