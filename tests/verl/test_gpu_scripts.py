@@ -15,7 +15,17 @@ from cero.verl.preflight import Preflight
 from cero.verl.reading import read_settings
 
 GPU = Path(__file__).parents[2] / "scripts" / "gpu"
-ARMS = {"grpo": 8, "grpo-2": 2, "cero": 1, "even": 1, "even-own": 1, "aero": 8, "cero_seq": 8, "mapp": 8}
+ARMS = {
+    "grpo": 8,
+    "grpo-2": 2,
+    "cero": 1,
+    "cero-variance": 1,
+    "even": 1,
+    "even-own": 1,
+    "aero": 8,
+    "cero_seq": 8,
+    "mapp": 8,
+}
 ARMS |= {"cero_published": 8}
 ALLOCATORS = {"aero": "aero", "cero_seq": "cero_seq", "cero_published": "cero"}
 STAND_IN = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
