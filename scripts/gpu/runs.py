@@ -30,7 +30,7 @@ import logs  # noqa: E402
 
 from cero.cli.arguments import above_zero, at_least_one  # noqa: E402
 
-ARMS = "grpo grpo-2 cero cero-variance even even-own aero cero_seq mapp cero_published".split()  # of train.sh
+ARMS = "grpo grpo-2 cero cero-pooled cero-variance even even-own aero cero_seq mapp cero_published".split()
 RUNS = GPU / "runs"
 HERE = Path(__file__).resolve().parent
 LOOPBACK_UP = """

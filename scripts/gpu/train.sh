@@ -3,10 +3,11 @@
 #
 #   bash scripts/gpu/train.sh ARM SET OUT STEPS [Hydra overrides]
 #
-# ARM, with 128 rollouts a step: grpo (16 prompts x 8), grpo-2 (64 x 2), cero (128 x 1), cero-variance (the
-# same with allocator.value=variance), even (with one rollout for each prompt), even-own (even with a baseline
-# that prompts do not share), aero, cero_seq, mapp or cero_published (16 x 8). aero and cero_seq sample in rounds. SET: a folder of $TASK with
-# train.parquet and test.parquet; $TASK/model is the model. OUT gets the log and the figures.
+# ARM, with 128 rollouts a step: grpo (16 prompts x 8), grpo-2 (64 x 2), cero (128 x 1), cero-pooled and
+# cero-variance (cero with another allocator.prior or allocator.value), even (one rollout for each prompt),
+# even-own (even with a baseline that prompts do not share), aero, cero_seq, mapp or cero_published (16 x 8).
+# aero and cero_seq sample in rounds. SET: a folder of $TASK with train.parquet and test.parquet; $TASK/model
+# is the model. OUT gets the log and the figures.
 #
 # SEED (0) seeds all that can be seeded, LR (1e-5) is the learning rate. RECIPE=cero_cpu trains on a CPU.
 set -euo pipefail
@@ -33,6 +34,7 @@ case $arm in
   grpo) group=8 method=(allocator=uniform) ;;
   grpo-2) group=2 method=(allocator=uniform) ;;
   cero) group=1 method=(allocator=cero) ;;
+  cero-pooled) group=1 method=(allocator=cero allocator.prior=pooled) ;;
   cero-variance) group=1 method=(allocator=cero allocator.value=variance) ;;
   even) group=1 method=(allocator=cero allocator.n_min=1 allocator.n_max=1) ;;
   even-own) group=1 method=(allocator=cero allocator.n_min=1 allocator.n_max=1 algorithm.cero.bucket=null) ;;
@@ -47,7 +49,8 @@ case $arm in
     )
     ;;
   *)
-    echo "$0: $arm: grpo, grpo-2, cero, cero-variance, even, even-own, aero, cero_seq, mapp or cero_published" >&2
+    echo "$0: $arm: grpo, grpo-2, cero, cero-pooled, cero-variance, even, even-own, aero, cero_seq, mapp" \
+      "or cero_published" >&2
     exit 2
     ;;
 esac

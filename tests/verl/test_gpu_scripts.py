@@ -19,6 +19,7 @@ ARMS = {
     "grpo": 8,
     "grpo-2": 2,
     "cero": 1,
+    "cero-pooled": 1,
     "cero-variance": 1,
     "even": 1,
     "even-own": 1,
