@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 
-HELD_OUT = re.compile(r"val-core/[^/]+/(?:(.*)/)?acc/mean@1")  # group 1: the family
+HELD_OUT = re.compile(r"val-core/[^/]+/(?:(.*)/)?acc/mean@\d+")  # group 1: the family
 
 
 def read_records(path):

@@ -9,7 +9,8 @@
 # aero and cero_seq sample in rounds. SET: a folder of $TASK with train.parquet and test.parquet; $TASK/model
 # is the model. OUT gets the log and the figures.
 #
-# SEED (0) seeds all that can be seeded, LR (1e-5) is the learning rate. RECIPE=cero_cpu trains on a CPU.
+# SEED (0) seeds all that can be seeded, LR (1e-5) is the learning rate. Each held-out question is answered
+# ANSWERS (1) times. RECIPE=cero_cpu trains on a CPU.
 set -euo pipefail
 
 # shellcheck source=scripts/lib/usage.sh
@@ -18,6 +19,7 @@ asked_for_help "$@"
 [ $# -ge 4 ] || usage
 whole_number STEPS "$4"
 whole_number ROLLOUTS "${ROLLOUTS:=128}"
+whole_number ANSWERS "${ANSWERS:=1}"
 task=${TASK:-/opt/gpu/task}
 for file in "$2/train.parquet" "$2/test.parquet" model/config.json; do
   [ -e "$task/$file" ] || { echo "$0: TASK=$task: there is no $file" >&2; exit 2; }
@@ -91,7 +93,7 @@ overrides=(
   actor_rollout_ref.model.fused_kernel_options.impl_backend=torch
   actor_rollout_ref.rollout.val_kwargs.do_sample=true # as in training
   actor_rollout_ref.rollout.val_kwargs.temperature=1.0
-  actor_rollout_ref.rollout.val_kwargs.n=1
+  "actor_rollout_ref.rollout.val_kwargs.n=$ANSWERS"
   trainer.total_epochs=1000 # the number of steps decides
   "trainer.total_training_steps=$steps"
   trainer.val_before_train=true
