@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.analysis.runlog import FILE_NAME, read_log
 from cero.cli.main import execute
 from cero.research.pages import check_section, write_section
 from cero.research.study.study_report import markdown_table
@@ -28,6 +29,7 @@ OUT = ROOT / "docs/results/gpu/fewshot.jsonl"
 IMAGES = ROOT / "docs/images"
 ARITHMETIC = ("difference", "double", "product", "sum", "sum-three", "sum-two-digits", "times-ten")
 PARTS = ((1, 20), (21, 40))  # steps, first and last, over which the share of right rollouts is taken
+HISTORIES = ("never right before", "sometimes", "always")
 SMOOTH = 5  # steps of the curve's moving mean
 BEGIN, END = (
     "<!-- runs on a GPU: written by scripts/gpu/figures.py -->",
@@ -47,6 +49,11 @@ OF_STEPS = {
 }
 
 
+def is_finite(questions):
+    """Return whether the prompts of a set are met again and again: its name is their number."""
+    return questions.isdigit()
+
+
 def read_run(log, device):
     """Return a run's figures, JSON-ready; log : verl's, SET/ARM/SEED/RATE/cero/<experiment>.jsonl."""
     folder = log.parent.parent
@@ -61,7 +68,28 @@ def read_run(log, device):
                 line[name].append(float(f"{data[key]:.4g}"))
         if right := logs.held_out(data):
             line["held_out"][str(record["step"])] = {name: round(right[name], 4) for name in sorted(right)}
+    if is_finite(questions):
+        line["history"] = by_history(r for r in read_log(log.with_name(FILE_NAME)) if r["kind"] == "step")
     return line
+
+
+def by_history(steps):
+    """Return what prompts got, and were, that had been right never, sometimes or always: dict of lists.
+
+    steps : records of allocations.jsonl
+    returns : for each of HISTORIES [visits, rollouts, right rollouts], of prompts with two rollouts before
+    """
+    found, known = {name: [0, 0, 0] for name in HISTORIES}, {}
+    for step in steps:
+        columns = (step[name] for name in ("prompts", "rollouts", "successes", "trials"))
+        for prompt, rollouts, right, tried in zip(*columns, strict=True):
+            before, of = known.get(prompt, (0, 0))
+            if of >= 2:
+                name = HISTORIES[0 if before == 0 else 2 if before == of else 1]
+                for place, count in enumerate((1, rollouts, int(right))):
+                    found[name][place] += count
+            known[prompt] = before + int(right), of + int(tried)
+    return found
 
 
 def name_of_run(line):
@@ -98,11 +126,6 @@ def held_out(line, step):
     """Return the share of right held-out questions after a step, families counted alike; None if unknown."""
     found = line["held_out"].get(str(step))
     return found and float(np.mean(list(found.values())))
-
-
-def is_finite(questions):
-    """Return whether the prompts of a set are met again and again: its name is their number."""
-    return questions.isdigit()
 
 
 def by_arm(lines):
@@ -203,6 +226,22 @@ def table_of_kinds(lines):
     return markdown_table(("prompts", "learning rate", "arm", "seeds", "arithmetic", "all others"), rows)
 
 
+def table_of_histories(lines):
+    """Return a Markdown table of what prompts of a finite set got, by whether they had been right before."""
+    rows = []
+    for (questions, rate, arm), mine in by_arm(lines).items():
+        sums = np.sum(
+            [[line["history"][name] for name in HISTORIES] for line in mine if "history" in line], 0
+        )
+        if np.ndim(sums) == 2:
+            rows.append([questions, name_of(rate), f"`{arm}`", f"{len(mine)}"])
+            rows[-1] += [f"{rollouts / visits:.2f}" if visits else "" for visits, rollouts, _ in sums]
+            rows[-1] += [f"{100 * right / rollouts:.0f}" if rollouts else "" for _, rollouts, right in sums]
+    first, *others = HISTORIES
+    names = (f"rollouts: {first}", *others, f"% right: {first}", *others)
+    return markdown_table(("prompts", "learning rate", "arm", "seeds", *names), rows)
+
+
 def draw(path, lines, begin):
     """Draw the share of right rollouts over rollouts, held-out accuracy, and each family's after 20 steps.
 
@@ -260,7 +299,7 @@ def page(arguments):
     lines = [json.loads(line) for line in arguments.out.read_text().splitlines()]
     # Runs that ended early are kept, and not shown.
     lines = [line for line in lines if len(line["right"]) >= PARTS[0][1]]
-    parts = [table(lines), table_of_leads(lines), table_of_kinds(lines)]
+    parts = [table(lines), table_of_leads(lines), table_of_kinds(lines), table_of_histories(lines)]
     begin = family_means(lines, "0")
     for questions in dict.fromkeys(key[0] for key, mine in by_arm(lines).items() if len(mine) > 1):
         image = arguments.images / f"pretrained-{questions}.png"

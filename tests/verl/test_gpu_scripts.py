@@ -263,7 +263,14 @@ def leave_steps(folder, run, right, held_out):
         data[step] |= {f"val-core/fewshot/{name}/acc/mean@4": share for name, share in families.items()}
     lines = [json.dumps({"step": step, "data": record}) for step, record in data.items()]
     (out / "log.jsonl").write_text("\n".join([*lines, '{"step": 9, ']))
-    (out / "allocations.jsonl").write_text("{}\n")
+    # Two prompts with one rollout each, twice; then none for the one that was right, two for the other.
+    counts = [([1, 1], [1.0, 0.0])] * 2 + [([0, 2], [0.0, 1.0])]
+    steps = [
+        {"kind": "step", "step": step, "prompts": ["a", "b"], "metrics": {}, "successes": right}
+        | dict.fromkeys(("rollouts", "trials"), rollouts)
+        for step, (rollouts, right) in enumerate(counts, 1)
+    ]
+    (out / "allocations.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
 
 
 def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
@@ -294,6 +301,7 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     # On the finite set: 0.6 and 0.3 with cero, 0.3 and 0.3 without.
     assert "| 480 | 3e-5 | `even` | 2 and 2 | +15.0 ± 15.0 | +0.0, +30.0 |  |  |" in text
     assert "| 480 | 3e-5 | `cero` | 2 | 35.0 | 55.0 |" in text  # sum is arithmetic, days is not
+    assert "| 480 | 3e-5 | `cero` | 2 | 2.00 |  | 0.00 | 50 |  |  |" in text  # never right, sometimes, always
     assert text.startswith("before") and text.endswith("after\n") and "old" not in text
     assert "| 64 | 3e-5 | `even` | 1 | 30.0 |" in text and "pretrained-64.png" not in text
     for name in ("fresh", "480"):
