@@ -62,6 +62,20 @@ def above_zero(text: str) -> float:
     return value
 
 
+def zero_or_more(text: str) -> float:
+    """Return a number that is 0 or more, such as a time to begin something in; `inf` is one.
+
+    Raises ArgumentTypeError.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise ArgumentTypeError(f"{text!r} is not a number, 0 or more")
+    return value
+
+
 def share(text: str) -> float:
     """Return a number from 0 to 1. Raises ArgumentTypeError."""
     try:

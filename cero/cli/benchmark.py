@@ -7,7 +7,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from cero.cli.arguments import above_zero, numbers, words
+from cero.cli.arguments import numbers, words, zero_or_more
 
 TASKS, CONTENDERS = "scripts/benchmark/tasks.yaml", "scripts/benchmark/contenders.yaml"
 HELP = "run the study's trainings through verl, resumably: tasks x contenders x seeds"
@@ -32,7 +32,7 @@ def add_arguments(parser):
         help="folder of runs: finished ones are found there, new tables go there (default: %(default)s)",
     )
     parser.add_argument("--work", default="runs/benchmark", help="where prepared tasks, logs and failures go")
-    parser.add_argument("--minutes", type=above_zero, help="start no run after this many minutes")
+    parser.add_argument("--minutes", type=zero_or_more, help="start no run after this many minutes")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands, and say what is done already"
     )

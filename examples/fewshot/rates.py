@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.cli.arguments import above_zero, at_least_one, at_least_zero
+from cero.cli.arguments import at_least_one, at_least_zero, zero_or_more
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
@@ -50,7 +50,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=at_least_zero, default=0, help="of prompts and samples")
     parser.add_argument("--threads", type=at_least_one, default=1)
     parser.add_argument(
-        "--seconds", type=above_zero, default=float("inf"), help="begin no family after so many"
+        "--seconds", type=zero_or_more, default=float("inf"), help="begin no family after so many"
     )
     return parser.parse_args(argv)
 

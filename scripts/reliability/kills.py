@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from cero.cli.arguments import above_zero, at_least_one, at_least_zero
+from cero.cli.arguments import at_least_one, at_least_zero, zero_or_more
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
@@ -289,7 +289,7 @@ def main(argv=None):
         default="cero",
         help="of all runs (default: %(default)s)",
     )
-    parser.add_argument("--minutes", type=above_zero, help="start no other after this many")
+    parser.add_argument("--minutes", type=zero_or_more, help="start no other after this many")
     parser.add_argument("--out", default="runs/kills", help="folder (default: %(default)s); not under /tmp")
     parser.add_argument("overrides", nargs="*", help="further Hydra overrides of all runs")
     arguments = parser.parse_intermixed_args(argv)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.cli.arguments import above_zero, at_least_one, at_least_zero, words_of
+from cero.cli.arguments import at_least_one, at_least_zero, words_of, zero_or_more
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from cases.life import play_step  # noqa: E402
@@ -165,7 +165,7 @@ def main(argv=None):
     parser.add_argument(
         "--seed", type=at_least_zero, default=0, help="of all that is drawn (default: %(default)s)"
     )
-    parser.add_argument("--minutes", type=above_zero, help="end after this many")
+    parser.add_argument("--minutes", type=zero_or_more, help="end after this many")
     parser.add_argument(
         "--allocators", type=words_of(available_allocators()), help="comma list (default: all)"
     )

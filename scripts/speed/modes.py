@@ -35,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cero.cli.arguments import above_zero, at_least_one, numbers, words_of
+from cero.cli.arguments import at_least_one, numbers, words_of, zero_or_more
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -409,7 +409,9 @@ def main():
         "--arms", type=words_of(ARMS), default=list(ARMS), help="steps: comma list (default: all)"
     )
     parser.add_argument("--seeds", type=numbers, default=[0, 1], help="learning: comma list (default: 0,1)")
-    parser.add_argument("--minutes", type=above_zero, default=float("inf"), help="start no run after so many")
+    parser.add_argument(
+        "--minutes", type=zero_or_more, default=float("inf"), help="start no run after so many"
+    )
     arguments = parser.parse_args()
     out, began = arguments.out.resolve(), time.monotonic()
 

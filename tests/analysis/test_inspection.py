@@ -340,10 +340,9 @@ def test_command_line(tmp_path):
     result = command("inspect", str(tmp_path), "--json", "--out", str(tmp_path / "a.png"))
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["picture"] == str(tmp_path / "a.png") and result.stderr == ""
-    for arguments, message in (
-        ([str(tmp_path / "gone")], "nothing at"),
-        ([str(tmp_path), "--top", "-1"], "--top=-1"),
-    ):
-        result = command("inspect", *arguments)
-        assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
-        assert result.stderr.startswith("cero inspect: ") and message in result.stderr
+    result = command("inspect", str(tmp_path / "gone"))
+    assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("cero inspect: ") and "nothing at" in result.stderr
+    result = command("inspect", str(tmp_path), "--top", "-1")
+    assert result.returncode == 2 and result.stdout == ""
+    assert "error: argument --top: '-1' is not a whole number, 0 or more" in result.stderr

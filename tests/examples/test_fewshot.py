@@ -432,7 +432,7 @@ def test_rates_of_a_model(tmp_path):
         assert np.abs(seen - exact).max() < 0.03
     arguments = ["--model", str(tmp_path), "--raw", str(tmp_path / "raw.jsonl"), "--out", str(tmp_path)]
     arguments += ["--prompts", "2", "--sampled", "1", "--samples", "2"]
-    rates.main([*arguments, "--seconds", "1e-9"])
+    rates.main([*arguments, "--seconds", "0"])
     assert not (tmp_path / "rates.csv").exists()
     rates.main(arguments)
     rows = list(csv.DictReader((tmp_path / "rates.csv").open()))

@@ -78,6 +78,7 @@ def test_a_script_refuses_words_that_it_does_not_know(words):
         ("numbers", {"0,1": [0, 1]}, ["0,", "a", "-1", "1 2"]),
         ("counts", {"1,8": [1, 8]}, ["0", "1,-2"]),
         ("above_zero", {"1e-5": 1e-5, "inf": float("inf")}, ["0", "-1", "nan", "x", ""]),
+        ("zero_or_more", {"0": 0.0, "1.5": 1.5, "inf": float("inf")}, ["-0.1", "nan", "x", ""]),
         ("share", {"0": 0.0, "0.25": 0.25, "1": 1.0}, ["-0.1", "1.1", "nan", "x"]),
     ],
 )
