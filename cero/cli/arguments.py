@@ -53,11 +53,8 @@ def counts(text: str) -> list[int]:
 
 def above_zero(text: str) -> float:
     """Return a number above 0; `inf` is one. Raises ArgumentTypeError."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:  # nan, too
+    value = _number(text)
+    if not value > 0:
         raise ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
@@ -67,10 +64,7 @@ def zero_or_more(text: str) -> float:
 
     Raises ArgumentTypeError.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not value >= 0:
         raise ArgumentTypeError(f"{text!r} is not a number, 0 or more")
     return value
@@ -78,10 +72,15 @@ def zero_or_more(text: str) -> float:
 
 def share(text: str) -> float:
     """Return a number from 0 to 1. Raises ArgumentTypeError."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 <= value <= 1:
         raise ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
+
+
+def _number(text: str) -> float:
+    """Return the number that `text` says; nan, which lies in no range, if it says none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
