@@ -11,7 +11,7 @@ favourable and all unfavourable ends. The formulas are in the functions below.
 import argparse
 from dataclasses import asdict, dataclass, fields
 
-from cero.cli.arguments import above_zero, at_least_one
+from cero.cli.arguments import above_zero, at_least_one, zero_or_more
 
 GB = 1e9
 
@@ -271,7 +271,7 @@ def main(argv=None):
     parser.add_argument("--steps", type=at_least_one, help="steps of GRPO (default: the scripts')")
     for field in fields(Assumptions):
         name = "--" + field.name.replace("_", "-")
-        parser.add_argument(name, nargs=2, type=above_zero, default=field.default, metavar=("GOOD", "BAD"))
+        parser.add_argument(name, nargs=2, type=zero_or_more, default=field.default, metavar=("GOOD", "BAD"))
     args = parser.parse_args(argv)
     assumptions = Assumptions(
         **{field.name: tuple(getattr(args, field.name)) for field in fields(Assumptions)}

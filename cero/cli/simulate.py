@@ -46,7 +46,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--batch", type=at_least_one, default=None, help="prompts a step (default: the preset's)"
     )
-    parser.add_argument("--n-min", type=at_least_one, default=2, help="least rollouts of a prompt in a step")
+    parser.add_argument("--n-min", type=at_least_zero, default=2, help="least rollouts of a prompt in a step")
     parser.add_argument("--n-max", type=at_least_one, default=32, help="most rollouts of a prompt in a step")
     parser.add_argument(
         "--lag",

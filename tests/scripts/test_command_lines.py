@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cero.cli import arguments
+from cero.cli import arguments, main
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = [
@@ -105,3 +105,8 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     )
     assert done.returncode == 2 and "holds other things than a run's" in done.stderr
     assert (tmp_path / "thesis.tex").read_text() == "x"
+
+
+def test_a_prompt_may_get_no_rollouts():
+    """`allocator.n_min=0` is the default of the recipe, so the simulator takes it, too."""
+    assert main.parser().parse_args(["simulate", "--n-min", "0"]).n_min == 0
