@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from cero.allocators.beliefs import Beliefs
 from cero.allocators.rounds import Step
 from cero.core import beta
-from cero.core.arrays import Floats, Ids, Ints
+from cero.core.arrays import Bools, Floats, Ids, Ints
 from cero.core.budget import MOST_TOTAL, Ledger
 from cero.core.checks import MOST_SAVED, as_numbers, check_number, shown
 from cero.core.prompts import Columns, PromptIds, PromptTable, as_prompt_ids, merge_repeats, sort_ids
@@ -100,6 +100,9 @@ class Allocator(ABC):
     later_scalars : dict of str to float
         Numbers of `_scalars` that states of earlier versions lack, and what stands for them then. A state has
         all of them or none; one that has some is damaged.
+    state_options : tuple of str
+        Options that decide which figures a state holds, so that it can't be taken up under another value. A
+        class adds to what its bases say.
     examples : tuple of dicts of options
         Settings that make sense beside the defaults. The tests take the first that fits where the defaults
         don't fit (n_min=2, or one rollout per prompt), and look under each for what an option changes.
@@ -119,6 +122,7 @@ class Allocator(ABC):
     columns: ClassVar[Columns] = {}
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     later_scalars: ClassVar[Mapping[str, float]] = {}
+    state_options: ClassVar[tuple[str, ...]] = ()
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     idle_beside: ClassVar[IdleBeside] = {}
     idle_in_runs: ClassVar[IdleBeside] = {}
@@ -229,14 +233,16 @@ class Allocator(ABC):
     def success_mean_or(self, prompt_ids: PromptIds, of_new: Floats) -> Floats:
         """Return `success_mean`, but `of_new` for prompts of which nothing is known.
 
+        A prompt is known once it has an outcome, or a pass rate measured before the run. One that was offered
+        as a candidate, or whose rollouts all failed, is not.
+
         of_new : shape (n,), what is expected of each prompt by something else, in (0, 1)
         """
         ids = as_prompt_ids(prompt_ids)
-        mean = self.success_mean(ids)
-        new = self.table.rows(ids) < 0
-        if self.beliefs is None:
-            new |= mean == 0.5  # what an allocator says of prompts of which it keeps nothing
-        return np.where(new, of_new, mean)
+        rows = self.table.rows(ids)
+        known = rows >= 0
+        known[known] = self._has_evidence(rows[known])
+        return np.where(known, self.success_mean(ids), of_new)
 
     def set_pass_rates(self, prompt_ids: PromptIds, pass_rates: ArrayLike, strength: float = 4.0) -> None:
         """Start prompts at pass rates measured before the run.
@@ -305,12 +311,13 @@ class Allocator(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` returned. Options may differ: those of this allocator count.
+        """Take up what `state_dict` returned. Options may differ, except `state_options`: this allocator's
+        count.
 
         Raises
         ------
         ValueError
-            If it is no state of this allocator; nothing has changed then.
+            If it is no state of this allocator, or one with other `state_options`; nothing has changed then.
         """
         if not isinstance(state, dict) or not _is(state.get("format"), STATE_FORMAT):
             raise ValueError("this is not an allocator's state; give what state_dict() returned")
@@ -330,11 +337,12 @@ class Allocator(ABC):
         for key in ("rng", "scalars", "table"):
             if not isinstance(state[key], Mapping):
                 raise ValueError(f"state has {key}={shown(state[key])}; the file is damaged")
+        if not isinstance(state.get("options", {}), Mapping):
+            raise ValueError(f"state has options={shown(state['options'])}; the file is damaged")
+        self._check_state_options(state.get("options", {}))
         table = self._without_retired(state["table"])
         self.table.check_columns(table)
         self.ledger.check_state(state["ledger"])
-        if not isinstance(state.get("options", {}), Mapping):
-            raise ValueError(f"state has options={shown(state['options'])}; the file is damaged")
         scalars, needed = dict(state["scalars"]), self._all_scalars()
         if not set(self.later_scalars) & set(scalars):
             scalars |= self.later_scalars
@@ -378,6 +386,10 @@ class Allocator(ABC):
     def _load_scalars(self, scalars: Mapping[str, float]) -> None:
         """Take up what `_scalars` returned."""
 
+    def _has_evidence(self, rows: Ints) -> Bools:
+        """Return of which of `rows` outcomes are kept, bool, that shape; of none without beliefs."""
+        return np.zeros(rows.shape, bool) if self.beliefs is None else self.beliefs.has_evidence(rows)
+
     def _worth(self, rows: Ints) -> Floats | None:
         """Return the value of a rollout of each of `rows`, >= 0: E[p (1-p)]; None without beliefs."""
         if self.beliefs is None:
@@ -395,6 +407,8 @@ class Allocator(ABC):
 
         weights : what each outcome counts for in the beliefs, in (0, 1]; None: 1
         """
+        if not ids.size:  # a step without prompts, which is no step
+            return
         order, ids = sort_ids(ids)
         outcomes: list[Any] = [successes[order], trials[order]]
         if weights is not None:
@@ -431,6 +445,17 @@ class Allocator(ABC):
             {"seen"} - set(self.table.names) if "forgetting_unit" not in option_names(type(self)) else set()
         )
         return {name: column for name, column in table.items() if name not in retired}
+
+    def _check_state_options(self, saved: Mapping[str, Any]) -> None:
+        """Raise ValueError if a state was kept under another value of one of `state_options`."""
+        for base in type(self).__mro__:
+            for name in vars(base).get("state_options", ()):
+                now, then = self._option(name), saved.get(name)
+                if name in saved and not _is(then, now):
+                    raise ValueError(
+                        f"this state was kept with {name}={shown(then)}, and {name}={now} keeps other "
+                        f"figures; set {name}={then}, or start a new run"
+                    )
 
     def _check_ranges(self, values: Mapping[str, Any]) -> None:
         """Raise ValueError if a column or a number of a state lies where no run can have brought it."""

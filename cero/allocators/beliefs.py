@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core import beta
-from cero.core.arrays import Floats, Ids, Ints
+from cero.core.arrays import Bools, Floats, Ids, Ints
 from cero.core.budget import MOST_TOTAL
 from cero.core.checks import MOST_SAVED, as_numbers, at_ends, check_choice, check_number
 from cero.core.prompts import PromptTable
@@ -112,6 +112,10 @@ class Beliefs:
         means[known] = beta.mean(*self.parameters(rows[known]))
         return means
 
+    def has_evidence(self, rows: Ints) -> Bools:
+        """Return of which of `rows` anything is known, bool, that shape: outcomes, or a pass rate."""
+        return (self._table["successes"][rows] > 0) | (self._table["failures"][rows] > 0)
+
     def retention(self) -> float:
         """Return what forgetting=auto multiplies old counts by: of RETENTIONS, or 0.7 at first."""
         return RETENTIONS[int(np.argmax(self._scores))] if self._scores.any() else 0.7
@@ -156,7 +160,7 @@ class Beliefs:
                 f"pass_rates={rates[known][(rates[known] < 0) | (rates[known] > 1)][:3]} must lie in [0, 1]"
             )
         rows = self._table.add(ids[known])
-        new = (self._table["successes"][rows] == 0) & (self._table["failures"][rows] == 0)
+        new = ~self.has_evidence(rows)
         self._table["successes"][rows[new]] = strength * rates[known][new]
         self._table["failures"][rows[new]] = strength * (1.0 - rates[known][new])
 
@@ -165,7 +169,7 @@ class Beliefs:
         self._clock += 1
         counts = (successes, trials - successes)
         stored = tuple(self._table[column][rows] for column in ("successes", "failures"))
-        visited = (stored[0] > 0) | (stored[1] > 0)
+        visited = self.has_evidence(rows)
         first = ~visited
         self._first_visits += successes[first].sum(), trials[first].sum()
         kept: float | Floats

@@ -80,6 +80,7 @@ class Cero(WithValue, UpfrontAllocator):
     """
 
     name = "cero"
+    state_options = ("averaging",)
     # A frozen slope is the same for all prompts, whatever the utility; a bang-bang response starts nowhere.
     idle_beside = {
         "anchor": ("primal", ("bang_bang",)),
@@ -169,7 +170,7 @@ class Cero(WithValue, UpfrontAllocator):
 
     def prices(self, rows: Ints, column: str = "slope") -> Floats:
         """Return mu_i = v_i s_i of `rows`, in value per rollout; a row of -1 is a prompt never seen."""
-        values = np.full(rows.shape, self.prior_value())
+        values = np.full(rows.shape, self.new_value())
         values[rows >= 0] = self.values(rows[rows >= 0])
         return values * self._stored(column, rows, self._first_slope)
 
@@ -225,9 +226,12 @@ class Cero(WithValue, UpfrontAllocator):
     def _own_budget(self, ids: Ids) -> int:
         wanted = np.clip(self._response(self.table.rows(ids)), self.n_min, self.n_max).sum()
         least = ids.size * self.n_min
-        return max(least, int(wanted) if self.ledger.left is None else min(int(wanted), self.ledger.left))
+        asked = round(float(wanted))
+        return max(least, asked if self.ledger.left is None else min(asked, self.ledger.left))
 
     def _allocated(self, rows: Ints, shares: Floats, counts: Ints) -> None:
+        if not rows.size:  # a step without prompts says nothing of the price
+            return
         self._steps += 1
         prompt_step, budget_step = self._step_sizes()
         self.price = duals.price_step(

@@ -20,6 +20,7 @@ class LookThenBuy(Rounds):
     ids, cap, n_max, rounds, quorum : see `Rounds`
     a, b : float arrays, shape (n,), Beta posteriors before the step
     first : int array, shape (n,), rollouts of the first look
+        If nobody gets any, the first round is bought at once.
     lots : float array, shape (n,), distinct, in [0, 1)
         To break ties by: prompts never seen before tie wherever their rewards do.
     """
@@ -40,7 +41,11 @@ class LookThenBuy(Rounds):
         self.a, self.b, self.first, self.lots = a, b, first, lots
 
     def _first(self) -> Ints:
-        return self.first
+        if self.first.any() or self.cap == 0:
+            return self.first
+        budget = -(-self.cap // self.rounds_left)
+        self.rounds_left -= 1
+        return self._spend(np.arange(self.ids.size), budget)
 
     def _spend(self, idle: Ints, budget: int) -> Ints:
         values = marginal_values(
@@ -125,7 +130,7 @@ class CeroSeq(WithBeliefs, SequentialAllocator):
         Rollouts of the first look.
     skip : float in [0, 1]
         Share of the step's prompts that get no first look: those that the posterior calls least worth one.
-        They may still be bought later.
+        Prompts never seen always get one. Those skipped may still be bought later.
     rounds : int >= 1
         Rounds after the first look.
     quorum : float in (0, 1]
@@ -159,11 +164,12 @@ class CeroSeq(WithBeliefs, SequentialAllocator):
 
     def _step(self, rows: Ints, ids: Ids, cap: int) -> Step:
         a, b = self.beliefs.parameters(rows)
-        first = np.full(ids.size, min(self.n_first, cap // max(ids.size, 1)))
+        first = np.full(ids.size, min(self.n_first, max(cap // max(ids.size, 1), 1)))
         worth = beta.signal_hard_value(a, b, max(self.rollouts_per_prompt, 2))
-        # Prompts never seen are always looked at.
         lots = self._lots(ids)
         skipped = np.lexsort((lots, worth))[: int(self.skip * ids.size)]
-        known = self.table["successes"][rows] + self.table["failures"][rows] > 0
-        first[skipped[known[skipped]]] = 0
+        first[skipped[self.beliefs.has_evidence(rows)[skipped]]] = 0
+        # A budget below one rollout for each prompt: the first look is for those worth most.
+        looked = np.flatnonzero(first)
+        first[looked[np.lexsort((lots[looked], worth[looked]))[: max(looked.size - cap, 0)]]] = 0
         return LookThenBuy(ids, cap, self.n_max, self.rounds, self.quorum, a, b, first, lots)

@@ -23,6 +23,7 @@ class WithBeliefs(Allocator):
     """
 
     beliefs: Beliefs
+    state_options = ("forgetting_unit",)
     idle_beside: ClassVar[IdleBeside] = {"forgetting_unit": ("forgetting", (1.0,))}
 
     def __init__(
@@ -71,9 +72,15 @@ class WithValue(WithBeliefs):
         return self.values(rows)
 
     def prior_value(self) -> float:
-        """Return the value of a rollout for a prompt never seen, under the fixed prior."""
-        prior = (np.asarray(count, np.float64) for count in (self.beliefs.prior_a, self.beliefs.prior_b))
-        return float(self._value_under(*prior))
+        """Return the value of a rollout under the fixed prior, whatever was seen: the unit of prices."""
+        return self._value_of(self.beliefs.prior_a, self.beliefs.prior_b)
+
+    def new_value(self) -> float:
+        """Return the value of a rollout for a prompt never seen."""
+        return self._value_of(*self.beliefs.prior_parameters())
+
+    def _value_of(self, a: float, b: float) -> float:
+        return float(self._value_under(np.asarray(a, np.float64), np.asarray(b, np.float64)))
 
     def _value_under(self, a: Floats, b: Floats) -> Floats:
         # In a group of one no rollout would be worth anything, whoever gets it.

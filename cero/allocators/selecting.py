@@ -36,7 +36,7 @@ class SelectingAllocator(UpfrontAllocator):
     ) -> None:
         super().__init__(beliefs, n_min=n_min, **common)
         if group is not None:
-            check_number("group (or null)", group, max(self.n_min, 1), self.n_max, integer=True)
+            group = check_number("group (or null)", group, max(self.n_min, 1), self.n_max, integer=True)
         self.group = group
 
     @property

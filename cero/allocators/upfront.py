@@ -207,6 +207,12 @@ class UpfrontAllocator(Allocator):
 
     def _whole(self, targets: Floats, budget: int, n_min: int) -> tuple[Floats, Ints]:
         """Return `targets` made to cost the budget within n_min ... n_max: real-valued, and whole."""
+        finite = np.isfinite(targets)
+        if not finite.all():
+            raise ValueError(
+                f"allocator={self.name} wishes {targets[~finite][0]} rollouts for a prompt; this is a fault "
+                "of its _targets(), which must return finite numbers"
+            )
         shares = project_to_sum(targets, budget, n_min, self.n_max)
         return shares, round_to_sum(shares, budget, n_min, self.n_max, self._rng, self.rounding)
 
@@ -235,7 +241,10 @@ class UpfrontAllocator(Allocator):
         trials: ArrayLike,
         weights: ArrayLike | None = None,
     ) -> None:
-        """Learn from rewards, in any order and in any portions.
+        """Learn from rewards, in any order and in any portions; each call counts as a step.
+
+        A portion should hold all outcomes of a prompt's visit. The beliefs fade what they held of it before
+        with each portion, so one outcome at a time counts for less than all at once.
 
         Parameters
         ----------

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import AnyArray, Floats, Ints
+from cero.core.checks import check_number
 from cero.core.signatures import options_of
 
 PROMPT_WEIGHTS = ("trajectory", "prompt")
@@ -156,11 +157,10 @@ def posterior(data: Groups, history_mean: Floats, *, history: float = 8.0, scale
     Raises
     ------
     ValueError
-        If `history_mean` lies outside (0, 1), or `history` is not above 0.
+        If `history_mean` lies outside (0, 1), or `history` outside (0, 1e6].
     """
     _check_history(history_mean)
-    if not history > 0:
-        raise ValueError(f"history={history} must be above 0: a group of one has no other baseline")
+    history = check_number("history", history, 0, 1e6, open_low=True)
     others = data.successes - data.rewards
     baseline = (history * history_mean[data.groups] + others) / (history + data.trials - 1)
     advantages = data.rewards - (baseline if data.baseline is None else data.baseline)
@@ -224,16 +224,17 @@ def mapp(data: Groups, history_mean: Floats, *, mapp_group: int | None = None) -
     Raises
     ------
     ValueError
-        If `history_mean` lies outside (0, 1), or `mapp_group` is not a whole number, 2 or more, or None.
+        If `history_mean` lies outside (0, 1), or `mapp_group` is neither a whole number in [2, 2**20] nor
+        None.
     """
     _check_history(history_mean)
-    if mapp_group is not None and (mapp_group != int(mapp_group) or mapp_group < 2):
-        raise ValueError(f"mapp_group={mapp_group} must be a whole number of rollouts, 2 or more, or null")
+    if mapp_group is not None:
+        mapp_group = check_number("mapp_group (or null)", mapp_group, 2, 2**20, integer=True)
     a, b = (2.0 * history_mean, 2.0 * (1.0 - history_mean)) if data.prior is None else data.prior
     r, g = data.rewards, data.groups
     right = a[g] + data.successes - r
     wrong = b[g] + (data.trials - data.successes) - (1.0 - r)
-    group = data.trials.astype(np.int64) if mapp_group is None else np.full(r.size, int(mapp_group))
+    group = data.trials.astype(np.int64) if mapp_group is None else np.full(r.size, mapp_group)
     result = np.zeros(r.size)
     for share, same, other in ((r, right, wrong), (r - 1.0, wrong, right)):
         some = share != 0
@@ -300,7 +301,7 @@ def advantages(
         Whether each rollout counts once, or each prompt, as under GRPO: then a rollout's advantage is
         multiplied by rollouts_per_prompt / n_i.
     rollouts_per_prompt : needed with prompt_weight="prompt"
-    history : above 0, of `posterior`: the rollouts that `history_mean` counts for
+    history : in (0, 1e6], of `posterior`: the rollouts that `history_mean` counts for
     scale : of `posterior`: whether to divide by the standard deviation
     aero_form : of `aero`, one of AERO_FORMS
     mapp_group : of `mapp`: the size that every group counts as, 2 or more; None: its own

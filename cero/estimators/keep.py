@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from cero.core.arrays import Bools, Floats, Ints
+from cero.core.checks import check_number
 from cero.core.signatures import options_of
 
 
@@ -138,8 +139,8 @@ def kept(
     groups : integers, shape (r,), in [0, g)
     lengths : shape (r,), in response tokens
     rng : source of the random draws
-    ratio : above 0, of `aero`: wrong rollouts kept for each right one
-    count : 1 or more, the rollouts that a group keeps (`aero`: that a homogeneous group keeps)
+    ratio : in (0, 1e6], of `aero`: wrong rollouts kept for each right one
+    count : in [1, 2**20], the rollouts that a group keeps (`aero`: that a homogeneous group keeps)
 
     Returns
     -------
@@ -152,13 +153,11 @@ def kept(
     """
     if rule not in KEEP:
         raise ValueError(f"keep rule {rule!r} is not known; choose one of {', '.join(KEEP)}")
-    if not ratio > 0:
-        raise ValueError(f"ratio={ratio} must be above 0")
-    if count != int(count) or count < 1:
-        raise ValueError(f"count={count} must be a whole number of rollouts, 1 or more")
+    ratio = check_number("ratio", ratio, 0, 1e6, open_low=True)
+    count = check_number("count", count, 1, 2**20, integer=True)
     rewards, groups = np.asarray(rewards, np.float64), np.asarray(groups, np.int64)
     if not rewards.size:
         return np.zeros(0, bool)
-    options = {"ratio": float(ratio), "count": int(count)}
+    options = {"ratio": ratio, "count": count}
     taken = {name: options[name] for name in options_of(KEEP[rule])}
     return KEEP[rule](rewards, groups, np.asarray(lengths, np.float64), rng, **taken)

@@ -8,6 +8,7 @@ from contract import drive, ids, make, rewards_of, success_rates
 
 from cero import available_allocators, make_allocator
 from cero.allocators import allocator_class
+from cero.allocators.peers import vip
 from cero.core.state import load_state, save_state
 
 
@@ -153,6 +154,24 @@ def test_empty_step(name):
     allocator = make(name)
     assert allocator.allocate([], budget=0).shape == (0,)
     allocator.observe([], [], [])
+    with_one = make(name)
+    for each in (allocator, with_one):
+        each.allocate(ids(1), budget=8)
+    same_state(allocator.state_dict(), with_one.state_dict())  # it moved nothing
+
+
+@pytest.mark.parametrize("wish", [np.nan, np.inf, -np.inf])
+def test_a_rule_that_wishes_no_number_is_refused_before_anything_is_spent(name, wish, monkeypatch):
+    allocator = make(name)
+
+    def targets(rows, budget, *limits):
+        return np.where(np.arange(rows.size) == 1, wish, 8.0)
+
+    for method in ("_targets", "_candidate_targets"):
+        monkeypatch.setattr(allocator, method, targets)
+    with pytest.raises(ValueError, match=f"allocator={name} wishes -?(nan|inf) rollouts.*_targets"):
+        allocator.allocate(ids(4), budget=32)
+    assert allocator.ledger.spent == 0 and not allocator.table["pending"].any()
 
 
 def test_rollouts_that_failed_stay_spent_but_teach_nothing(name):
@@ -323,6 +342,64 @@ def test_pass_rates_are_taken_where_there_are_beliefs(any_name):
     assert after[0] < before[0] and after[1] == before[1] and after[2] > before[2]
     with pytest.raises(ValueError, match="pass_rates=.*must lie in"):
         allocator.set_pass_rates(ids(1), [1.5])
+
+
+def test_what_is_not_known_of_a_prompt_comes_from_elsewhere(any_name):
+    """A prompt whose rollouts all failed is as unknown as one that was never sampled."""
+    allocator = make(any_name)
+    step = allocator.begin(ids(4))
+    trials = step.start() * [1, 1, 0, 0]
+    allocator.settle(step, trials / 2, trials)
+    means, of_new = allocator.success_mean(ids(5)), np.full(5, 0.05)
+    known = [True, True, False, False, False]
+    if allocator.beliefs is None and any_name != "knapsack":
+        known = [False] * 5
+    found = allocator.success_mean_or(ids(5), of_new)
+    np.testing.assert_array_equal(found, np.where(known, means, of_new))
+    if allocator.beliefs is not None:
+        allocator.set_pass_rates(ids(5)[3:4], [0.9])
+        assert allocator.success_mean_or(ids(5), of_new)[3] == allocator.success_mean(ids(5))[3] > 0.5
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int8, float, np.float64])
+def test_whole_numbers_of_any_kind_are_options(any_name, kind, tmp_path):
+    """What an option accepts, a step can use and a state can hold."""
+    options = {
+        key: kind(value) for key, value in make(any_name).options().items() if type(value) is int and value < 99
+    }
+    if "group" in make(any_name).options():
+        options["group"] = kind(4)
+    assert {"rollouts_per_prompt", "epochs", "n_max", "seed"} <= set(options)
+    allocator, plain = make(any_name, **options), make(any_name, **{k: int(v) for k, v in options.items()})
+    for one, two in zip(play(allocator, 2), play(plain, 2), strict=True):
+        np.testing.assert_array_equal(one.launched, two.launched)
+    assert all(type(allocator.options()[key]) is int for key in options)
+    save_state(allocator.state_dict(), tmp_path / "state.npz")
+    assert load_state(tmp_path / "state.npz")["options"] == plain.state_dict()["options"]
+
+
+def test_options_that_decide_what_a_state_holds(any_name, monkeypatch):
+    """Under other values of `state_options` a state is refused in words, under those of all others not."""
+    named = {key for base in allocator_class(any_name).__mro__ for key in vars(base).get("state_options", ())}
+    others = {
+        "averaging": "duals", "forgetting_unit": "step", "bins": 7, "predictor": "gp", "prior": "pooled",
+        "response": 2.0, "value": "signal", "n_max": 40, "rounds": 2, "anchor": "last", "objective": "rloo",
+    }  # fmt: skip
+    monkeypatch.setattr(vip, "_gaussian_process", lambda: None)  # it needs a package that may be missing
+    allocator = make(any_name)
+    play(allocator, 2)
+    state, same = allocator.state_dict(), allocator.options()
+    assert named <= set(others)
+    for key in set(others) & set(same):
+        other = make(any_name, **{key: others[key]})
+        if key in named:
+            fresh = other.state_dict()
+            with pytest.raises(ValueError, match=f"kept with {key}={same[key]!r}.*set {key}={same[key]}, or"):
+                other.load_state_dict(state)
+            same_state(other.state_dict(), fresh)
+        else:
+            other.load_state_dict(state)
+            assert other.ledger.spent == allocator.ledger.spent
 
 
 def test_it_describes_every_prompt_it_knows(any_name):

@@ -154,6 +154,8 @@ def test_nothing_is_learned_of_those_not_chosen(name):
         assert (allocator.table[column][unseen] == new[column]).all(), column
     assert allocator.table["allocated"].sum() == allocator.ledger.spent == 5 * 48
     assert (allocator.table["pending"] == 0).all()
+    elsewhere = allocator.success_mean_or(allocator.table["id"], np.full(unseen.size, 0.07))
+    assert (elsewhere[unseen] == 0.07).all()
     assert allocator.metrics()["n/zero"] == 0 and allocator.metrics()["n/mean"] >= 48 / 6
 
 

@@ -233,7 +233,7 @@ def test_averages_are_part_of_the_state_and_small(averaging, tmp_path):
             whole.allocate(PROMPTS, budget=3300), other.allocate(PROMPTS, budget=3300)
         )
     plain = make_allocator("cero", rollouts_per_prompt=8, epochs=5)
-    with pytest.raises(ValueError, match="columns"):
+    with pytest.raises(ValueError, match=f"kept with averaging='{averaging}'"):
         plain.load_state_dict(whole.state_dict())
     large = make_allocator("cero", rollouts_per_prompt=8, epochs=5, averaging=averaging)
     large.allocate(np.arange(100_000, dtype=np.uint64), budget=800_000)
@@ -269,3 +269,18 @@ def test_values_of_groups_tell_prompts_apart_with_one_rollout_each(value):
     again = allocator.allocate(ids, budget=40)
     assert again.sum() == 40 and again[:20].sum() != again[20:].sum()
     assert np.isfinite(allocator.price) and allocator.prior_value() > 0
+
+
+def test_without_a_budget_a_step_spends_what_its_prices_ask_for():
+    """Also of new prompts under a pooled prior, and over many steps: rounding goes both ways."""
+    for prior in ("fixed", "pooled"):
+        allocator = make_allocator("cero", rollouts_per_prompt=4, epochs=60, response=1.0, prior=prior)
+        spent, asked = [], []
+        for k in range(60):
+            prompts = np.arange(5) + (50 * k if k % 3 == 0 else 0)  # some of them new
+            n = allocator.allocate(prompts, budget=None)
+            spent.append(n.sum())
+            asked.append(allocator.demand * 5)
+            allocator.observe(prompts, 0.8 * n, n)
+        np.testing.assert_allclose(spent, asked, atol=0.5)
+        assert abs(np.mean(spent) - np.mean(asked)) < 0.2

@@ -91,6 +91,18 @@ def test_reinforce_ada_seq_options():
         make("reinforce_ada_seq", criterion="both")
 
 
+@pytest.mark.parametrize("nbar", [1, 2, 3, 5])
+def test_reinforce_ada_seq_has_no_more_rounds_than_rollouts(nbar):
+    """So that the defaults serve every prompt alike, whoever reports first."""
+    for order in (range(4), reversed(range(4))):
+        step = make("reinforce_ada_seq", nbar=nbar).begin(np.arange(4))
+        flying = dict(enumerate(step.start().tolist()))
+        for prompt in order:  # each to its end before the next one
+            while flying[prompt]:
+                flying |= step.report(prompt, 0, flying[prompt])
+        assert step.over and step.launched.tolist() == [min(nbar, 4)] * 4
+
+
 def test_reinforce_ada_seq_larger_rounds_are_served_while_the_budget_lasts():
     step = make("reinforce_ada_seq", n_round=8).begin(np.arange(4))
     assert sum(play(step, ["0011", "0", "0", "0"])) == 32

@@ -137,6 +137,19 @@ def test_empty_step(name):
     assert allocator.ledger.spent == 0
 
 
+@pytest.mark.parametrize("budget", [1, 6, 23])
+def test_a_budget_below_one_rollout_for_each_prompt_is_used(name, budget):
+    """A run's last rollouts, say."""
+    allocator = make(name)
+    for k in range(2):  # of unknown prompts, and of known ones
+        step = allocator.begin(ids(24), budget)
+        counts = step.start()
+        assert counts.max() == 1 and 0 < counts.sum() <= budget
+        if name != "cero_seq" or k == 0:  # which skips some of those it knows at first
+            assert counts.sum() == budget
+        allocator.settle(step, counts * (k + 1) / 2, counts)
+
+
 def test_no_loop_over_prompts(name):
     """A hundred thousand prompts begin at once; later calls are vectorised over their prompts."""
     step = make(name).begin(ids(100_000))
@@ -217,6 +230,27 @@ def test_cero_seq_skips_only_what_it_knows():
     allocator.settle(step, step.successes, step.trials)
     first = allocator.begin(ids(10), 80).start()
     assert (first == 0).sum() == 5 and (first[:5] == 0).all()  # solved ones are worth least
+
+
+def test_cero_seq_without_a_first_look_buys_at_once():
+    """With skip=1, every prompt that is known is skipped; those worth most are bought in the first round."""
+    allocator = make("cero_seq", skip=1.0, rounds=2)
+    rewards = np.zeros((8, MOST))
+    rewards[:4] = 1.0  # solved
+    for k in range(4):
+        step = allocator.begin(ids(8))
+        drive(step, rewards)
+        allocator.settle(step, step.successes, step.trials)
+        assert step.launched.sum() == 64 and step.rounds.max() <= (3 if k == 0 else 2)
+    assert step.launched[4:].sum() > step.launched[:4].sum()
+    seen = allocator.begin(ids(9))  # one of them new: it alone gets a first look
+    assert seen.start().tolist() == [0] * 8 + [2]
+
+
+def test_cero_seq_looks_at_those_worth_most_where_the_budget_is_short():
+    allocator = make("cero_seq", skip=0.0)
+    allocator.set_pass_rates(ids(4), [0.99, 0.4, 0.99, 0.4], strength=50.0)
+    assert allocator.begin(ids(4), 2).start().tolist() == [0, 1, 0, 1]
 
 
 def test_cero_seq_with_fewer_rollouts_than_rounds_left():

@@ -315,9 +315,9 @@ def test_unknown_kinds_and_forms():
         of("aero", GROUP, aero_form="cubic")
 
 
-@pytest.mark.parametrize("size", [1, 2.5, 0])
+@pytest.mark.parametrize("size", [1, 2.5, 0, np.inf])
 def test_mapps_group_is_checked(size):
-    with pytest.raises(ValueError, match=f"mapp_group={size} must be a whole number"):
+    with pytest.raises(ValueError, match=rf"mapp_group \(or null\)={size} must be an integer"):
         of("mapp", GROUP, mapp_group=size)
     with pytest.raises(ValueError, match="history_mean"):
         of("mapp", GROUP, 1.0)
@@ -328,3 +328,9 @@ def test_group_outcomes():
     assert won.tolist() == [1, 0, 1.5, 0] and trials.tolist() == [2, 0, 2, 0]
     np.testing.assert_equal(low, [0, np.nan, 0.5, np.nan])
     np.testing.assert_equal(high, [1, np.nan, 1, np.nan])
+
+
+@pytest.mark.parametrize("history", [0, -1, np.inf, np.nan, 1e7])
+def test_the_weight_of_history_is_a_number_that_can_be_used(history):
+    with pytest.raises(ValueError, match="history=.* must be a number in"):
+        posterior_advantage([1, 0], [0, 0], [0.5], history=history)

@@ -1,6 +1,7 @@
 """What is trained on: hand-worked groups for every rule, and brute force for PODS."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -169,3 +170,10 @@ def test_bad_options(options, message):
                 | options
             )
         )
+
+
+@pytest.mark.parametrize("options", [{"ratio": np.inf}, {"ratio": 1e19}, {"ratio": 0}, {"count": np.inf}])
+def test_options_beyond_bounds_name_themselves(options):
+    key, value = next(iter(options.items()))
+    with pytest.raises(ValueError, match=re.escape(f"{key}={value} must be")):
+        kept("aero", [1, 0, 0, 0, 0], [0] * 5, lengths=[9] * 5, rng=np.random.default_rng(0), **options)

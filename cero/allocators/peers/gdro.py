@@ -41,6 +41,7 @@ class Gdro(WithBeliefs, UpfrontAllocator):
     """
 
     name = "gdro"
+    state_options = ("bins",)
     idle_beside = {"smoothing": ("bins", (1,)), "price_step": ("bins", (1,))}  # all prompts are one group
 
     def __init__(

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from cero.allocators.base import Description
 from cero.allocators.beliefs import MOST_COUNTED
 from cero.allocators.upfront import UpfrontAllocator
-from cero.core.arrays import Floats, Ints
+from cero.core.arrays import Bools, Floats, Ints
 from cero.core.checks import check_choice, check_number
 from cero.core.prompts import PromptIds, as_prompt_ids
 
@@ -154,6 +154,9 @@ class Knapsack(UpfrontAllocator):
         trials, successes = (self.table[key][rows[known]] for key in ("recent_trials", "recent_successes"))
         means[known] = (successes + 1.0) / (trials + 2.0)
         return means
+
+    def _has_evidence(self, rows: Ints) -> Bools:
+        return self.table["recent_trials"][rows] > 0
 
     def describe(self) -> Description:
         description = super().describe()

@@ -41,9 +41,10 @@ class ReinforceAdaSeq(SequentialAllocator):
     Parameters
     ----------
     n_round : int or None
-        Rollouts of a round. Published: 8. None: rollouts_per_prompt // rounds, so that no step can need more
-        than uniform GRPO would spend. With more, the step's budget may run out: the prompts that report first
-        are served first.
+        Rollouts of a round. Published: 8. None: rollouts_per_prompt // rounds, or 1 if there are fewer
+        rollouts than rounds. There are as many rounds then as rollouts_per_prompt has room for, so that no
+        step can need more than uniform GRPO would spend. With a number, the step's budget may run out: the
+        prompts that report first are served first.
     rounds : int >= 1
         Rounds of one prompt at most. Published: 4.
     criterion : "balanced" or "positive"
@@ -87,4 +88,7 @@ class ReinforceAdaSeq(SequentialAllocator):
         right, wrong = (
             (1, 0) if self.criterion == "positive" else (self.count // 2, self.count - self.count // 2)
         )
-        return UntilSignal(ids, cap, self.n_max, self._size(), self.rounds, right, wrong)
+        rounds = self.rounds
+        if self.n_round is None:
+            rounds = min(rounds, self.rollouts_per_prompt)
+        return UntilSignal(ids, cap, self.n_max, self._size(), rounds, right, wrong)

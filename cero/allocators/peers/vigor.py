@@ -64,7 +64,8 @@ class Vigor(SequentialAllocator):
     Parameters
     ----------
     n_first : int or None
-        m0. None: the most with which the whole plan fits the step's budget.
+        m0. None: the most with which the whole plan fits the step's budget, and at least 1. Where even that
+        does not fit, groups grow as far as the budget goes; with one rollout per prompt none does.
     rounds : int >= 1
         T, after the first.
     alpha : float in (0, 1)

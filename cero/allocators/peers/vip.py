@@ -98,6 +98,7 @@ class Vip(WithBeliefs, UpfrontAllocator):
     """
 
     name = "vip"
+    state_options = ("predictor",)
     examples = ({"objective": "rloo"},)  # what n_min=2 allows
 
     def __init__(
