@@ -106,7 +106,7 @@ class AsyncTrainer(EndsEarly, ScheduledTrainer):
         self._parts = []
         self.scheduler.step_begins(self.global_steps)
         batch = super().step(metrics, timing_raw)
-        metrics.update(metrics_of_parts([record.metrics for record in self._parts]))
+        metrics.update(metrics_of_parts(self._parts))
         self.record = joined(self._parts)
         self.record.metrics = metrics
         return batch

@@ -30,6 +30,8 @@ SUMMED = (
     "cero/padded_rows",
     "cero/group/count",
 )
+# Means and shares of the groups that came back.
+OF_GROUPS = ("cero/group/", "cero/score/", "cero/staleness/mean")
 OF_THE_RUN = ("cero/budget/", "cero/prompts/", "cero/in_flight/", "cero/posterior/", "cero/dual/")
 
 
@@ -289,19 +291,24 @@ def joined(records):
     return whole
 
 
-def metrics_of_parts(parts):
-    """Return those metrics of a training step that are not means over its parts: sums, or the last value.
+def metrics_of_parts(records):
+    """Return those metrics of a training step that verl would not join rightly: it weighs parts by rows.
 
-    parts : list of dicts, the metrics of each part
+    They are sums over the parts, means over their groups, figures of all their prompts, or the last value.
+
+    records : list of `StepRecord`, the parts
     """
-    metrics = {}
-    for part in parts:
-        for key, value in part.items():
+    metrics, groups = {}, [record.metrics.get("cero/group/count", 0.0) for record in records]
+    for record, count in zip(records, groups, strict=True):
+        for key, value in record.metrics.items():
             if key.startswith(SUMMED):
                 metrics[key] = metrics.get(key, 0.0) + value
+            elif key.startswith(OF_GROUPS):
+                metrics[key] = metrics.get(key, 0.0) + value * count / max(sum(groups), 1.0)
             elif key.startswith(OF_THE_RUN):
                 metrics[key] = value
-    return metrics
+    rollouts = np.concatenate([record.rollouts for record in records])
+    return metrics | {f"cero/{key}": value for key, value in size_figures(rollouts).items()}
 
 
 def _ids(groups):

@@ -53,13 +53,14 @@ class Pass:
 
     Let S be the steps left, this one included, and R the prompts of the pass not chosen yet. The step chooses
 
-        max(1, R - (S - 1) x capacity) ... R - (S - 1) x batch
+        max(1, R - (S - 1) x capacity) ... min(R - (S - 1) x batch, batch x rollouts per prompt)
 
     prompts, capacity = batch x min(factor, rollouts per prompt): what one step can choose from, and give a
-    rollout each. The upper bound leaves every later step a batch, the lower one is what must be chosen now
-    if all later steps choose as many as they can. With S x batch <= R <= S x capacity before a step the same
-    holds after it, so that in the last step, S = 1, all that are left are chosen. Hence no prompt that is
-    read waits longer than its pass, which is rows // batch - 1 steps.
+    rollout each. The upper bound leaves every later step a batch, and gives each chosen prompt a rollout of
+    the step's budget. The lower one is what must be chosen now if all later steps choose as many as they can.
+    With S x batch <= R <= S x capacity before a step the same holds after it, so that in the last step,
+    S = 1, all that are left are chosen. Hence no prompt that is read waits longer than its pass, which is
+    rows // batch - 1 steps.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class Pass:
 
     def __init__(self, rows, batch, factor, rollouts):
         self.rows, self.batch, self.factor = rows, batch, factor
-        self.capacity = batch * min(factor, rollouts)
+        self.capacity, self.budget = batch * min(factor, rollouts), batch * rollouts
         self.begin()
 
     def begin(self):
@@ -97,7 +98,7 @@ class Pass:
             batches,
             self.waiting[: size - batches * self.batch],
             least=max(1, self.left - later * self.capacity),
-            most=min(size, self.left - later * self.batch),
+            most=min(size, self.left - later * self.batch, self.budget),
         )
 
     def settle(self, offer, offered, chosen):
@@ -149,7 +150,8 @@ class Pass:
 
         read : int, prompts that the loader has given in it
         steps : int, steps left of it; None: as many as its prompts fill
-        waiting : int array, places in the data set; those beyond its end are left out
+        waiting : int array, places in the data set; those beyond its end are left out, and so are those
+            waiting last for which the steps left have no room
         """
         self.read = read
         self.waiting = np.array([row for row in np.asarray(waiting).tolist() if row < self.rows], np.int64)
@@ -158,6 +160,9 @@ class Pass:
         self.steps = most if steps is None else min(max(steps, -(-self.left // self.capacity)), most)
         if not self.steps:  # the loader has less than a batch for the rest, and begins anew, too
             self.fresh, self.waiting = 0, self.waiting[:0]
+        beyond = self.left - self.steps * self.capacity
+        if beyond > 0:  # less than a batch of them
+            self.waiting = self.waiting[:-beyond]
 
 
 class Numbered:

@@ -194,6 +194,18 @@ def _bucket_of(row, bucket):
     return value
 
 
+def audited(dataset, names):
+    """Return rows (each a dict) of those of the columns `names` that a data set has: AUDITED at most.
+
+    They are evenly spaced. There are none where the data set, unlike verl's, has no rows in `dataframe`.
+    """
+    rows = getattr(dataset, "dataframe", None)
+    names = [name for name in dict.fromkeys(names) if name in getattr(rows, "column_names", ())]
+    if not names or not len(rows):
+        return []
+    return rows.select_columns(names).select(range(0, len(rows), -(-len(rows) // AUDITED)))
+
+
 def audit(dataset, prompt_key="prompt"):
     """Warn of prompts of a data set that would be taken for one another, or could not be told apart.
 
@@ -204,14 +216,12 @@ def audit(dataset, prompt_key="prompt"):
     -------
     list of str, the warnings, which are logged as well
     """
-    rows = getattr(dataset, "dataframe", None)
-    columns = getattr(rows, "column_names", ())
-    if prompt_key not in columns or not len(rows):
+    columns = getattr(getattr(dataset, "dataframe", None), "column_names", ())
+    if prompt_key not in columns:
         return []
     wanted = [prompt_key, "data_source", "reward_model", ID_COLUMN, "extra_info"]
     wanted += [name for name in columns if name.endswith("_kwargs")]  # of tools, interactions, environments
-    step = -(-len(rows) // AUDITED)
-    rows = rows.select_columns([name for name in wanted if name in columns]).select(range(0, len(rows), step))
+    rows = audited(dataset, wanted)
     content_of, rest_of, without, clash, hidden = {}, {}, 0, [], 0
     for row in rows:
         content = row_prompt_id(row.get("data_source"), row[prompt_key], _answer(row.get("reward_model")))

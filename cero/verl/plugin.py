@@ -19,9 +19,9 @@ REGISTRATIONS = {
     "verl.workers.rollout.replica": "cero.verl.cpu.rollout",
 }
 
-# An argument that only this plugin understands: `+recipe=cero`, `+recipe=[cero,mine]`, `allocator=uniform`,
-# `allocator.n_max=8`.
-_NEEDS_PLUGIN = re.compile(r"\+{0,2}recipe=.*\b(cero|cpu)|allocator[=.]")
+# An argument that only this plugin understands: `+recipe=cero`, `+recipe=[aero,mine]`, `allocator=uniform`,
+# `allocator.n_max=8`. verl has no recipes and no allocators of its own.
+_NEEDS_PLUGIN = re.compile(r"\+{0,2}(recipe[=@]|allocator[=.@])")
 
 
 def _fail(error):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import transfer_queue as tq
+from tensordict.tensorclass import NonTensorDataBase
 
 from cero.estimators.baseline import score_weights
 
@@ -24,7 +25,7 @@ class Returned:
 
 def plain(column):
     """Return a non-tensor column as a list; TransferQueue returns one of several list-like types."""
-    return [getattr(value, "data", value) for value in column]
+    return [value.data if isinstance(value, NonTensorDataBase) else value for value in column]
 
 
 def fetch(keys, partition_id, with_extra_fields=False, with_tokens=False):

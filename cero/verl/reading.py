@@ -6,7 +6,7 @@ workers or a GPU.
 
 from omegaconf import OmegaConf
 
-from cero.core.checks import check_choice, check_number
+from cero.core.checks import check_choice, check_number, shown
 from cero.estimators.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
 from cero.estimators.baseline import BASELINES
 from cero.estimators.keep import KEEP
@@ -27,6 +27,27 @@ SECTIONS = (
     "trainer.v1",
     "trainer.v1.sampler",
 )
+# What the sections of this project that have no allocator's options hold: the keys of recipe/cero.yaml.
+KEYS = {
+    "cero": (
+        "success",
+        "pass_rates",
+        "candidates",
+        "unchosen",
+        "staleness",
+        "keep",
+        "drop_zero_advantage",
+        "on_missing_state",
+        "log_allocations",
+        "poll_interval",
+        "stall_timeout",
+        "objective",
+    ),
+    "cero.success": ("key", "range"),
+    "cero.pass_rates": ("column", "strength"),
+    "cero.keep": ("rule", "ratio", "count"),
+    "algorithm.cero": tuple(DEFAULTS["algorithm.cero"]),
+}
 # Keys of an allocator's yaml that are defaults of other sections, not options of the allocator.
 OF_OTHERS = ("adv_estimator", "keep", "advantage", "baseline")
 
@@ -87,7 +108,7 @@ def read_settings(config):
 
 
 def check_sections(config):
-    """Raise ValueError, naming it, if a section is not there or is no section: what reads it would fail."""
+    """Raise ValueError, naming it, if a section is missing, is none, or has a key that nothing reads."""
     for key in ("allocator", "cero"):
         if OmegaConf.select(config, key) is None:
             raise ValueError(f"the config has no {key!r} section; start with +recipe=cero (or cero_cpu)")
@@ -97,6 +118,12 @@ def check_sections(config):
             raise ValueError(
                 f"{key}={value!r} must be a section; leave it as the recipe has it, and set single values"
             )
+        for name in value:
+            if name not in KEYS.get(key, value):
+                raise ValueError(
+                    f"{key}.{name}={shown(value[name])} is no setting; {key} has {', '.join(KEYS[key])}. "
+                    "Correct the name, or remove it"
+                )
 
 
 def _check_verls_numbers(config):
@@ -152,12 +179,6 @@ def _poll_interval(value):
 def _estimator_options(config):
     """Return the options under algorithm.cero as a dict, the missing ones filled in."""
     options = OmegaConf.to_container(config.algorithm.get("cero") or OmegaConf.create({}), resolve=True)
-    for key in options:
-        if key not in DEFAULTS["algorithm.cero"]:
-            raise ValueError(
-                f"algorithm.cero.{key}={options[key]!r} is no option of the estimator; "
-                f"it has {', '.join(DEFAULTS['algorithm.cero'])}"
-            )
     options = DEFAULTS["algorithm.cero"] | options
     check_number("algorithm.cero.history", options["history"], 0, 1e6, open_low=True)
     check_choice("algorithm.cero.scale", options["scale"], (True, False))

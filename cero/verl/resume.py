@@ -238,6 +238,7 @@ def check_pass(config, rows):
     folder = resume_folder(config)
     if folder is None or not (folder / DATA_FILE).is_file():
         return
+    _check_workers(config, _loader_state(folder), folder / DATA_FILE)
     read = prompts_read(folder)
     if read > rows:
         raise ValueError(
@@ -247,16 +248,30 @@ def check_pass(config, rows):
         )
 
 
+def _check_workers(config, state, path):
+    """Compare the loader's workers with the checkpoint's: torchdata keeps other figures with and without."""
+    workers = config.data.get("dataloader_num_workers")
+    had_some = isinstance(state, dict) and "_snapshot" in state
+    if workers is not None and had_some != bool(workers):
+        raise ValueError(
+            f"data.dataloader_num_workers={workers}, and {path} was saved with "
+            f"{'some' if had_some else 'none'}, so the loader can't go on from it; set it to "
+            f"{'1 or more' if had_some else '0'}, or delete that file and a new pass over the data begins"
+        )
+
+
 def prompts_read(folder):
     """Return the number of prompts of the current pass that were read by then: int.
 
     folder : Path of a checkpoint that has the state of verl's loader
     """
+    return max(_numbers(_loader_state(folder), "samples_yielded"), default=0)
+
+
+def _loader_state(folder):
     import torch
 
-    # As verl loads it, which wrote it.
-    state = torch.load(folder / DATA_FILE, weights_only=False)
-    return max(_numbers(state, "samples_yielded"), default=0)
+    return torch.load(folder / DATA_FILE, weights_only=False)  # as verl loads it, which wrote it
 
 
 def _numbers(state, name):

@@ -22,13 +22,13 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils
 
 from cero.analysis.runlog import FILE_NAME, RunLog
-from cero.core.checks import as_numbers
 from cero.estimators.shared import trimmed
 from cero.verl import queue, selection
 from cero.verl.candidates import ROW, batches_of, check_size, make_offers, numbered, resume_pass
+from cero.verl.columns import check_columns, rates_of
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
-from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit, slots_of_rows
+from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit
 from cero.verl.modes import MODES
 from cero.verl.reading import read_settings
 from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
@@ -36,15 +36,6 @@ from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimize
 from cero.verl.scheduler import RolloutScheduler
 from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER
 from cero.verl.watch import Stalled, Watch
-
-
-def _pass_rates(name, column):
-    """Return a column of a dispatch batch as a float array; nan where it holds None.
-
-    Raises ValueError, naming the column `name`, for what is no number.
-    """
-    values = [float("nan") if value is None else value for value in queue.plain(column)]
-    return as_numbers(f"cero.pass_rates.column={name}: its values", values)
 
 
 class ScheduledTrainer:
@@ -63,6 +54,8 @@ class ScheduledTrainer:
         # verl compares its modes by name in many places, and takes a name it doesn't know as asynchronous.
         with open_dict(config):
             config.trainer.v1.trainer_mode = self.verl_mode
+            if isinstance(config.trainer.get("resume_from_path"), str):  # verl takes "40/" for no number
+                config.trainer.resume_from_path = config.trainer.resume_from_path.rstrip("/")
             # verl's task runner reads the manager's class from this very config, after this constructor.
             agent = config.actor_rollout_ref.rollout.agent
             if self.settings.make_allocator().sequential:
@@ -80,16 +73,8 @@ class ScheduledTrainer:
     def _init_dataloader(self):
         with batches_of(self.config, self.settings.batches_per_step):
             super()._init_dataloader()
-        column = self.settings.pass_rates[0]
-        if column is not None and column not in self.train_dataset[0]:
-            raise ValueError(
-                f"cero.pass_rates.column={column} is no column of "
-                f"data.train_files={self.config.data.train_files}; "
-                f"there are {', '.join(self.train_dataset[0])}"
-            )
+        check_columns(self.train_dataset, self.settings, self.config.data.train_files)
         check_size(self.config, self.settings, len(self.train_dataset))
-        if self.settings.bucket is not None:
-            slots_of_rows([self.train_dataset[0]], self.settings.bucket)  # refuses a column that is not there
         check_pass(self.config, len(self.train_dataset))
         self.offers = make_offers(self.config, self.settings, len(self.train_dataset))
         if self.settings.returns:
@@ -182,7 +167,7 @@ class ScheduledTrainer:
         """Return the ids of the prompts in `batch`, and their pass rates, or None if there are none."""
         ids = batch.pop(IDS).numpy().view(np.uint64)
         column = self.settings.pass_rates[0]
-        return ids, None if column is None else _pass_rates(column, batch[column])
+        return ids, None if column is None else rates_of(column, batch[column])
 
     def _submit_batch_to_rollout(self, batch):
         stopwatch, collate = self.scheduler.stopwatch, self.train_dataloader.collate_fn

@@ -80,6 +80,15 @@ class Watch:
             return wait(partition_id, *args, **kwargs)
 
         buffer._wait_for_next_poll = watched
+        sample = getattr(buffer, "sample", None)
+        if sample is None:
+            return
+
+        def sampled(*args, **kwargs):
+            self._progress = None  # another step waits: what the last one saw says nothing of this one
+            return sample(*args, **kwargs)
+
+        buffer.sample = sampled
 
     def look(self, partition_id):
         """Note whether anything has come back since the last look. Raise `Stalled` after too long."""

@@ -364,9 +364,8 @@ def test_what_is_not_known_of_a_prompt_comes_from_elsewhere(any_name):
 @pytest.mark.parametrize("kind", [np.int64, np.int8, float, np.float64])
 def test_whole_numbers_of_any_kind_are_options(any_name, kind, tmp_path):
     """What an option accepts, a step can use and a state can hold."""
-    options = {
-        key: kind(value) for key, value in make(any_name).options().items() if type(value) is int and value < 99
-    }
+    whole = {key: value for key, value in make(any_name).options().items() if type(value) is int}
+    options = {key: kind(value) for key, value in whole.items() if value < 99}
     if "group" in make(any_name).options():
         options["group"] = kind(4)
     assert {"rollouts_per_prompt", "epochs", "n_max", "seed"} <= set(options)

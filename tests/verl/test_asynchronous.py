@@ -376,15 +376,20 @@ def test_parts_of_a_step_are_put_together():
         record.metrics = scheduler.observe_all(
             record, Returned(np.ones(len(keys)), None, np.zeros(len(keys)))
         )
-        record.metrics["cero/score/prompt_mean"] = 1.0
+        record.metrics |= {"cero/score/prompt_mean": 0.9 if len(parts) else 0.1, "cero/staleness/mean": 2.0}
+        record.metrics |= {"cero/group/count": 3.0 if len(parts) else 1.0, "actor/lr": 0.1}
         parts.append(record)
     whole = joined(parts)
     assert len(whole.uids) == 6 and whole.rollouts.sum() == whole.trials.sum() == whole.cap == 12
     assert whole.counts == {"sampled": 12, "kept": 12, "trained": 12}
     assert joined(parts[:1]) is parts[0]
-    metrics = metrics_of_parts([record.metrics for record in parts])
+    metrics = metrics_of_parts(parts)
     assert metrics["cero/rollouts/sampled"] == 12 and metrics["cero/budget/spent"] == 12
-    assert metrics["cero/in_flight/prompts"] == 0 and "cero/score/prompt_mean" not in metrics
+    assert metrics["cero/in_flight/prompts"] == 0 and "actor/lr" not in metrics
+    # Means over prompts are over those of all parts, not over their rows.
+    assert metrics["cero/score/prompt_mean"] == pytest.approx((0.1 + 3 * 0.9) / 4)
+    assert metrics["cero/staleness/mean"] == 2.0 and metrics["cero/group/count"] == 4.0
+    assert metrics["cero/n/mean"] == 2.0 and metrics["cero/n/std"] == whole.rollouts.std()
 
 
 def test_an_end_without_rollouts_is_explained():

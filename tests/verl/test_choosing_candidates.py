@@ -15,6 +15,7 @@ from torchdata.stateful_dataloader.sampler import RandomSampler
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from cero import make_allocator
 from cero.analysis.runlog import read_log
 from cero.core.state import BASELINE_FILE, COMMIT_MARKER, STATE_FILE, load_meta, load_state, save_state
 from cero.verl.candidates import ROW, WAITING_FILE, Numbered, Pass, numbered
@@ -53,8 +54,8 @@ def play_pass(passes, rng, choose):
         offered = np.concatenate([fresh, offer.again])
         assert offered.size == np.unique(offered).size <= passes.factor * passes.batch
         assert 1 <= offer.least <= offer.most <= offered.size
-        # A budget of batch x n can give each of so many one rollout.
-        assert offer.least <= passes.capacity
+        # A budget of batch x n gives each of so many one rollout.
+        assert offer.least <= passes.capacity and offer.most <= passes.budget
         number = choose(offer.least, offer.most)
         chosen = rng.permutation(offered.size)[:number]
         offers[offered] += 1
@@ -127,6 +128,39 @@ def test_a_pass_goes_on_from_its_state_wherever_it_is_cut(tmp_path):
             if k >= cut:
                 other.settle(two, offered, chosen)
                 np.testing.assert_equal(whole.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("name", ["greedy", "mapp"])
+@pytest.mark.parametrize(
+    "batch, n, factor, group", [(16, 2, 4, 8), (16, 4, 8, 16), (8, 1, 4, 1), (8, 3, 4, 24)]
+)
+def test_a_rule_that_chooses_few_can_choose_in_every_step(name, batch, n, factor, group):
+    """Prompts that wait grow in number; their step still has a rollout for each that it may choose."""
+    passes = Pass(batch * 20, batch, factor, n)
+    allocator = make_allocator(name, rollouts_per_prompt=n, epochs=2, n_min=0, n_max=64, group=group)
+    for _ in range(2):
+        given = 0
+        for _ in range(20):
+            offer = passes.offer()
+            offered = np.concatenate([np.arange(given, given + offer.batches * batch), offer.again])
+            given += offer.batches * batch
+            choice = allocator.choose(offered.astype(np.uint64), batch * n, offer.least, offer.most)
+            passes.settle(offer, offered, choice.chosen)
+        assert passes.left == 0 and passes.steps == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("waiting", [0, 5, 8, 13, 40])
+@pytest.mark.parametrize("read", [16, 24, 30, 64])
+def test_a_pass_that_goes_on_under_other_sizes_can_be_played_to_its_end(n, waiting, read):
+    passes = Pass(64, 8, 4, n)
+    passes.go_on(read, steps=7, waiting=np.arange(min(waiting, read)))
+    while passes.steps:
+        offer = passes.offer()
+        offered = np.concatenate([np.arange(passes.read, passes.read + offer.batches * 8), offer.again])
+        assert 1 <= offer.least <= offer.most <= min(offered.size, 8 * n)
+        passes.settle(offer, offered, np.arange(offer.least))
+    assert passes.left == 0
 
 
 BAD_STATES = {

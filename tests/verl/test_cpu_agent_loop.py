@@ -86,6 +86,34 @@ def test_an_error_reaches_everyone_who_travelled(together):
     assert [str(error) for error in asyncio.run(main())] == ["lost", "lost"]
 
 
+def test_one_that_fails_takes_nobody_with_it(together):
+    async def call(items):
+        return [ValueError(f"{item} is too long") if item == "b" else item.upper() for item in items]
+
+    async def main():
+        joined = together(call)
+        return await asyncio.gather(*(joined(item) for item in "abc"), return_exceptions=True)
+
+    first, second, third = asyncio.run(main())
+    assert (first, str(second), third) == ("A", "b is too long", "C")
+
+
+def test_the_server_returns_the_error_of_each_request():
+    from cero.verl.cpu.replica import CpuHttpServer
+
+    class Server:
+        generate_many, _generate_ids = CpuHttpServer.generate_many, CpuHttpServer._generate_ids
+
+        async def generate(self, sampling_params, prompt_ids):
+            if len(prompt_ids) > 3:
+                raise ValueError("too long")
+            return len(prompt_ids)
+
+    requests = [{"sampling_params": {}, "prompt_ids": [0] * length} for length in (1, 9, 2)]
+    first, second, third = asyncio.run(Server().generate_many(requests))
+    assert (first, str(second), third) == (1, "too long", 2)
+
+
 def test_verl_has_no_setting_for_what_is_patched():
     """If this fails, verl has changed: see what cero/verl/cpu/agent_loop.py need no longer replace."""
     from verl.experimental.agent_loop import agent_loop

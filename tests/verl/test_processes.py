@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from cero.research.speed.turns import arm_of
+from cero.verl import plugin
 
 NAMES = ("VERL_PLATFORM", "VERL_USE_EXTERNAL_PLUGINS", "VERL_USE_EXTERNAL_MODULES")
 
@@ -141,6 +142,28 @@ def test_a_process_that_is_told_to_use_the_cpu_and_to_take_turns():
         "cero": [True, "cero", True, "cero", True, True],
     }
     assert found["turns"] == [expected[arm_of(step)] for step in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "+recipe=cero",
+        "+recipe=aero",
+        "++recipe=aero_cpu",
+        "+recipe=[mine,cero]",
+        "+recipe=mine",
+        "+recipe@x=cero",
+    ]
+    + ["allocator=uniform", "+allocator=uniform", "allocator.n_max=8", "++allocator.luck=1"],
+)
+def test_what_only_the_plugin_understands(word, monkeypatch, capsys):
+    """With a plugin that can't be loaded, such a word ends the process: verl would train something else."""
+    monkeypatch.setattr(sys, "argv", ["main_ppo", "data.train_batch_size=8", word])
+    with pytest.raises(SystemExit, match="(?s)no wrapt.*stopping: without the plugin"):
+        plugin._fail(ImportError("no wrapt"))
+    monkeypatch.setattr(sys, "argv", ["main_ppo", "data.train_batch_size=8", "trainer.recipes=1"])
+    plugin._fail(ImportError("no wrapt"))
+    assert "no wrapt" in capsys.readouterr().err
 
 
 WITHOUT = """

@@ -214,6 +214,29 @@ def test_data_smaller_than_what_was_read_of_the_pass(bench, tmp_path, workers):
     check_sums(tmp_path, trainer, 9)
 
 
+@pytest.mark.parametrize("then, now, remedy", [(0, 2, "to 0"), (2, 0, "to 1 or more")])
+def test_a_loader_that_can_not_go_on_is_refused(bench, tmp_path, then, now, remedy):
+    """torchdata keeps other figures with workers than without; verl would fail after the engine's start."""
+    bench.train(tmp_path, f"data.dataloader_num_workers={then}", stop_after=STOPPED)
+    pq.write_table(pa.table({"prompt": [""] * 32}), tmp_path / "train.parquet")
+    changed = (f"data.dataloader_num_workers={now}", f"data.train_files={tmp_path}/train.parquet")
+    message = rf"dataloader_num_workers={now}, and .*data.pt was saved with .*set it {remedy}, or delete"
+    with pytest.raises(SystemExit, match=message):
+        Preflight().on_job_start(config=bench.config(tmp_path, *changed))
+    with pytest.raises(ValueError, match=message):
+        bench.train(tmp_path, *changed)
+    (tmp_path / "global_step_6" / "data.pt").unlink()
+    check_sums(tmp_path, bench.train(tmp_path, *changed), 12)
+
+
+@pytest.mark.parametrize("slashes", ["", "/", "//"])
+def test_a_path_to_resume_may_end_with_a_slash(bench, tmp_path, slashes):
+    """Shells add one when they complete a folder's name."""
+    bench.train(tmp_path, stop_after=STOPPED)
+    path = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}/global_step_6{slashes}")
+    check_sums(tmp_path, bench.train(tmp_path, *path), 12)
+
+
 # ---- the allocator and its options ---------------------------------------------------------------
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from cero.core.state import STATE_FILE, save_state
 from cero.verl.preflight import Preflight
-from cero.verl.reading import read_settings
+from cero.verl.reading import KEYS, read_settings
 from cero.verl.resume import resume_state
 from cero.verl.success import Success
 
@@ -20,6 +21,11 @@ REFUSED = {
     "n above n_max": (["allocator.n_max=4"], r"n_max=4"),
     "option out of range": (["allocator.forgetting=1.5"], r"allocator \(cero\): forgetting.*=1.5"),
     "option not known": (["+allocator.luck=7"], r"luck=7 is no option"),
+    "key not known": (["+cero.candidate=4"], r"cero.candidate=4 is no setting; cero has success, .*Correct"),
+    "key of a part": (["+cero.keep.cuont=2"], r"cero.keep.cuont=2 is no setting; cero.keep has rule, ratio"),
+    "key of success": (["+cero.success.rnage=[0,2]"], r"cero.success.rnage=\[0, 2\] is no setting"),
+    "key of pass rates": (["+cero.pass_rates.columns=x"], r"cero.pass_rates.columns='x' is no setting"),
+    "estimator's key": (["+algorithm.cero.histroy=2"], r"algorithm.cero.histroy=2 is no setting"),
     "trainer's option": (["+allocator.epochs=7"], r"allocator.epochs=7 is set by the trainer"),
     "groups of one": (
         ["allocator.n_min=1", "algorithm.adv_estimator=grpo"],
@@ -334,3 +340,9 @@ def test_new_runs_have_nothing_to_resume(composed, tmp_path):
     assert not resume_state(config, settings, settings.make_allocator())
     config = composed(*RUN, f"trainer.default_local_dir={tmp_path}", "trainer.resume_mode=disable")
     assert not resume_state(config, settings, settings.make_allocator())
+
+
+def test_known_keys_are_those_of_the_recipe(composed):
+    config = composed("+recipe=cero")
+    for section, keys in KEYS.items():
+        assert set(OmegaConf.select(config, section)) == set(keys), section

@@ -104,6 +104,16 @@ def test_any_progress_starts_the_wait_anew():
     assert run.wait(590) is None
 
 
+def test_steps_that_finish_do_not_add_up():
+    """Each step is looked at once, and always in the same state."""
+    run = Run(patience=600, poll=60)
+    run.sample = lambda: run.wait(30)
+    run.watch.over(run)
+    for _ in range(40):
+        assert run.sample() is None
+    assert run.now - 100 == 40 * 60 and run.saved == 0
+
+
 def test_a_dead_process_ends_it_soon_and_is_named():
     run = Run(patience=3600)
     assert run.wait(200) is None

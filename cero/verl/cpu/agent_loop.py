@@ -33,7 +33,7 @@ class Together:
 
     Parameters
     ----------
-    call : async function of a list of items, returns a list of results
+    call : async function of a list of items, returns a list of results, exceptions among them
     size : int, the most items of one call; None for no limit
     patience : float, seconds without a further item after which a call is made; 0 for at once. With patience,
         a call also waits for the end of the one before.
@@ -45,7 +45,7 @@ class Together:
         self._waiting, self._tasks = [], set()
 
     async def __call__(self, item):
-        """Return the result for `item`, or raise the error of the call that it travelled with."""
+        """Return the result for `item`, or raise its own error, or that of the call it travelled with."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._waiting) == 1:
@@ -75,7 +75,11 @@ class Together:
                     future.set_exception(error)
         else:
             for (_, future), result in zip(some, results, strict=True):
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
                     future.set_result(result)
 
 

@@ -24,8 +24,13 @@ class CpuHttpServer(vLLMHttpServer):
         return "cero.verl.cpu.weight_sync.CpuWorkerExtension"
 
     async def generate_many(self, requests):
-        """Return what `generate` returns for each of `requests`, a list of its keyword arguments."""
-        return await asyncio.gather(*(self._generate_ids(**request) for request in requests))
+        """Return what `generate` returns for each of `requests`, a list of its keyword arguments.
+
+        A request that failed, because its prompt is too long, say, has its exception in place of a result.
+        """
+        return await asyncio.gather(
+            *(self._generate_ids(**request) for request in requests), return_exceptions=True
+        )
 
     def _generate_ids(self, sampling_params, **request):
         # verl takes token ids, all at once, so vLLM need not report each token, nor turn tokens into text.
