@@ -80,6 +80,7 @@ class ScheduledTrainer:
         if self.settings.returns:
             self.train_dataloader = numbered(self.train_dataloader)
         self.outlook = self._look_ahead()
+        self._say_if_epochs_end_it()
         allocator = self.settings.make_allocator(self.outlook.epochs, self.outlook.total_budget)
         allocator.table.reserve(len(self.train_dataset))
         log = Path(self.config.trainer.default_local_dir) / "cero" / FILE_NAME
@@ -93,6 +94,17 @@ class ScheduledTrainer:
             self.train_dataloader.collate_fn, self.settings.bucket
         )
         audit(self.train_dataset, self.config.data.get("prompt_key", "prompt"))
+
+    def _say_if_epochs_end_it(self):
+        """Print where verl will end the run, if that is before trainer.total_training_steps."""
+        last, steps, of_pass = self.outlook.plan.last, self.total_training_steps, self.steps_per_epoch
+        if of_pass and last < steps:
+            print(
+                f"cero: the run ends at step {last:,} of trainer.total_training_steps={steps:,}, after "
+                f"trainer.total_epochs={self.config.trainer.total_epochs} passes of {of_pass:,} steps. To spend "
+                f"the whole budget, set trainer.total_epochs to {-(-steps // of_pass):,} or more",
+                file=sys.stderr,
+            )
 
     def _look_ahead(self):
         """Return the run's `Outlook`."""

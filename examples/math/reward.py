@@ -9,6 +9,7 @@ wrong, and the next one gets a new child. Integers, the most frequent answers by
 never get there.
 """
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -19,9 +20,15 @@ MAX_ANSWER = 300  # characters in the box; anything longer is not a final answer
 TIME_LIMIT = 5.0  # seconds for one judgement
 MEMORY_LIMIT = 4 << 30  # bytes of address space of the child
 
+if importlib.util.find_spec("math_verify") is None:  # every answer but the simplest would count as wrong
+    raise ImportError("the maths reward needs math-verify: pip install math-verify")
+
 _BOX = "\\boxed"
 _SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d*)?)[eE]([+-]?\d{1,4})")
 _INTEGER = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)")
+_THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|[ ~])(?=\d{3}(?!\d))")  # what LaTeX sets them apart with
+_PERCENT = re.compile(r" *\\?%$")
+_WORDS = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox) ?\{([^{}]*)\}")
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
@@ -85,14 +92,21 @@ def is_equal(expected, answer):
 
 
 def _plain(text):
-    """Return an answer without $ around it, and numbers like Minerva Math's 4.5e33 in LaTeX."""
-    text = text.strip().strip("$").strip()
+    r"""Return an answer without what says nothing.
+
+    That is $ and \text{} around it, a full stop and a percent sign behind it, and spaces between thousands.
+    Numbers like Minerva Math's 4.5e33 become LaTeX.
+    """
+    text = text.strip().strip("$").strip().removesuffix(".").rstrip()
+    text = _PERCENT.sub("", text).strip("$")
+    words = _WORDS.fullmatch(text)
+    text = _THOUSANDS.sub("", words[1].strip() if words else text)
     power = _SCIENTIFIC.fullmatch(text)
     return rf"{power[1]} \times 10^{{{int(power[2])}}}" if power else text
 
 
 def _integer(text):
-    text = text.replace(r"\!", "").replace("{,}", ",").replace(" ", "")
+    text = text.replace("{,}", ",")
     return (
         int(text.replace(",", ""))
         if len(text) <= 40 and _INTEGER.fullmatch(text) and text.isascii()

@@ -1,13 +1,14 @@
 """What did a pretrained model learn? Exact success rates of the models that runs left, tables and pictures.
 
     python scripts/benchmark/pretrained.py collect --remove       # after runs of fewshot-fresh or fewshot-192
-    python scripts/benchmark/pretrained.py page docs/results/pretrained.md
+    python scripts/benchmark/pretrained.py page PAGE.md
 
 `collect` adds a line to --out for each finished run that has none. It holds the run's steps from its
 allocation log, and how well the models that it saved do on held-out questions. That is exact: the probability
 of the answer and of the line's end, by one forward pass a question, so no sampling noise is in it. With
---remove the models, 540 MB each, are deleted afterwards. `page` writes the tables between two comments of
-the page, and the pictures beside the other pictures.
+--remove the models, 540 MB each, are deleted afterwards. `page` writes the tables between the two comments
+BEGIN and END of a page, and the pictures beside the other pictures. The page of results has the runs of
+scripts/gpu/train.sh, which are larger.
 """
 
 import argparse

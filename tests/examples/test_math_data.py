@@ -56,6 +56,19 @@ RIGHT = [
     (r"\text{even}", r"\boxed{\text{even}}"),
     (7, r"\boxed{7}"),
     ("2", r"First \boxed{1}, no: \boxed{2}"),
+    ("100, 200", r"\boxed{200, 100}"),  # several answers are a set
+    ("1,2", r"\boxed{2, 1}"),
+    (r"50\%", r"\boxed{50}"),
+    ("50", r"\boxed{50\%}"),
+    ("50", r"\boxed{50 %}"),
+    ("33", r"\boxed{33.}"),
+    ("4.5e33", r"\boxed{4.5 \times 10^{33}.}"),
+    (r"\text{June 20}", r"\boxed{June 20}"),
+    ("Navy", r"\boxed{\mathrm{Navy}}"),
+    ("12000", r"\boxed{12\,000}"),
+    ("12000", r"\boxed{12 000}"),
+    ("12000", r"\boxed{12\!000}"),
+    ("3", r"\boxed{3 \text{ cm}}"),
 ]
 WRONG = [
     ("34", r"\boxed{35}"),
@@ -72,6 +85,13 @@ WRONG = [
     ("34", "\\boxed{\x00\ud800\u202e三十四}"),
     ("34", r"\boxed{\mathbb{R} \setminus \emptyset \Rightarrow}"),
     (r"\frac{1}{2}", r"\boxed{\frac{1}{3}}"),
+    ("1, 100", r"\boxed{1100}"),  # two answers are not one
+    ("2, 345", r"\boxed{2345}"),
+    ("1100", r"\boxed{1, 100}"),
+    ("12", r"\boxed{1 2}"),
+    ("50", r"\boxed{\%}"),
+    ("1", r"\boxed{1\\}"),
+    ("", r"\boxed{%}"),
     ("", r"\boxed{34}"),
     (None, r"\boxed{34}"),
 ]
@@ -87,6 +107,13 @@ def test_right(reward, expected, text):
 def test_wrong(reward, expected, text):
     result = reward.compute_score("math_dapo", text, expected)
     assert result == {"score": 0.0, "acc": 0.0}
+
+
+def test_without_its_judge_it_is_refused(monkeypatch):
+    """Else every answer but the simplest would count as wrong, unseen."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install math-verify"):
+        module("reward")
 
 
 def test_last_boxed(reward):

@@ -237,6 +237,17 @@ def test_a_path_to_resume_may_end_with_a_slash(bench, tmp_path, slashes):
     check_sums(tmp_path, bench.train(tmp_path, *path), 12)
 
 
+def test_a_run_that_its_epochs_end_early_says_so(bench, tmp_path, capsys):
+    """verl ends at whichever comes first, without a word."""
+    bench.train(tmp_path / "a", "trainer.total_training_steps=20", stop_after=1)
+    message = "ends at step 12 of trainer.total_training_steps=20, after trainer.total_epochs=3 passes of 4"
+    said = capsys.readouterr().err
+    assert message in said and "set trainer.total_epochs to 5 or more" in said
+    for steps in ("null", "12", "5"):
+        bench.train(tmp_path / steps, f"trainer.total_training_steps={steps}", stop_after=1)
+    assert "ends at step" not in capsys.readouterr().err
+
+
 # ---- the allocator and its options ---------------------------------------------------------------
 
 
