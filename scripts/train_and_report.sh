@@ -23,7 +23,7 @@ python -m verl.trainer.main_ppo "$@" \
   trainer.default_local_dir="$out" hydra.run.dir="$out/hydra" >"$log" 2>&1 &
 pid=$!
 trap 'kill $pid 2>/dev/null || true' EXIT # Ctrl-C ends the training, too
-cero watch "$out" --pid $pid
+cero watch "$out" --pid $pid || true # the training goes on, and says itself why it failed
 if ! wait $pid; then
   grep -aE '^(cero: |[A-Za-z_.]*Error: )' "$log" | tail -n 5 >&2
   printf '\nThe training failed; its last errors are above, all of it is in %s\n' "$log" >&2

@@ -108,18 +108,18 @@ def _below(path):
     runs, todo, seen = [], [path], set()
     while todo:
         place = todo.pop()
-        if place.is_file() or _log(place) or (place / ".hydra").is_dir():
-            runs.append(place)
-        elif (real := os.path.realpath(place)) not in seen:
-            seen.add(real)
-            try:
-                children = list(place.iterdir())
-            except OSError:
-                if place == path:
-                    raise
-                continue
-            folders = (child for child in children if child.is_dir() and not child.name.startswith("."))
-            todo += sorted(folders, key=_natural, reverse=True)
+        try:
+            if place.is_file() or _log(place) or (place / ".hydra").is_dir():
+                runs.append(place)
+            elif (real := os.path.realpath(place)) not in seen:
+                seen.add(real)
+                folders = (
+                    child for child in place.iterdir() if child.is_dir() and not child.name.startswith(".")
+                )
+                todo += sorted(folders, key=_natural, reverse=True)
+        except OSError:
+            if place == path:
+                raise
     return runs
 
 

@@ -343,7 +343,7 @@ def _summary_table(figures):
     limit = "" if ledger["total"] is None else f" of {ledger['total']:,}, {ledger['left']:,} left"
     add("rollouts spent", f"{ledger['spent']:,}{limit}")
     if "budget" in figures:
-        add("of these in this log", f"{figures['budget']:,}")
+        add("budgets of these steps", f"{figures['budget']:,}")
     add("not observed", f"{figures['pending']:,}")
     add("rollouts per prompt", _spread(figures["rollouts"]))
     if "visits" in figures:

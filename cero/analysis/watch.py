@@ -60,7 +60,11 @@ def status(records):
 def watch(path, pid, interval=1.0, console=None):
     """Show progress of the run at `path` (its folder) until process `pid` ends.
 
-    What can't be read of its log is told once. Raises ValueError for a `pid` that is no process's.
+    What can't be read of its log is told once. A log is read whole, so a long one is looked at more seldom:
+    watching takes a twentieth of a core.
+
+    Raises FileNotFoundError if the process is not running, and there is no log; ValueError for a `pid` that
+    is no process's.
     """
     if not 0 < pid < 2**31:
         raise ValueError(f"--pid={pid} is no number of a process; give the one of main_ppo")
@@ -77,7 +81,7 @@ def watch(path, pid, interval=1.0, console=None):
         task = progress.add_task("", total=None)
         shown = None
         while True:
-            running = alive(pid)
+            running, began = alive(pid), time.monotonic()
             records = _records(path, tell)
             spent, total, text = status(records)
             progress.update(task, completed=spent, total=total, description=text)
@@ -86,6 +90,8 @@ def watch(path, pid, interval=1.0, console=None):
                 budget = "" if total is None else f"{spent:,} of {int(total):,} rollouts, "
                 console.print(budget + text, soft_wrap=True)
                 shown = mark
+            if not running and not records:
+                raise FileNotFoundError(f"process {pid} is not running, and {path} has no log of a run")
             if not running:
                 return
-            time.sleep(interval)
+            time.sleep(max(interval, 20 * (time.monotonic() - began)))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 
 
 def words(text: str) -> list[str]:
-    """Return a comma list of words as a list of str."""
-    return text.split(",")
+    """Return a comma list of words as a list of str; of a word that is given twice, the first."""
+    return list(dict.fromkeys(text.split(",")))
 
 
 def words_of(names: Iterable[str]) -> Callable[[str], list[str]]:
@@ -42,13 +42,13 @@ at_least_zero, at_least_one = at_least(0), at_least(1)
 
 
 def numbers(text: str) -> list[int]:
-    """Return a comma list of whole numbers, each 0 or more. Raises ArgumentTypeError."""
-    return [at_least_zero(word) for word in words(text)]
+    """Return a comma list of distinct whole numbers, each 0 or more. Raises ArgumentTypeError."""
+    return list(dict.fromkeys(at_least_zero(word) for word in words(text)))
 
 
 def counts(text: str) -> list[int]:
-    """Return a comma list of whole numbers, each 1 or more. Raises ArgumentTypeError."""
-    return [at_least_one(word) for word in words(text)]
+    """Return a comma list of distinct whole numbers, each 1 or more. Raises ArgumentTypeError."""
+    return list(dict.fromkeys(at_least_one(word) for word in words(text)))
 
 
 def above_zero(text: str) -> float:

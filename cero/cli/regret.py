@@ -2,8 +2,9 @@
 
 import json
 
-from cero.cli.arguments import at_least_one, counts, words
+from cero.cli.arguments import at_least_one, counts, words, words_of
 from cero.cli.output import say
+from cero.core.utility import UTILITIES
 
 HELP = "measure the distance to the offline optimum over the horizon, for fixed utilities"
 HORIZONS = [10, 30, 100, 300, 1000, 3000]
@@ -13,7 +14,10 @@ ABLATION_HORIZONS = [10, 40, 300]
 def add_arguments(parser):
     parser.add_argument("--allocators", type=words, default=["cero", "cero_resolve"], help="comma list")
     parser.add_argument(
-        "--utilities", type=words, default=["exp", "rational"], help="comma list of exp,rational,log"
+        "--utilities",
+        type=words_of(UTILITIES),
+        default=["exp", "rational"],
+        help="comma list of exp,rational,log",
     )
     parser.add_argument(
         "--epochs", type=counts, help="comma list of horizons (default 10...3000; ablation 10,40,300)"

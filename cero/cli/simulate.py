@@ -8,6 +8,20 @@ from cero.research.simulation.methods import DEFAULT_METHODS, METHODS
 from cero.research.simulation.presets import PRESETS
 
 HELP = "compare allocators on simulated policies, in seconds: a guide, not evidence"
+# Options that --check does not use, and their defaults.
+OF_COMPARE = {
+    "methods": DEFAULT_METHODS,
+    "presets": ["latent"],
+    "budgets": [8],
+    "target": None,
+    "prompts": None,
+    "epochs": None,
+    "batch": None,
+    "n_min": 2,
+    "n_max": 32,
+    "lag": 0,
+    "staleness": 1.0,
+}
 
 
 def add_arguments(parser):
@@ -16,7 +30,7 @@ def add_arguments(parser):
         "--contenders",
         dest="methods",
         type=words,
-        default=DEFAULT_METHODS,
+        default=OF_COMPARE["methods"],
         help="comma list; the others are compared with the first. Each is a named method or any allocator. "
         f"The named methods are {', '.join(METHODS)}. A method may go on with /key=value, as in "
         "cero/value=signal_hard/estimator=grpo. Keys are estimator, weight, history, keep, ratio, count, "
@@ -26,7 +40,7 @@ def add_arguments(parser):
         "--presets",
         "--preset",
         type=words,
-        default=["latent"],
+        default=OF_COMPARE["presets"],
         help=f"comma list of {', '.join(PRESETS)}; or all",
     )
     parser.add_argument(
@@ -127,6 +141,11 @@ def compare(arguments):
 def check(arguments):
     """Show the simulator's order of rules beside that of a small experiment with a network."""
     from cero.research.simulation import order_check
+
+    ignored = [name for name, default in OF_COMPARE.items() if getattr(arguments, name) != default]
+    if ignored:
+        option = ignored[0].replace("_", "-")
+        raise ValueError(f"--{option} has no effect with --check, whose experiment is fixed; leave it out")
 
     seeds = arguments.seeds or 20
     result = order_check.check_order(seeds, progress=bar, workers=arguments.workers)

@@ -35,8 +35,12 @@ def run(arguments):
 
     if arguments.pack:
         pack(arguments.runs)
-    curves = read_curves(arguments.runs, partial(complain, "study"))
-    ceilings = read_ceilings(arguments.runs)
+    tell = partial(complain, "study")
+    curves = read_curves(arguments.runs, tell)
+    contenders = dict.fromkeys(curve.contender for curve in curves)
+    if arguments.champion not in contenders and arguments.champion != SHIPPED:
+        raise ValueError(f"--champion={arguments.champion} has no runs; there are {', '.join(contenders)}")
+    ceilings = read_ceilings(arguments.runs, tell)
     written = write_study(
         curves, arguments.out or arguments.runs, arguments.champion, arguments.images, ceilings
     )

@@ -99,10 +99,11 @@ class ScheduledTrainer:
         """Print where verl will end the run, if that is before trainer.total_training_steps."""
         last, steps, of_pass = self.outlook.plan.last, self.total_training_steps, self.steps_per_epoch
         if of_pass and last < steps:
+            passes = self.config.trainer.total_epochs
             print(
                 f"cero: the run ends at step {last:,} of trainer.total_training_steps={steps:,}, after "
-                f"trainer.total_epochs={self.config.trainer.total_epochs} passes of {of_pass:,} steps. To spend "
-                f"the whole budget, set trainer.total_epochs to {-(-steps // of_pass):,} or more",
+                f"trainer.total_epochs={passes} passes of {of_pass:,} steps. To spend the whole budget, set "
+                f"trainer.total_epochs to {-(-steps // of_pass):,} or more",
                 file=sys.stderr,
             )
 

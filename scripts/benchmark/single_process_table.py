@@ -25,7 +25,7 @@ def read(path, task, like, against):
 
     Of runs made twice the last one counts.
     """
-    found = {}
+    found, budgets = {}, {}
     text = path.read_bytes()
     text = bz2.decompress(text) if path.suffix == ".bz2" else text
     for record in map(json.loads, text.decode().splitlines()):
@@ -33,6 +33,10 @@ def read(path, task, like, against):
         if record["task"] == task and (like in label or label == against):
             # Validations come with the first step at or beyond each tenth of the budget, so they are off the
             # grid by less than a step.
+            if budgets.setdefault(record["task"], record.get("budget")) != record.get("budget"):
+                raise ValueError(
+                    f"{path}: runs of {task} have different budgets; keep them in different files"
+                )
             budget = record["spent"][-1]
             unknown = np.full(accuracy.size, np.nan)
             found[label, record["seed"]] = LearningCurve(

@@ -294,8 +294,10 @@ def step_table(runs):
             row.append(f"{np.sum(spent) / np.sum(whole(of(runs, arm, 'seconds'))):.3%}")
             row.append(f"{np.mean(whole(of(runs, arm, 'background'))) * 1e3:.1f} ms")
         counts = of(runs, arm, "seconds")
+        mine, base = adjusted(runs, arm), adjusted(runs, "verl")
+        compared = arm != "verl" and mine.keys() & base.keys()
         row[3:3] = [
-            "1" if arm == "verl" else step_cost.times(*ratio(adjusted(runs, arm), adjusted(runs, "verl"))),
+            step_cost.times(*ratio(mine, base)) if compared else "1" if arm == "verl" else "",
             f"{np.median(whole(counts)):.2f} s",
         ]
         rows.append([*row, f"{len(counts)} x {counts[min(counts)].size}"])

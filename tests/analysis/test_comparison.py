@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,22 @@ def test_jobs_are_found_in_natural_order(sweep):
     assert find_runs([f"{sweep}/1*"]) == [sweep / "1", sweep / "10", sweep / "11"]
     assert find_runs([sweep / "3", sweep / "2", sweep / "3"]) == [sweep / "3", sweep / "2"]
     assert find_runs([sweep / "3" / "cero" / "allocations.jsonl"])[0].name == "allocations.jsonl"
+
+
+def test_folders_that_may_not_be_read_are_passed_over(sweep, monkeypatch):
+    """Tests may run as root, whom nothing is denied: what such a folder does to others is played."""
+    (sweep / "4a").mkdir()
+    stat = Path.stat
+
+    def denied(path, **options):
+        if path.parent.name == "4a" or path.parent.parent.name == "4a":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    assert [path.name for path in find_runs([sweep])] == [str(number) for number in range(12)]
+    with pytest.raises(PermissionError):
+        find_runs([sweep / "4a"])
 
 
 @pytest.mark.parametrize("where", ["nowhere", "empty", "no*thing"])

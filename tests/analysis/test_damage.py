@@ -4,6 +4,7 @@ import json
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -420,6 +421,33 @@ def test_a_process_that_is_none(tmp_path):
     for pid in (0, -1, 2**40):
         with pytest.raises(ValueError, match="--pid"):
             watch(tmp_path, pid)
+
+
+def test_watch_refuses_what_is_not_running_and_left_no_log(tmp_path, monkeypatch):
+    monkeypatch.setattr("cero.analysis.watch.alive", lambda pid: False)
+    with pytest.raises(FileNotFoundError, match="process 7 is not running, and .*nowhere has no log"):
+        watch(tmp_path / "nowhere", 7)
+
+
+def test_watch_looks_more_seldom_at_a_long_log(tmp_path, monkeypatch):
+    """Each look reads the whole log: together they take a twentieth of a core."""
+    now, slept = [0.0], []
+
+    def read(path, tell):
+        now[0] += 3.0
+        return []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    looks = iter([True, True, False])
+    monkeypatch.setattr("cero.analysis.watch.alive", lambda pid: next(looks))
+    monkeypatch.setattr("cero.analysis.watch._records", read)
+    monkeypatch.setattr("cero.analysis.watch.time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    with pytest.raises(FileNotFoundError):
+        watch(tmp_path, 7)
+    assert slept == [60.0, 60.0]
 
 
 def test_watch_tells_once_what_it_can_not_read(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from cero.research.laboratory.__main__ import main as laboratory
 from cero.research.laboratory.results import (
     append,
     ceilings,
+    draw,
     found_rows,
     key,
     read_records,
@@ -111,6 +112,19 @@ def test_table_by_hand(file):
     assert flat_rows["oracle"][5] == "+0.0 ± 0.6" and flat_rows["oracle"][8] == "-"
 
 
+def test_a_run_without_its_last_validation_is_compared_up_to_there(file, tmp_path):
+    """As older runs are that stopped a few rollouts short of their budget."""
+    for seed in range(3):
+        append(file, record("short", seed, [0.5, 0.5, 0.6, 0.6]))
+    append(file, record("short", 3, flat(0.6)))
+    results = read_results(file)
+    rows = {row[0]: row for row in table_rows(results["sums"])}
+    # 0, 0, 10 and 10 points more at 0, 10, 20 and 30: 15 of 30 in area.
+    assert rows["short"][5:7] == ["+5.0 ± 0.0", "+10.0 ± 0.0"]
+    draw(results, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
 def test_thirds_by_hand(file):
     (rising,) = read_results(file)["sums"]["grpo"].values()
     # Linear from 0.2 at 0 to 0.5 at 30, then flat, of 40.
@@ -133,6 +147,13 @@ def test_files(file, tmp_path):
     append(file, record("cero", 7, flat(0.9), written="another"))
     with pytest.raises(ValueError, match="'cero' stands for 'cero' and for 'another'"):
         read_results(file)
+    file.write_bytes(whole)
+    append(file, record("cero", 7, flat(0.9), budget=20))
+    with pytest.raises(ValueError, match="runs of sums have budgets of 40 and of 20 rollouts"):
+        read_results(file)
+    file.write_text('{"task": "sums"}\n')
+    with pytest.raises(ValueError, match="line 1: it has no 'contender'"):
+        read_records(file)
     file.write_text("no json\n")
     with pytest.raises(ValueError, match="laboratory.jsonl"):
         read_records(file)

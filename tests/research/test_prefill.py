@@ -86,6 +86,11 @@ def test_errors_are_of_seeds_where_there_are_several():
     rows = dict((name, cells) for name, *cells in prefill.table_rows(one + other))
     assert rows["value fit"] == ["0.20 ± 0.10", "0.20 ± 0.00", "0.50 ± 0.10", "0.30 ± 0.00"]
     assert rows["entropy"][0] == "0.40 ± 0.20"
+    # A run that was interrupted and made again: of a step made twice, the last counts.
+    again = [record(0, step, 0.9) for step in (0, 1, 2)] + one
+    assert prefill.table_rows(again) == prefill.table_rows(one)
+    with pytest.raises(ValueError, match="several learning rates"):
+        prefill.table_rows([each | {"lr": rate} for each, rate in zip(one[1:3], (1e-5, 1e-4), strict=True)])
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,14 @@ def test_benchmark_resumes_and_study_reports(cli, files, capsys):
     main(["study", "out", "--out", "report", "--champion", "cero"])
     text = Path("report/report.md").read_text()
     assert "`cero` against each:" in text and "| grpo | 2 | +" in text
+    with pytest.raises(SystemExit):
+        main(["study", "out", "--out", "report", "--champion", "nosuch"])
+    assert "--champion=nosuch has no runs; there are grpo, cero, n_max-16" in capsys.readouterr().err
+    Path("out/laboratory.jsonl").write_text('{"seed": 0}\n')  # damaged: shares of the ceiling are left out
+    main(["study", "out", "--out", "report"])
+    said = capsys.readouterr()
+    assert "laboratory.jsonl, line 1: it has no 'task'; shares of the ceiling" in said.err
+    assert "sums, seeds to tune" in said.out
 
 
 @pytest.mark.slow
@@ -166,6 +174,12 @@ def test_commands_refuse(cli, capsys, tmp_path):
     )
     assert cli("--groups", "rest") == 2 and "group 'rest' is not known" in capsys.readouterr().err
     assert cli("--splits", "test") == 2
+    with pytest.raises(SystemExit):
+        main(["regret", "--allocators", "uniform", "--utilities", "exp,foo"])
+    assert "'foo' is not known; there are exp, rational, log" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["simulate", "--check", "--lag", "2"])
+    assert "--lag has no effect with --check" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["study", str(tmp_path / "empty")])
     assert "no tables of runs" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cero.research.study.curves import make_curve
+from cero.research.study.curves import common, make_curve
 from cero.research.study.gains import (
     REFERENCE,
     Estimate,
@@ -131,6 +131,28 @@ def test_ratios_are_paired_and_censored():
     assert by["cero"].final_gain.mean == pytest.approx(((0.7 - 0.7) + (0.1 - 0.15)) / 2)
     assert by["grpo"].area_gain.mean == 0 and by["grpo"].ratio.mean == pytest.approx(1)
     assert by["lonely"].paired == 0 and np.isnan(by["lonely"].ratio.mean)
+
+
+def test_opponents_that_got_worse_stay_in_the_table():
+    """Of them there is no ratio, since they were at their end from the start; their gains are known."""
+    rise, fall = [0.1, 0.3, 0.5, 0.5, 0.5], [0.3, 0.1, 0.1, 0.1, 0.1]
+    curves = [curve(rise, "ours", seed=seed) for seed in (0, 1)]
+    curves += [curve(fall, "worse", seed=0), curve(fall, "mixed", seed=0), curve(rise, "mixed", seed=1)]
+    met = dict(duels(curves, "ours"))
+    assert (met["worse"].paired, met["worse"].with_ratio) == (1, 0) and np.isnan(met["worse"].ratio.mean)
+    assert met["worse"].final_gain.mean == pytest.approx(0.4)
+    assert (met["mixed"].paired, met["mixed"].with_ratio, met["mixed"].reached) == (2, 1, 1)
+    assert met["mixed"].final_gain.mean == pytest.approx(0.2)
+
+
+def test_runs_are_compared_where_both_were_validated():
+    whole, short = curve([0.0, 0.2, 0.4, 0.6, 0.8]), curve([0.0, 0.3, 0.5], budget=20)
+    one, other = common(whole, short)
+    assert one.accuracy.tolist() == [0.0, 0.2, 0.4] and one.budget == other.budget == 20
+    assert one.tokens.size == one.seconds.size == 3 and other is short
+    assert common(whole, whole) == (whole, whole)
+    summary = summarise_contenders([whole, replace(short, contender="cero")])[1]
+    assert summary.area_gain.mean == pytest.approx(short.area - 0.2)
 
 
 def test_band():

@@ -37,8 +37,14 @@ def test_plan(files):
         ("trainer.test_freq=2", "trainer.test_freq=often", "trainer.test_freq=often"),
         ("confirm: [10]", "confirm: [1]", "both for tuning and for confirming"),
         ("confirm: [10]", "final: [10]", "'final' is not known"),
+        ("    about: a stand-in\n", "", "task 'sums' has no 'about'; it needs about, prepare, seeds"),
+        ("tasks:", "common:", "has no 'tasks'"),
         ("about: a stand-in", "abuot: a stand-in", "'abuot' is not known"),
-        ("about: a stand-in", "base: spare", "its base 'spare' must be a task further up"),
+        (
+            "about: a stand-in",
+            "about: a stand-in\n    base: spare",
+            "its base 'spare' must be a task further up",
+        ),
     ],
 )
 def test_tasks_are_checked(files, old, new, message):
@@ -88,6 +94,8 @@ def test_shapes_and_bases(files):
         ),
         ("about: fewer,", "about: fewer, base: nobody,", "its base 'nobody'"),
         ("about: fewer,", "about: fewer, steps: 0.5,", "steps=0.5"),
+        ("about: this one,", "", "contender 'cero' has no 'about'; it needs about, overrides"),
+        ("group: main, overrides: [allocator=cero]", "overrides: []", "contender 'cero' has no 'group'"),
     ],
 )
 def test_contenders_are_checked(files, old, new, message):

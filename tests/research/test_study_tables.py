@@ -1,5 +1,6 @@
 """A run's table: what a step's record becomes, and what is packed."""
 
+import bz2
 import json
 
 import numpy as np
@@ -77,11 +78,47 @@ def test_packed_tables_hold_a_steps_columns_and_the_runs_phases(tmp_path):
     ((where, table, record),) = read_runs(tmp_path)
     assert where == f"{tmp_path / TABLES}, a/b/0" and list(table) == list(COLUMNS)
     assert record == about | {"phase_seconds": {"gen": 4.0}}
+    records = (tmp_path / RECORDS).read_bytes()
     (tmp_path / RECORDS).unlink()
     with pytest.raises(ValueError, match="a/b/0: runs.jsonl.bz2 has no record"):
         read_runs(tmp_path)
+    (tmp_path / RECORDS).write_bytes(records)
     write_table(tmp_path / "a" / "c" / "0.csv", rows, about)
     (tmp_path / "a" / "c" / "0.json").write_text("{")
     with pytest.raises(ValueError, match="0.csv"):
         pack(tmp_path)
     assert (tmp_path / "a" / "c" / "0.csv").exists()
+
+
+def test_the_run_in_which_a_packed_table_is_cut_is_left_out(tmp_path):
+    """Its last rows are lost, so it would count as a run that ended early."""
+    about = {"task": "a", "contender": "b"}
+    rows = make_table([step_record(step=step, spent=8 * step) for step in range(1, 400)])
+    for seed in range(30):
+        noise = [row | {"seconds": (row["seconds"] or 0) + 0.001 * (seed * 7919 % 997)} for row in rows]
+        write_table(tmp_path / "a" / "b" / f"{seed}.csv", noise, about | {"seed": seed})
+    pack(tmp_path)
+    whole = {record["seed"]: table for _, table, record in read_runs(tmp_path)}
+    data = (tmp_path / TABLES).read_bytes()
+    text = bz2.decompress(data)
+    # Two streams, of which the second is damaged: what comes before it can be read.
+    middle = text.index(b"\n", len(text) // 2) + 1
+    streams = bz2.compress(text[:middle]), bz2.compress(text[middle:])
+    (tmp_path / TABLES).write_bytes(streams[0] + streams[1][:100])
+    said = []
+    found = {record["seed"]: table for _, table, record in read_runs(tmp_path, said.append)}
+    assert 0 < len(found) < 30 and "a/b/" in said[0]
+    for seed, table in found.items():
+        np.testing.assert_array_equal(table["step"], whole[seed]["step"])
+    with pytest.raises(ValueError, match="after line"):
+        read_runs(tmp_path)
+
+
+def test_packing_refuses_tables_without_a_record(tmp_path):
+    rows = make_table([step_record(step=1, spent=8)])
+    write_table(tmp_path / "a" / "b" / "0.csv", rows, {"task": "a", "contender": "b", "seed": 0})
+    pack(tmp_path)
+    (tmp_path / RECORDS).write_bytes(bz2.compress(b""))
+    write_table(tmp_path / "a" / "c" / "0.csv", rows, {"task": "a", "contender": "c", "seed": 0})
+    with pytest.raises(ValueError, match="no record of a/b/0; restore both files together"):
+        pack(tmp_path)

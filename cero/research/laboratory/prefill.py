@@ -350,13 +350,18 @@ def table_rows(records, parts=3):
     The error is that of the seeds' means; of the steps where there is one seed. Predictors that no record has
     are left out.
 
-    records : list of figures as `Trial.step` returns them, with their seed
+    records : list of figures as `Trial.step` returns them, with their seed; of a step made twice, by a run
+        that was interrupted, the last counts
     parts : into how many parts the steps are divided; the first step is left out, nothing is known before it
     """
     by_seed = {}
     for record in records:
         if record["step"] > 0:
-            by_seed.setdefault(record["seed"], []).append(record["found"])
+            run = record["seed"], record.get("lr")
+            by_seed.setdefault(run, {})[record["step"]] = record["found"]
+    by_seed = {run: [found[step] for step in sorted(found)] for run, found in by_seed.items()}
+    if len({rate for _, rate in by_seed}) > 1:
+        raise ValueError("the file has runs of several learning rates; keep them in different files")
     rows = []
     for name in PREDICTORS:
         of_seeds = [[found.get(name, np.nan) for found in of_seed] for of_seed in by_seed.values()]

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cero.analysis.reading import parse_object
 from cero.research.ceiling import NO_SHARE, MeanGain, Share, paired_share
-from cero.research.study.curves import LearningCurve, read_curves
+from cero.research.study.curves import LearningCurve, common, read_curves
 
 EVEN, ORACLE, REFERENCE = "even", "oracle", "grpo"
 FILES = ("laboratory.jsonl", "laboratory.jsonl.bz2")  # where the study looks for ceilings
+NEEDED = ("task", "contender", "seed", "spent", "accuracy")  # of each record
 PLACES = 301  # of a curve, for its thirds
 COLUMNS = (
     "contender", "pairs", "area", "end", "train, end", "area: points more", "end: points more",
@@ -29,10 +31,15 @@ def read_records(path):
     path = Path(path)
     data = path.read_bytes()
     lines = (bz2.decompress(data) if path.suffix == ".bz2" else data).decode().split("\n")
-    try:
-        records = [json.loads(line) for line in lines[:-1]]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    records = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            records.append(parse_object(line))
+            missing = [name for name in NEEDED if name not in records[-1]]
+            if missing:
+                raise ValueError(f"it has no {missing[0]!r}")
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
     return list({key(record): record for record in records}.values())
 
 
@@ -58,7 +65,7 @@ def make_curve(record):
     """Return the run's `LearningCurve`, with what was not measured as nan.
 
     Validations come with the first step at or beyond each tenth of the budget, so they are off the grid by
-    less than a step.
+    less than a step. Older runs that stopped a few rollouts short of their budget lack the last one.
     """
     accuracy = np.array(record["accuracy"])
     budget = record["spent"][-1]
@@ -87,7 +94,7 @@ def read_results(path, task=None):
 
     path : of the laboratory's file, or of a folder of runs through verl (see `cero.research.study.archive`)
     task : the only one to read, or None. Contenders are in order of first appearance. Raises ValueError if a
-    name stands for two contenders, besides what `read_records` raises.
+    name stands for two contenders, or a task's runs have two budgets, besides what `read_records` raises.
     """
     if not Path(path).is_dir():
         return results_of(read_records(path), path, task)
@@ -101,9 +108,9 @@ def read_results(path, task=None):
 def results_of(records, path, task=None):
     """Return the curves of `records`, read from the laboratory's file `path`, as `read_results` does.
 
-    Raises ValueError if a name stands for two contenders.
+    Raises ValueError if a name stands for two contenders, or runs of a task have different budgets.
     """
-    found, written = {}, {}
+    found, written, budgets = {}, {}, {}
     for record in records:
         if task is not None and record["task"] != task:
             continue
@@ -112,6 +119,12 @@ def results_of(records, path, task=None):
             raise ValueError(
                 f"{path}: {label!r} stands for {written[record['task'], label]!r} and for {stands_for!r}; "
                 "keep runs made with different code in different files"
+            )
+        budget = record.get("budget")
+        if budgets.setdefault(record["task"], budget) != budget:
+            raise ValueError(
+                f"{path}: runs of {record['task']} have budgets of {budgets[record['task']]} and of {budget} "
+                "rollouts, which can't be compared; keep them in different files"
             )
         of_task = found.setdefault(record["task"], {})
         of_task.setdefault(label, {})[record["seed"]] = make_curve(record)
@@ -142,8 +155,9 @@ def draw(results, path, like=""):
             ends = {label: np.mean([run.final for run in runs.values()]) for label, runs in shown.items()}
             by_end = sorted(shown, key=ends.get, reverse=True)
             for label, colour in zip(by_end, colours(len(by_end)), strict=True):
-                curves = np.array([run.accuracy for run in shown[label].values()])
-                grid, mean = next(iter(shown[label].values())).grid / 1000, curves.mean(axis=0)
+                size = min(run.accuracy.size for run in shown[label].values())
+                curves = np.array([run.accuracy[:size] for run in shown[label].values()])
+                grid, mean = next(iter(shown[label].values())).grid[:size] / 1000, curves.mean(axis=0)
                 axis.plot(grid, 100 * mean, label=label, color=colour)
                 if len(curves) > 1:
                     error = curves.std(axis=0, ddof=1) / math.sqrt(len(curves))
@@ -169,7 +183,7 @@ def _area(curve):
 
 def _gains(of_task, label, against, figure):
     mine, others = of_task.get(label, {}), of_task.get(against, {})
-    pairs = [(mine[seed], others[seed]) for seed in sorted(set(mine) & set(others))]
+    pairs = [common(mine[seed], others[seed]) for seed in sorted(set(mine) & set(others))]
     return np.array([figure(curve) - figure(other) for curve, other in pairs])
 
 
@@ -188,7 +202,7 @@ def _mean(values):
 def _ratio(of_task, label, reference):
     """Return the mean of rollouts to the reference's end, its own 1; with ≥ where a run never got there."""
     mine, others = of_task[label], of_task.get(reference, {})
-    pairs = [(mine[seed], others[seed]) for seed in sorted(set(mine) & set(others))]
+    pairs = [common(mine[seed], others[seed]) for seed in sorted(set(mine) & set(others))]
     own = [(curve, other, other.reach(other.final)) for curve, other in pairs]
     reached = [(curve.reach(other.final), curve.budget, first) for curve, other, first in own if first > 0]
     if not reached:

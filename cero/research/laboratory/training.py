@@ -59,6 +59,10 @@ class Laboratory:
                 spent.append(run.spent)
                 accuracy.append(run.validate(self.test))
                 of_train.append(run.validate(self.train_sample))
+        if run.spent > spent[-1]:  # a few rollouts of the budget are left, too few for a step
+            spent.append(run.spent)
+            accuracy.append(run.validate(self.test))
+            of_train.append(run.validate(self.train_sample))
         return {
             "contender": contender.label,
             "written": contender.written,

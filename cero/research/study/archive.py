@@ -98,15 +98,18 @@ def _refuse(message, error, tell):
 def _packed_rows(folder, tell=None):
     """Return the packed tables as text: dict of (task, contender, seed) -> list of dict of column -> cell."""
     path = Path(folder) / TABLES
-    rows = {}
-    reader = csv.DictReader(line for _, line in _packed_lines(path, tell))
+    rows, last, cut = {}, None, []
+    reader = csv.DictReader(line for _, line in _packed_lines(path, tell and cut.append))
     while True:
         try:
             row = next(reader, None)
             if row is None:
+                for message in cut:  # the run in which the file ends has lost some of its rows
+                    tell(message if rows.pop(last, None) is None else f"{message}, and {_name(last)} with it")
                 return rows
             ordered = {column: row[column] for column in COLUMNS if column in row} | row
-            rows.setdefault(_key(row), []).append({k: cell for k, cell in ordered.items() if k not in KEY})
+            last = _key(row)
+            rows.setdefault(last, []).append({k: cell for k, cell in ordered.items() if k not in KEY})
         except (csv.Error, ValueError) as error:
             _refuse(f"{path}, line {reader.line_num}: {error}", error, tell)
 
@@ -154,6 +157,9 @@ def pack(folder):
     singles, records, tables = single_tables(folder), packed_records(folder), _packed_rows(folder)
     if not singles:
         return 0
+    for key in tables:
+        if key not in records and key not in singles:
+            raise ValueError(f"{folder / RECORDS} has no record of {_name(key)}; restore both files together")
     for key, path in singles.items():
         try:
             records[key] = read_object(path.with_suffix(".json"))

@@ -5,7 +5,7 @@ reaches a target) is read off the mean of that place and the one before it, for 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.integrate import trapezoid
@@ -83,6 +83,22 @@ class LearningCurve:
             return 0.0
         low, high = self.smooth[k - 1], self.smooth[k]
         return float(self.grid[k - 1] + self.interval * (target - low) / (high - low))
+
+
+def common(one, other):
+    """Return two curves up to the last place at which both were validated.
+
+    Runs of the single-process experiments that stopped short of their budget lack the validation at its end.
+    """
+    size = min(one.accuracy.size, other.accuracy.size)
+    return _until(one, size), _until(other, size)
+
+
+def _until(curve, size):
+    if curve.accuracy.size == size:
+        return curve
+    columns = {name: getattr(curve, name)[:size] for name in ("accuracy", "tokens", "seconds")}
+    return replace(curve, budget=curve.interval * (size - 1), **columns)
 
 
 def make_curve(table, about):

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from cero.analysis.reading import describe
 from cero.research.ceiling import NO_SHARE, Share, separate_share
 from cero.research.laboratory.results import FILES, ceilings
+from cero.research.study.curves import common
 from cero.research.study.plan import EVEN, REFERENCE
 
 RESAMPLES = 9999
@@ -71,7 +73,8 @@ class Summary:
     final_gain, area_gain : Estimate of paired differences to the reference
     ratio : Estimate of rollouts to reach the reference's final accuracy over the reference's own, paired; a
     run that never got there counts with the budget, so the true ratio is larger
-    reached, paired : how many runs got there, of how many with a reference at their seed
+    reached, with_ratio : how many runs got there, of how many whose reference got there after its start
+    paired : how many runs have a reference at their seed
     train : Estimate of the final accuracy on train questions; nan where not measured
     share : Share of the ceiling, in area; see `read_ceilings`
     """
@@ -90,6 +93,7 @@ class Summary:
     area_gain: Estimate
     ratio: Estimate
     reached: int
+    with_ratio: int
     paired: int
     train: Estimate
     share: Share
@@ -160,14 +164,25 @@ def duels(curves, champion):
     return [(label, summary) for label, summary in met if summary.paired]
 
 
-def read_ceilings(folder):
+def read_ceilings(folder, tell=None):
     """Return what an oracle gains in area on each task: dict of task -> `cero.research.ceiling.MeanGain`.
 
     No run through verl can know success probabilities, so the ceiling is that of the laboratory's runs in
     `folder` (laboratory.jsonl, plain or .bz2), on the same task; {} without such a file.
+
+    tell : None, or a function of a message (str), to which it is told that the file can't be read. There are
+        no ceilings then.
+
+    Raises OSError or ValueError, naming the file, for one that can't be read, unless there is `tell`.
     """
     paths = [path for path in (Path(folder) / name for name in FILES) if path.is_file()]
-    return ceilings(paths[0]) if paths else {}
+    try:
+        return ceilings(paths[0]) if paths else {}
+    except (OSError, ValueError) as error:
+        if tell is None:
+            raise
+        tell(f"{describe(error)}; shares of the ceiling are left out")
+        return {}
 
 
 def summarise_contenders(curves, reference=REFERENCE, ceilings=None):
@@ -192,7 +207,7 @@ def _share(mine, even, ceiling):
 
 def _summary(mine, base, even=None, ceiling=None):
     first = mine[0]
-    pairs = [(c, base[c.match]) for c in mine if c.match in base]
+    pairs = [common(c, base[c.match]) for c in mine if c.match in base]
     own = [(c, b, b.reach(b.final)) for c, b in pairs]
     # Where the reference itself was there at once, no ratio exists.
     own = [(c, b, rollouts) for c, b, rollouts in own if rollouts > 0]
@@ -213,7 +228,8 @@ def _summary(mine, base, even=None, ceiling=None):
         area_gain=Estimate.of([c.area - b.area for c, b in pairs]),
         ratio=Estimate.of(at_least / [rollouts for *_, rollouts in own] if own else []),
         reached=int(np.isfinite(reached).sum()),
-        paired=len(own),
+        with_ratio=len(own),
+        paired=len(pairs),
         train=Estimate.of([c.train_final for c in mine]),
         share=_share(mine, even or {}, ceiling),
     )

@@ -126,9 +126,16 @@ def _read(path):
 
 def _only(where, entry, *keys):
     """Refuse keys that would silently do nothing."""
-    unknown = sorted(set(entry) - set(keys))
+    unknown = sorted(set(entry or ()) - set(keys))
     if unknown:
         raise ValueError(f"{where}: {unknown[0]!r} is not known; there are {', '.join(keys)}")
+
+
+def _needs(where, entry, *keys):
+    """Refuse an entry that lacks one of `keys`, or is no mapping."""
+    missing = [key for key in keys if not isinstance(entry, dict) or entry.get(key) is None]
+    if missing:
+        raise ValueError(f"{where} has no {missing[0]!r}; it needs {', '.join(keys)}")
 
 
 def _base(where, name, known, kind):
@@ -145,10 +152,12 @@ def read_tasks(path):
     """
     content = _read(path)
     _only(path, content, "common", "tasks")
+    _needs(path, content, "tasks")
     tasks = {}
     for name, entry in content["tasks"].items():
         where = f"{path}, task {name!r}"
         _only(where, entry, "about", "base", "prepare", "seeds", "overrides", "in_study")
+        _needs(where, entry, "about", "prepare", "seeds", "overrides")
         _only(f"{where}, seeds", entry["seeds"], *SPLITS)
         base = _base(where, entry.get("base"), tasks, "task")
         inherited = content.get("common", ()) if base is None else base.overrides
@@ -175,6 +184,7 @@ def read_contenders(path):
     """Return (contenders by label, dict of group -> splits in which it runs). Raises as `read_tasks`."""
     content = _read(path)
     _only(path, content, "groups", "shapes", "contenders", "ablate", "ablations")
+    _needs(path, content, "groups", "contenders")
     contenders, shapes = {}, content.get("shapes", {})
     for name, entry in shapes.items():
         _only(f"{path}, shape {name!r}", entry, "about", "overrides", "steps")
@@ -182,6 +192,7 @@ def read_contenders(path):
     def add(label, entry, group, base=None):
         where = f"{path}, contender {label!r}"
         _only(where, entry, "about", "group", "base", "overrides", "steps", "shapes")
+        _needs(where, entry, "about", "overrides")
         base = _base(where, entry.get("base", base), contenders, "contender")
         if group.partition(":")[0] not in content["groups"]:
             raise ValueError(f"{where}: group {group!r} is none of {', '.join(content['groups'])}")
@@ -204,6 +215,7 @@ def read_contenders(path):
             )
 
     for label, entry in content["contenders"].items():
+        _needs(f"{path}, contender {label!r}", entry, "group")
         add(label, entry, entry["group"])
     for name, levels in content.get("ablations", {}).items():
         for level, entry in levels.items():

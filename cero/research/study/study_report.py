@@ -152,7 +152,7 @@ DUEL_COLUMNS = (
 def summary_row(summary):
     """Return the cells of one contender, list of str, as SUMMARY_COLUMNS."""
     s = summary
-    bound = "" if s.reached == s.paired else "≥ "
+    bound = "" if s.reached == s.with_ratio else "≥ "
     return [
         s.contender,
         str(s.seeds),
@@ -163,7 +163,7 @@ def summary_row(summary):
         _percent(s.area_gain, sign="+"),
         str(s.share),
         "-" if math.isnan(s.ratio.mean) else f"{bound}{s.ratio.mean:.2f}{_between(s.ratio, 1, '.2f')}",
-        f"{s.reached} of {s.paired}" if s.paired else "-",
+        f"{s.reached} of {s.with_ratio}" if s.with_ratio else "-",
         _percent(s.train),
         f"{s.rollouts.mean:,.0f}",
         "-" if math.isnan(s.tokens_trained.mean) else f"{s.tokens_trained.mean:,.0f}",
