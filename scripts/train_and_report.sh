@@ -25,7 +25,7 @@ pid=$!
 trap 'kill $pid 2>/dev/null || true' EXIT # Ctrl-C ends the training, too
 cero watch "$out" --pid $pid || true # the training goes on, and says itself why it failed
 if ! wait $pid; then
-  grep -aE '^(cero: |[A-Za-z_.]*Error: )' "$log" | tail -n 5 >&2
+  grep -aE '^(cero: |[A-Za-z_.]*Error: )' "$log" | tail -n 5 >&2 || tail -n 5 "$log" >&2
   printf '\nThe training failed; its last errors are above, all of it is in %s\n' "$log" >&2
   exit 1
 fi

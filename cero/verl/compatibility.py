@@ -43,6 +43,11 @@ class Combination:
         return self.config.algorithm.adv_estimator
 
     @property
+    def compares_groups(self):
+        """Whether one of verl's estimators is used that compares rollouts of a group with each other."""
+        return not self.settings.estimates and self.estimator not in WITHOUT_GROUPS
+
+    @property
     def asked_baseline(self):
         """The baseline that algorithm.cero.baseline names, whether or not the advantage can use it."""
         return OmegaConf.select(self.config, "algorithm.cero.baseline") or "mean"
@@ -113,6 +118,9 @@ class Combination:
     def correction(self):
         """verl's section algorithm.rollout_correction."""
         return self.config.algorithm.get("rollout_correction") or {}
+
+
+WITHOUT_GROUPS = ("gae", "reinforce_plus_plus")  # verl's estimators that compare nothing within groups
 
 
 class Rule(NamedTuple):
@@ -189,6 +197,18 @@ ASYNCHRONOUS = (  # groups come back in any order, and the steps of the sampler 
             "actor_rollout_ref.rollout.checkpoint_engine.backend=naive with "
             f"trainer.v1.trainer_mode={it.mode}: it hands weights over within one process only; set it to "
             "nccl, nixl or mooncake, or on a CPU to shared_memory"
+        ),
+    ),
+    Rule(
+        lambda it: (
+            it.separate
+            and it.config.reward.reward_model.enable
+            and not it.config.reward.reward_model.get("enable_resource_pool")
+        ),
+        lambda it: (
+            "reward.reward_model.enable=True with reward.reward_model.enable_resource_pool=False and "
+            f"trainer.v1.trainer_mode={it.mode}: the reward model would share the trainer's devices, which "
+            "this mode of verl refuses; set reward.reward_model.enable_resource_pool=True"
         ),
     ),
     Rule(
@@ -308,11 +328,9 @@ CANDIDATES = (  # a step chooses its prompts before it is sampled, and some get 
         ),
     ),
 )
-GROUPS_OF_ONE = (  # verl's estimators give a group of one its raw reward as advantage
+GROUPS_OF_ONE = (  # verl's other estimators give a group of one its raw reward as advantage
     Rule(
-        lambda it: (
-            not it.settings.estimates and it.allocator.sequential and it.allocator.least_rollouts() < 2
-        ),
+        lambda it: it.compares_groups and it.allocator.sequential and it.allocator.least_rollouts() < 2,
         lambda it: (
             f"allocator={it.settings.allocator} with algorithm.adv_estimator={it.estimator}: "
             + _group_of_one("allocator=aero, allocator.n_explore=2 or more,")
@@ -321,9 +339,7 @@ GROUPS_OF_ONE = (  # verl's estimators give a group of one its raw reward as adv
     Rule(
         # Uniform spending leaves everything as verl has it, so it may have verl's groups of one, too.
         lambda it: (
-            not it.settings.estimates
-            and it.settings.allocator != "uniform"
-            and it.allocator.least_rollouts() < 2
+            it.compares_groups and it.settings.allocator != "uniform" and it.allocator.least_rollouts() < 2
         ),
         lambda it: (
             f"allocator.n_min={it.allocator.n_min} with algorithm.adv_estimator={it.estimator}: "
@@ -331,7 +347,7 @@ GROUPS_OF_ONE = (  # verl's estimators give a group of one its raw reward as adv
         ),
     ),
     Rule(
-        lambda it: not it.settings.estimates and it.keeps and it.settings.keep["count"] < 2,
+        lambda it: it.compares_groups and it.keeps and it.settings.keep["count"] < 2,
         lambda it: (
             f"cero.keep.count={it.settings.keep['count']} with algorithm.adv_estimator={it.estimator}: "
             + _group_of_one("cero.keep.count=2")

@@ -67,20 +67,26 @@ def _check_engine(config):
 
 def _check_ray(config):
     """Look whether a Ray would be joined that can't be told what the recipes for the CPU tell a new one."""
-    address, source = _ray_address(config)
-    if config.trainer.device != "cpu" or address == "local":
-        return
-    if not address:
-        # What `ray start` writes down; Ray joins it where no address is given.
-        note = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
-        address, source = (note.read_text().strip(), str(note)) if note.is_file() else ("", "")
-    if address:
+    address, source = ray_to_join(config)
+    if address and config.trainer.device == "cpu":
         raise ValueError(
             f"trainer.device=cpu, and a Ray is there already ({source}: {address}): it would be joined, and "
             "it has not the slots that the recipe asks a new one for (ray_kwargs.ray_init.num_cpus and "
             ".num_gpus); "
             "unset RAY_ADDRESS, end it with `ray stop`, or set +ray_kwargs.ray_init.address=local"
         )
+
+
+def ray_to_join(config):
+    """Return (address of the Ray that the run will join, "" if it starts its own; where that is named)."""
+    address, source = _ray_address(config)
+    if address == "local":
+        return "", source
+    if not address:
+        # What `ray start` writes down; Ray joins it where no address is given.
+        note = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+        address, source = (note.read_text().strip(), str(note)) if note.is_file() else ("", "")
+    return address, source
 
 
 def _ray_address(config):

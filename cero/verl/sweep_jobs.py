@@ -22,6 +22,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 from cero.analysis.comparison import JOB_FILE, as_dict
 from cero.core.state import write_atomically
 from cero.verl.reading import logs_allocations, read_settings
+from cero.verl.surroundings import ray_to_join
 
 FOLDER, NAME = "CERO_JOB_DIR", "CERO_JOB_NAME"
 # What a job is given where the command line says nothing. It goes through the environment, because
@@ -146,12 +147,12 @@ class Jobs(Callback):
 
     def _check_joins(self, config):
         """Raise ValueError if the job joins a running Ray, which doesn't know this process's environment."""
-        address = OmegaConf.select(config, "ray_kwargs.ray_init.address") or os.environ.get("RAY_ADDRESS")
-        if address and address != "local" and self.given:
+        address, source = ray_to_join(config)
+        if address and self.given:
             example = "${allocator.name}-${allocator.n_max}"
             raise ValueError(
-                f"a sweep on the Ray at {address}, which is there already and can't be told a job's folder "
-                f"and name: let {' and '.join(self.given)} depend on what is varied, e.g. "
+                f"a sweep on the Ray at {address} ({source}), which is there already and can't be told a "
+                f"job's folder and name: let {' and '.join(self.given)} depend on what is varied, e.g. "
                 f"{self.given[0]}='runs/sweep/{example}'"
             )
 

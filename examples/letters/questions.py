@@ -116,7 +116,9 @@ class Family:
             if len(found) == count:
                 return list(found)
             s = "".join(ALPHABET[i] for i in rng.integers(len(ALPHABET), size=rng.choice(LENGTHS)))
-            if s not in taken and self.kind.fits(s, self.c) and self.right(s) != self.slip(s):
+            if s in taken or not self.kind.fits(s, self.c):
+                continue
+            if self.right(s) and self.right(s) != self.slip(s):  # nothing left is no answer
                 found[s] = None
         raise ValueError(f"{self.name}: {count} questions were asked for, {len(found)} found")
 

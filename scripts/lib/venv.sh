@@ -18,6 +18,12 @@ make_venv() {
     "$python" -m venv --clear "$venv" ||
       die "could not make $venv; on Debian and Ubuntu, install python3-venv"
   fi
+  "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    die "$venv is of a Python older than 3.10; remove it, and it is made anew"
+  local version='import sys; print(*sys.version_info[:2], sep=".")'
+  if [ -n "${PYTHON:-}" ] && [ "$("$PYTHON" -c "$version")" != "$("$venv/bin/python" -c "$version")" ]; then
+    die "PYTHON=$PYTHON is another Python than that of $venv; remove $venv, or unset PYTHON"
+  fi
   [ -t 1 ] || export PIP_PROGRESS_BAR=off
   "$venv/bin/python" --version
 }

@@ -101,6 +101,21 @@ def test_held_out_lines_are_not_in_training_prompts():
         assert all(map(family.is_held_out, asked))
 
 
+def test_families_that_share_lines_hold_out_the_same():
+    """Else a held-out question of one of them would be asked and answered in training."""
+    asked, trained = {}, {}
+    for family in families.FAMILIES:
+        lines = {prompt.rpartition("\n")[2] for prompt, _ in drawn(family, 400, held_out=True)}
+        asked |= dict.fromkeys(lines, family.name)
+        for prompt, _ in drawn(family, 400):
+            trained |= dict.fromkeys([prompt.rpartition("\n")[2]], family.name)
+    assert not set(asked) & set(trained)
+    shared = [f"{a} + {b} =" for a in range(11, 20) for b in range(2, 20)]
+    one, other = FAMILIES["sum"], FAMILIES["sum-two-digits"]
+    assert [one.is_held_out(line) for line in shared] == [other.is_held_out(line) for line in shared]
+    assert all(family.part_of in (None, *FAMILIES) for family in families.FAMILIES)
+
+
 ARITHMETIC = {  # from the text of the question alone
     "sum": lambda a, b: a + b,
     "sum-two-digits": lambda a, b: a + b,
@@ -277,6 +292,14 @@ def test_reward(text, truth, right):
 )
 def test_reward_with_working(text, right):
     assert score(text, "17", "two-steps") == right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"), [(" PLATINUM", 1), ("PLATINUM.\n", 1), (" platinum", 0), (" Platinum", 0)]
+)
+def test_where_the_case_is_asked_for_it_counts(text, right):
+    assert score(text, "PLATINUM", "upper-case") == right
+    assert set(reward.WITH_CASE) < set(FAMILIES)
 
 
 def test_reward_never_raises():

@@ -105,6 +105,22 @@ def test_seeds():
     assert asked(5) == asked(5) != asked(6)
 
 
+def test_every_question_has_an_answer():
+    """Of `bbbb drop b` nothing is left, and the reward wants a letter at least."""
+    b = questions.ALPHABET.index("b")
+
+    class Dealt:
+        strings = iter([[b] * 4, [b, 0, b, b]])
+
+        def choice(self, lengths):
+            return 4
+
+        def integers(self, most, size):
+            return next(self.strings)
+
+    assert FAMILIES["drop-b"].draw(Dealt(), 1) == [f"b{questions.ALPHABET[0]}bb"]
+
+
 def test_more_questions_than_there_are(monkeypatch):
     monkeypatch.setattr(questions, "LENGTHS", (1,))
     with pytest.raises(ValueError, match="9 questions were asked for, 8 found"):

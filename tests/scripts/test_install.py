@@ -106,6 +106,27 @@ def test_an_interpreter_that_is_too_old_is_refused(install):
     assert not torch_installs(calls)
 
 
+def test_another_python_than_that_of_the_environment_is_refused(tmp_path):
+    """`PYTHON` picks the interpreter of a new environment; that of an existing one it can't change."""
+    for name, version in (("new", "3.12"), ("venv/bin/python", "3.11")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\ncase "$*" in *version_info*,*|*"[:2]"*) echo {version};; esac\n'
+        )
+        (tmp_path / name).chmod(0o755)
+    words = f"set -euo pipefail; source {ROOT}/scripts/lib/venv.sh; make_venv {tmp_path}/venv"
+
+    def made(python):
+        environment = os.environ | {"PYTHON": str(python)}
+        return subprocess.run(
+            ["bash", "-c", words], env=environment, capture_output=True, text=True, timeout=20
+        )
+
+    refused = made(tmp_path / "new")
+    assert refused.returncode == 1 and "is another Python than that of" in refused.stderr
+    assert made(tmp_path / "venv/bin/python").returncode == 0
+
+
 @pytest.mark.parametrize("changed", SOURCES)
 def test_it_installs_again_only_when_its_sources_change(install, tmp_path, changed):
     install("configured")

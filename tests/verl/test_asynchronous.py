@@ -77,15 +77,25 @@ REFUSED = {
     ),
     "no devices": ([*SEPARATE, "actor_rollout_ref.rollout.nnodes=0"], r"nnodes=0 x .*n_gpus_per_node=8"),
     "verl's message": ([*SEPARATE, "actor_rollout_ref.hybrid_engine=false"], r"=False.*VERL_LOGGING_LEVEL"),
+    "a reward model beside the trainer": (
+        [*SEPARATE, "reward.reward_model.enable=true"],
+        r"reward_model.enable=True .*separate_async.*set reward.reward_model.enable_resource_pool=True",
+    ),
     "unequal parts": ([*SEPARATE, "data.train_batch_size=32"], r"train_batch_size=32.* = 4 x 16"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(composed, case):
+def test_refused(composed, case, monkeypatch):
+    monkeypatch.delenv("VERL_LOGGING_LEVEL", raising=False)
     overrides, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         read_settings(composed(*overrides))
+
+
+def test_that_message_is_not_printed_at_a_higher_level(composed, monkeypatch):
+    monkeypatch.setenv("VERL_LOGGING_LEVEL", "WARN")
+    assert read_settings(composed(*REFUSED["verl's message"][0]))
 
 
 def test_accepted(composed):

@@ -214,6 +214,22 @@ def test_data_smaller_than_what_was_read_of_the_pass(bench, tmp_path, workers):
     check_sums(tmp_path, trainer, 9)
 
 
+def test_a_checkpoint_without_a_state_may_start_anew_but_what_was_spent_stays_spent(bench, tmp_path):
+    bench.train(tmp_path, stop_after=STOPPED)
+    for path in (tmp_path / "global_step_6" / "cero").iterdir():
+        path.unlink()
+    trainer = bench.train(tmp_path, "cero.on_missing_state=fresh", stop_after=7)
+    ledger = trainer.scheduler.allocator.ledger
+    assert (ledger.spent, ledger.total) == (7 * BATCH * N, 12 * BATCH * N)
+
+
+def test_what_has_changed_is_said_with_what_it_was(bench, tmp_path, capsys):
+    bench.train(tmp_path, stop_after=STOPPED)
+    bench.train(tmp_path, "data.train_batch_size=4", "actor_rollout_ref.rollout.n=2", stop_after=8)
+    said = capsys.readouterr().err
+    assert "data.train_batch_size=4 (was 8)" in said and "actor_rollout_ref.rollout.n=2 (was 4)" in said
+
+
 @pytest.mark.parametrize("then, now, remedy", [(0, 2, "to 0"), (2, 0, "to 1 or more")])
 def test_a_loader_that_can_not_go_on_is_refused(bench, tmp_path, then, now, remedy):
     """torchdata keeps other figures with workers than without; verl would fail after the engine's start."""

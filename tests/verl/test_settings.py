@@ -342,6 +342,12 @@ def test_new_runs_have_nothing_to_resume(composed, tmp_path):
     assert not resume_state(config, settings, settings.make_allocator())
 
 
+@pytest.mark.parametrize("estimator", ["gae", "reinforce_plus_plus"])
+def test_estimators_that_compare_nothing_within_groups_may_have_groups_of_one(composed, estimator):
+    words = [f"algorithm.adv_estimator={estimator}", f"critic.enable={estimator == 'gae'}"]
+    assert read_settings(composed(*RUN, *words)).make_allocator().n_min == 0
+
+
 def test_known_keys_are_those_of_the_recipe(composed):
     config = composed("+recipe=cero")
     for section, keys in KEYS.items():

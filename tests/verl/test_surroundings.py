@@ -13,7 +13,7 @@ from cero.core.state import COMMIT_MARKER
 from cero.verl import preflight, surroundings, sweep
 from cero.verl.preflight import Preflight
 from cero.verl.reading import read_settings
-from cero.verl.surroundings import check_surroundings
+from cero.verl.surroundings import check_surroundings, ray_to_join
 
 RUN = ["+recipe=cero", "actor_rollout_ref.rollout.n=8", "actor_rollout_ref.rollout.name=vllm"]
 MINI = "actor_rollout_ref.actor.ppo_mini_batch_size=64"
@@ -131,6 +131,8 @@ def test_a_ray_that_is_there_already(composed, tmp_path, monkeypatch):
     note.parent.mkdir(parents=True)
     note.write_text("127.0.0.1:6379")
     stops(composed(*CPU, folder), r"ray_current_cluster: 127.0.0.1:6379")
+    assert ray_to_join(composed(*RUN, folder)) == ("127.0.0.1:6379", str(note))
+    assert ray_to_join(composed(*RUN, folder, "+ray_kwargs.ray_init.address=local"))[0] == ""
 
 
 def test_whatever_else_goes_wrong_ends_the_run(composed, tmp_path, monkeypatch):

@@ -209,8 +209,15 @@ def test_another_sweeps_folder(jobs, job, tmp_path):
         other.on_job_start(job(0, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=32"))
 
 
-def test_a_ray_that_is_there_already_needs_folders(jobs, job, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+@pytest.mark.parametrize("named", ["environment", "ray start"])
+def test_a_ray_that_is_there_already_needs_folders(jobs, job, tmp_path, monkeypatch, named):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    if named == "environment":
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    else:  # what it leaves, and Ray joins where no address is given
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379\n")
     config = job(0, f"trainer.default_local_dir={tmp_path}/run")
     with pytest.raises(
         SystemExit, match=r"10.0.0.1:6379.*trainer.default_local_dir='runs/sweep/\$\{allocator.name\}"

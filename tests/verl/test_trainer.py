@@ -16,12 +16,16 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from cero.allocators.base import size_figures
 from cero.allocators.rounds import play
 from cero.estimators.advantage import Groups, advantages
 from cero.estimators.baseline import OptimalBaseline
 from cero.estimators.shared import stacked, trimmed
 from cero.verl import queue as queue_module
+from cero.verl import trainer as trainer_module
 from cero.verl.identity import BUCKETS, IDS, CollateWithIds, batch_prompt_ids, slots_of_rows
+from cero.verl.scheduler import _group_metrics
+from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER
 from cero.verl.trainer import CeroTrainer
 
 PROMPTS, N = 8, 4
@@ -287,6 +291,143 @@ def test_zeros_go_by_grpo_and_are_made_up_for(step, mode, scale):
     assert metrics["cero/advantage_scale"] == pytest.approx(scale)
 
 
+@pytest.mark.parametrize("mode, scale", [("token-mean", 69 / 101), ("seq-mean-token-sum", 24 / 32)])
+def test_advantages_without_zeros_are_those_with_them_scaled(step, monkeypatch, mode, scale):
+    """So that the gradient is the same. Rows of prompts 3 and 7, which are dropped, are longer."""
+
+    def put(queue, uid, session, reward, outputs=1):
+        queue.rows[f"{uid}_{session}_0"] = (4 if uid in ("u3", "u7") else 3, reward)
+
+    monkeypatch.setattr(Queue, "put", put)
+    actor = "actor_rollout_ref.actor"
+    words = ("allocator=uniform", f"{actor}.loss_agg_mode={mode}", f"{actor}.ppo_mini_batch_size=4")
+    whole = step(*words, lost={(2, 1)})[2]
+    trainer, batch, queue, metrics = step(*words, "cero.drop_zero_advantage=true", lost={(2, 1)})
+    # 31 rows are 32 with padding, and the 23 that are left are 24.
+    assert metrics["cero/rollouts/trained"] == 23 and len(batch) == 24
+    assert metrics["cero/advantage_scale"] == pytest.approx(scale)
+    for key in real(batch):
+        assert queue.advantages[key] == pytest.approx(scale * whole.advantages[key], rel=1e-5)
+    assert any(queue.advantages[key] for key in real(batch))
+
+
+def test_optimizer_steps_are_made_of_the_rows_there_are(step, monkeypatch):
+    """verl reads two values of its config for that; the padding is dealt to all of its steps."""
+    seen = []
+
+    def update(self, batch, metrics):
+        parts = self.config.actor_rollout_ref
+        seen.append((parts.actor.ppo_mini_batch_size * parts.rollout.n, list(batch.keys)))
+
+    monkeypatch.setattr(PPOTrainerSync, "_update_actor", update)
+    words = ("allocator=uniform", "actor_rollout_ref.actor.ppo_mini_batch_size=2")
+    trainer, batch, queue, _ = step(*words, lost={(2, 0), (2, 1), (2, 2), (5, 0), (5, 1)})
+    trainer._update_actor(batch, {})
+    ((rows, keys),) = seen
+    assert (rows, len(keys)) == (7, 28) and sum(key.startswith("pad") for key in keys) == 1
+    assert trainer.config.actor_rollout_ref.actor.ppo_mini_batch_size == 2
+    seen.clear()
+    monkeypatch.setattr(f"{__name__}.won", lambda prompt, session: float(prompt != 0))
+    trainer, batch, queue, _ = step(*words, "cero.drop_zero_advantage=true", lost={(0, 1)})
+    trainer._update_actor(batch, {})
+    ((rows, keys),) = seen
+    real_in = [
+        sum(not key.startswith("pad") for key in keys[i : i + rows]) for i in range(0, len(keys), rows)
+    ]
+    assert len(real_in) == trainer.record.plan.steps and min(real_in) >= 1
+
+
+def test_a_key_of_the_reward_function_is_each_rollouts_own(step, monkeypatch):
+    """What counts as a success is another figure than the reward, row by row."""
+
+    class WithFields(Queue):
+        def kv_batch_get(self, keys, partition_id, select_fields):
+            plain = [name for name in select_fields if name != "extra_fields"]
+            data = super().kv_batch_get(keys, partition_id, plain)
+            if len(plain) == len(select_fields):
+                return data
+            right = {key: float((int(key[1]) + int(key.split("_")[1])) % 3 == 0) for key in keys}
+            fields = [{"reward_extra_info": {"acc": right[key]}} for key in keys]
+            return {"extra_fields": fields} | {name: data[name] for name in plain}
+
+    monkeypatch.setattr(f"{__name__}.Queue", WithFields)
+    words = ("cero.success.key=acc", "algorithm.adv_estimator=grpo", "allocator.n_min=4", "allocator.n_max=4")
+    trainer, _, _, _ = step("allocator=cero", *words)
+    expected = [sum((prompt + session) % 3 == 0 for session in range(N)) for prompt in range(PROMPTS)]
+    assert trainer.record.won.tolist() == expected
+
+
+def test_every_prompt_counts_alike_with_that_weight(step):
+    """A rollout's advantage is multiplied by rollout.n over its prompt's rollouts."""
+    words = ("allocator=cero", "algorithm.cero.advantage=dr_grpo", "algorithm.cero.baseline=mean")
+    plain, weighted = (
+        step(*words, f"algorithm.cero.prompt_weight={weight}", lost={(2, 1), (5, 0), (5, 1)})[2].advantages
+        for weight in ("trajectory", "prompt")
+    )
+    count = {2: 3, 5: 2}
+    for key, advantage in plain.items():
+        factor = N / count.get(int(key[1]), N) if not key.startswith("pad") else 1.0
+        assert weighted[key] == pytest.approx(factor * advantage)
+
+
+@pytest.mark.parametrize(
+    "words, manager",
+    [
+        (["allocator=cero"], REWARDED_MANAGER),
+        (["allocator=aero"], SEQUENTIAL_MANAGER),
+        (
+            ["allocator=uniform", "+actor_rollout_ref.rollout.agent.agent_loop_manager_class=my.Manager"],
+            "my.Manager",
+        ),
+    ],
+)
+def test_the_manager_that_verl_will_make(composed, words, manager):
+    config = composed("+recipe=cero_cpu", "actor_rollout_ref.rollout.n=4", *words)
+    trainer = CeroTrainer(config)
+    assert config.actor_rollout_ref.rollout.agent.agent_loop_manager_class == manager
+    assert trainer.replay_buffer.poll_interval == config.cero.poll_interval == 0.1
+
+
+def test_the_trainer_watches_its_own_buffer(composed, monkeypatch):
+    made = []
+
+    class Recorder:
+        def __init__(self, patience, save):
+            self.patience, self.save, self.called = patience, save, []
+            made.append(self)
+
+        def over(self, buffer):
+            self.called.append(buffer)
+
+        def start(self):
+            self.called.append("start")
+
+    monkeypatch.setattr(trainer_module, "Watch", Recorder)
+    trainer = CeroTrainer(composed("+recipe=cero", "cero.stall_timeout=2"))
+    (watch,) = made
+    assert watch.patience == 120 and watch.called == [trainer.replay_buffer]
+    monkeypatch.setattr(CeroTrainer, "_fit", lambda self, manager: self.watch.called.append("fit"))
+    trainer.scheduler = SimpleNamespace(log=SimpleNamespace(close=lambda: None))
+    trainer.fit(None)
+    assert watch.called[1:] == ["start", "fit"]
+
+
+def test_figures_of_groups():
+    won, trials = np.array([4.0, 0.0, 1.0, 0.0]), np.array([4, 2, 2, 0])  # right, wrong, mixed, none came
+    low, high = np.array([1.0, 0.0, 0.0, np.nan]), np.array([1.0, 0.0, 1.0, np.nan])
+    assert _group_metrics(won, trials, low, high) == {
+        "cero/group/signal": 1 / 3,
+        "cero/group/all_right": 1 / 3,
+        "cero/group/all_wrong": 1 / 3,
+        "cero/group/count": 3.0,
+        "cero/score/prompt_mean": (1 + 0 + 0.5) / 3,
+        "cero/rollouts/observed": 8.0,
+    }
+    figures = size_figures(np.array([0, 0, 4, 12]))
+    assert figures["n/mean"] == 4 and figures["n/zero"] == 0.5 and figures["n/p50"] == 2
+    assert figures["n/p90"] == pytest.approx(9.6) and figures["n/p10"] == 0 and figures["n/max"] == 12
+
+
 @pytest.mark.parametrize("kind, zeros", [("posterior", 0), ("rloo", 8), ("aero", 0)])
 def test_zeros_go_by_what_the_estimator_says(step, kind, zeros):
     _, _, _, metrics = step(
@@ -446,8 +587,7 @@ def test_new_prompts_start_where_their_bucket_is(step, allocator, bucket):
                 ids, np.arange(PROMPTS), np.arange(PROMPTS) % 2 * 1.0, np.ones(PROMPTS), buckets=buckets
             )
         seen = scheduler.allocator.begin(np.array([3], np.uint64))
-        if not scheduler.allocator.sequential:
-            scheduler.allocator.settle(seen, np.zeros(1), seen.start())
+        scheduler.allocator.settle(seen, np.zeros(1), seen.start())
         states.append((scheduler.baseline.state_dict(), scheduler.allocator.success_mean([3])[0]))
 
     trainer, batch, queue, metrics = step(

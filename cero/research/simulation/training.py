@@ -101,6 +101,8 @@ def simulate(
     if isinstance(allocator, Oracle):
         allocator.truth = lambda ids: policy.p[ids.astype(np.int64)]
         allocator.labels = {"family": lambda ids: policy.family[ids.astype(np.int64)]}
+        if allocator.strata not in ("none", *allocator.labels):
+            raise ValueError(f"strata={allocator.strata!r} is not known here; there is family")
     allocator.table.reserve(prompts)
     if method.pass_rates:
         measured = np.random.default_rng([seed, 31]).binomial(method.pass_rates, policy.p) / method.pass_rates
