@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks lint, format, types, and whether the documentation builds. It also runs the two tests that
-# need scikit-learn, which the environment of the tests is faster without.
+# Checks lint, format, types, and whether the documentation builds. It also runs the tests that need
+# scikit-learn or CVXPY, which the environment of the tests is faster without.
 #
 #   bash scripts/check.sh            makes .venv-tools if it is missing
 #   bash scripts/check.sh --fix      lets Ruff mend what it can first
@@ -21,7 +21,7 @@ if [ ! -f $stamp ] || [ "$(cat $stamp)" != "$wanted" ]; then
   say "tools, in $venv"
   rm -f $stamp
   make_venv $venv
-  pip install --quiet -e ".[lint,docs,vip]" hypothesis pytest
+  pip install --quiet -e ".[lint,docs,vip]" "cvxpy>=1.6" hypothesis mpmath pytest
   echo "$wanted" >$stamp
 fi
 
@@ -45,6 +45,7 @@ check types $venv/bin/mypy
 export NO_MKDOCS_2_WARNING=1 # a notice of Material's that says nothing about these pages
 check "scikit-learn" $venv/bin/python -m pytest -q -p no:cacheprovider \
   tests/allocators/test_{peers,options}.py -k "gaussian or vip-predictor"
+check "CVXPY" $venv/bin/python -m pytest -q -p no:cacheprovider tests/core/test_mathematics.py -k cvxpy
 check documentation $venv/bin/mkdocs build --strict --site-dir "$site"
 
 [ ${#failed[@]} = 0 ] || die "failed: ${failed[*]}"
