@@ -152,8 +152,8 @@ def test_files(file, tmp_path):
     with pytest.raises(ValueError, match="runs of sums have budgets of 40 and of 20 rollouts"):
         read_results(file)
     file.write_text('{"task": "sums"}\n')
-    with pytest.raises(ValueError, match="line 1: it has no 'contender'"):
-        read_records(file)
+    with pytest.raises(ValueError, match="run 1: it has no 'contender'"):
+        read_results(file)
     file.write_text("no json\n")
     with pytest.raises(ValueError, match="laboratory.jsonl"):
         read_records(file)

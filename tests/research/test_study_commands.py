@@ -96,7 +96,7 @@ def test_benchmark_resumes_and_study_reports(cli, files, capsys):
     Path("out/laboratory.jsonl").write_text('{"seed": 0}\n')  # damaged: shares of the ceiling are left out
     main(["study", "out", "--out", "report"])
     said = capsys.readouterr()
-    assert "laboratory.jsonl, line 1: it has no 'task'; shares of the ceiling" in said.err
+    assert "laboratory.jsonl, run 1: it has no 'task'; shares of the ceiling" in said.err
     assert "sums, seeds to tune" in said.out
 
 

@@ -35,9 +35,6 @@ def read_records(path):
     for number, line in enumerate(lines[:-1], 1):
         try:
             records.append(parse_object(line))
-            missing = [name for name in NEEDED if name not in records[-1]]
-            if missing:
-                raise ValueError(f"it has no {missing[0]!r}")
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     return list({key(record): record for record in records}.values())
@@ -111,7 +108,10 @@ def results_of(records, path, task=None):
     Raises ValueError if a name stands for two contenders, or runs of a task have different budgets.
     """
     found, written, budgets = {}, {}, {}
-    for record in records:
+    for number, record in enumerate(records, 1):
+        missing = [name for name in NEEDED if name not in record]
+        if missing:
+            raise ValueError(f"{path}, run {number}: it has no {missing[0]!r}")
         if task is not None and record["task"] != task:
             continue
         label, stands_for = record["contender"], record.get("written")
