@@ -37,7 +37,8 @@ BEGIN, END = (
 )
 OF_STEPS = {
     "right": "critic/score/mean",
-    "rollouts": "cero/rollouts/trained",
+    "rollouts": "cero/rollouts/sampled",
+    "trained": "cero/rollouts/trained",
     "tokens": "cero/tokens/sampled",
     "seconds": "timing_s/step",
     "kl": "actor/ppo_kl",
@@ -143,8 +144,13 @@ def name_of(rate):
 
 
 def right_while_training(line, first, last):
-    """Return the share of right rollouts in steps `first` to `last`; None of a run that ended before."""
-    return float(np.mean(line["right"][first - 1 : last])) if len(line["right"]) >= last else None
+    """Return the share of right rollouts in steps `first` to `last`; None of a run that ended before.
+
+    What a step says of it is of the rollouts that are trained on. Where some were left out by their rewards,
+    that is no measure, and the answer is None, too.
+    """
+    selects = line.get("trained", line["rollouts"]) != line["rollouts"]
+    return None if selects or len(line["right"]) < last else float(np.mean(line["right"][first - 1 : last]))
 
 
 def known(values):
@@ -153,8 +159,8 @@ def known(values):
 
 
 COLUMNS = (
-    "prompts", "learning rate", "arm", "seeds", "held out: after 20 steps", "after 40",
-    "right while training: steps 1-20", "21-40", "tokens a rollout", "seconds a step",
+    "prompts", "learning rate", "arm", "seeds", "rollouts in 20 steps", "held out: after 20 steps",
+    "after 40", "right while training: steps 1-20", "21-40", "tokens a rollout", "seconds a step",
 )  # fmt: skip
 
 
@@ -168,7 +174,8 @@ def table(lines):
         first = PARTS[0][1]  # more steps of some would be compared with fewer of others
         tokens = np.mean([sum(line["tokens"][:first]) / sum(line["rollouts"][:first]) for line in mine])
         seconds = [line["seconds"] for line in mine if line["device"] == "gpu"]
-        rows.append([questions, name_of(rate), f"`{arm}`", counts])
+        rollouts = np.mean([sum(line["rollouts"][:first]) for line in mine])
+        rows.append([questions, name_of(rate), f"`{arm}`", counts, f"{rollouts:,.0f}"])
         rows[-1] += [spread(values) for values in (*after, *parts)]
         rows[-1] += [f"{tokens:.1f}", f"{np.median(np.concatenate(seconds)):.1f}" if seconds else ""]
     return markdown_table(COLUMNS, rows)
@@ -205,6 +212,8 @@ def by_seed(lines, measure):
 
 def difference(ours, theirs):
     """Return the difference of two means as text, in points, with its standard error if both have one."""
+    if not ours or not theirs:
+        return ""
     text = f"{100 * (np.mean(ours) - np.mean(theirs)):+.1f}"
     if min(len(ours), len(theirs)) < 2:
         return text

@@ -243,12 +243,15 @@ def figures(monkeypatch):
     del sys.modules["figures"]
 
 
-def leave_steps(folder, run, right, held_out):
-    """Write a run with these shares of right rollouts; held_out : dict of step -> family -> share."""
+def leave_steps(folder, run, right, held_out, trained=8.0):
+    """Write a run with these shares of right rollouts; held_out : dict of step -> family -> share.
+
+    trained : rollouts of a step that are trained on, of 8
+    """
     out = folder / run / "cero"
     out.mkdir(parents=True)
     keys = [
-        "cero/rollouts/trained",
+        "cero/rollouts/sampled",
         "cero/tokens/sampled",
         "actor/ppo_kl",
         "timing_s/gen",
@@ -256,7 +259,9 @@ def leave_steps(folder, run, right, held_out):
     ]
     keys += ["timing_s/update_weights", "cero/time/allocate", "cero/time/observe"]
     data = {0: {}} | {
-        step: dict.fromkeys(keys, 8.0) | {"critic/score/mean": share, "timing_s/step": float(step)}
+        step: dict.fromkeys(keys, 8.0)
+        | {"critic/score/mean": share, "timing_s/step": float(step)}
+        | {"cero/rollouts/trained": trained}
         for step, share in enumerate(right, 1)
     }
     for step, families in held_out.items():
@@ -286,24 +291,26 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     leave_steps(tmp_path / "cpu", "480/even/1/3e-5", [0.25] * 20, {20: begin})
     leave_steps(tmp_path / "cpu", "480/even/2/3e-5", [0.75] * 20, {20: begin})
     leave_steps(tmp_path / "cpu", "64/even/2/3e-5", [0.5] * 20, {20: begin})  # one run: no picture
+    leave_steps(tmp_path, "fresh/aero/0/1e-4", [0.5] * 20, {20: later}, trained=5.0)
     out, page = tmp_path / "out.jsonl", tmp_path / "page.md"
     figures.main(["keep", str(tmp_path), "--cpu", str(tmp_path / "cpu"), "--out", str(out)])
-    assert "10 runs, 241 steps" in capsys.readouterr().out
+    assert "11 runs, 261 steps" in capsys.readouterr().out
     page.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
     figures.main(["page", str(page), "--out", str(out), "--images", str(tmp_path)])
     text = page.read_text()
     # grpo: held out 0.6 and 0.3 after 20 steps, right in 25 % and 75 %; standard errors by hand.
-    assert "| fresh | 3e-5 | `grpo` | 2 | 45.0 ± 15.0 |  | 50.0 ± 25.0 |  | 1.0 | 11.0 |" in text
-    assert (
-        "| fresh | 1e-4 | `cero` | 2 | 45.0 ± 15.0 | 45.0 ± 15.0 | 60.0 ± 10.0 | 60.0 ± 10.0 | 1.0 | 20.5 |"
-        in text
-    )
+    assert "| fresh | 3e-5 | `grpo` | 2 | 160 | 45.0 ± 15.0 |  | 50.0 ± 25.0 |  | 1.0 | 11.0 |" in text
+    row = "| fresh | 1e-4 | `cero` | 2 | 160 | 45.0 ± 15.0 | 45.0 ± 15.0 | 60.0 ± 10.0 | 60.0 ± 10.0 |"
+    assert f"{row} 1.0 | 20.5 |" in text
+    # What is trained on was chosen by its rewards there, so nothing is said of training.
+    assert "| fresh | 1e-4 | `aero` | 1 | 160 | 60.0 |  |  |  | 1.0 | 10.5 |" in text
+    assert "| fresh | 1e-4 | `aero` | 2 and 1 | -15.0 | +0.0 |  |  |" in text
     # On the finite set: 0.6 and 0.3 with cero, 0.3 and 0.3 without.
     assert "| 480 | 3e-5 | `even` | 2 and 2 | +15.0 ± 15.0 | +0.0, +30.0 |  |  |" in text
     assert "| 480 | 3e-5 | `cero` | 2 | 35.0 | 55.0 |" in text  # sum is arithmetic, days is not
     assert "| 480 | 3e-5 | `cero` | 2 | 2.00 |  | 0.00 | 50 |  |  |" in text  # never right, sometimes, always
     assert text.startswith("before") and text.endswith("after\n") and "old" not in text
-    assert "| 64 | 3e-5 | `even` | 1 | 30.0 |" in text and "pretrained-64.png" not in text
+    assert "| 64 | 3e-5 | `even` | 1 | 160 | 30.0 |" in text and "pretrained-64.png" not in text
     for name in ("fresh", "480"):
         assert f"../images/pretrained-{name}.png" in text
         assert (tmp_path / f"pretrained-{name}.png").stat().st_size > 5_000
