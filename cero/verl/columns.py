@@ -46,7 +46,8 @@ def rates_of(name, column):
     """
     values = [float("nan") if value is None else value for value in queue.plain(column)]
     rates = as_numbers(f"cero.pass_rates.column={name}: its values", values)
-    wrong = rates[np.isinf(rates) | (at_ends(rates, 0.0, 1.0) < 0) | (at_ends(rates, 0.0, 1.0) > 1)]
+    within = at_ends(rates, 0.0, 1.0)
+    wrong = rates[np.isinf(rates) | (within < 0) | (within > 1)]
     if wrong.size:
         raise ValueError(
             f"cero.pass_rates.column={name} holds {wrong[0]:g}; rates must lie in [0, 1], and be nan or null "

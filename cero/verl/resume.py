@@ -238,8 +238,9 @@ def check_pass(config, rows):
     folder = resume_folder(config)
     if folder is None or not (folder / DATA_FILE).is_file():
         return
-    _check_workers(config, _loader_state(folder), folder / DATA_FILE)
-    read = prompts_read(folder)
+    state = _loader_state(folder)
+    _check_workers(config, state, folder / DATA_FILE)
+    read = _read_by(state)
     if read > rows:
         raise ValueError(
             f"{folder / DATA_FILE}: {read} prompts of the current pass were read, and data.train_files="
@@ -265,7 +266,12 @@ def prompts_read(folder):
 
     folder : Path of a checkpoint that has the state of verl's loader
     """
-    return max(_numbers(_loader_state(folder), "samples_yielded"), default=0)
+    return _read_by(_loader_state(folder))
+
+
+def _read_by(state):
+    """Return the number of prompts of the pass that a loader with this state has read."""
+    return max(_numbers(state, "samples_yielded"), default=0)
 
 
 def _loader_state(folder):
