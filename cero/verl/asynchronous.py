@@ -299,12 +299,13 @@ def metrics_of_parts(records):
     records : list of `StepRecord`, the parts
     """
     metrics, groups = {}, [record.metrics.get("cero/group/count", 0.0) for record in records]
+    all_groups = max(sum(groups), 1.0)
     for record, count in zip(records, groups, strict=True):
         for key, value in record.metrics.items():
             if key.startswith(SUMMED):
                 metrics[key] = metrics.get(key, 0.0) + value
             elif key.startswith(OF_GROUPS):
-                metrics[key] = metrics.get(key, 0.0) + value * count / max(sum(groups), 1.0)
+                metrics[key] = metrics.get(key, 0.0) + value * count / all_groups
             elif key.startswith(OF_THE_RUN):
                 metrics[key] = value
     rollouts = np.concatenate([record.rollouts for record in records])

@@ -8,14 +8,10 @@ standard errors, thirds of the budget and shares of the ceiling.
 """
 
 import argparse
-import bz2
-import json
 from pathlib import Path
 
-import numpy as np
-
 from cero.cli.output import errors_in_one_line
-from cero.research.study.curves import LearningCurve
+from cero.research.laboratory.results import read_results
 from cero.research.study.gains import summarise_contenders
 from cero.research.study.study_report import DUEL_COLUMNS, duel_row, markdown_table
 
@@ -25,25 +21,13 @@ def read(path, task, like, against):
 
     Of runs made twice the last one counts.
     """
-    found, budgets = {}, {}
-    text = path.read_bytes()
-    text = bz2.decompress(text) if path.suffix == ".bz2" else text
-    for record in map(json.loads, text.decode().splitlines()):
-        label, accuracy = record["contender"], np.array(record["accuracy"])
-        if record["task"] == task and (like in label or label == against):
-            # Validations come with the first step at or beyond each tenth of the budget, so they are off the
-            # grid by less than a step.
-            if budgets.setdefault(record["task"], record.get("budget")) != record.get("budget"):
-                raise ValueError(
-                    f"{path}: runs of {task} have different budgets; keep them in different files"
-                )
-            budget = record["spent"][-1]
-            unknown = np.full(accuracy.size, np.nan)
-            found[label, record["seed"]] = LearningCurve(
-                task, label, "main", "tune", record["seed"], budget, budget / (accuracy.size - 1), accuracy,
-                unknown, unknown, budget, np.nan, np.nan,
-            )  # fmt: skip
-    return list(found.values())
+    results = read_results(path, task).get(task, {})
+    return [
+        curve
+        for label, runs in results.items()
+        if like in label or label == against
+        for curve in runs.values()
+    ]
 
 
 def main():
