@@ -23,7 +23,7 @@ table() { # NAME arguments...
 
 # The options of cero with which the page's figures were made. They were its defaults then.
 c=forgetting=0.7/response=2
-methods=uniform,uniform+posterior,cero/$c,cero_resolve,cero:signal_hard/$c
+methods=uniform,even+posterior,cero/$c,cero_resolve,cero:signal_hard/$c
 
 table "" --methods $methods
 # The check names its own methods, with these options, too.

@@ -65,7 +65,12 @@ def abstention(reward, data_source, validate):
     """
     function = reward.custom_reward_function
     name = f"{function.path}:{function.name}" if function.path else "verl's own (reward.reward_manager)"
-    what = "is left out of the accuracy" if validate else "is paid for, teaches nothing and is not trained on"
+    what = (
+        "counts as wrong where the reward function returns acc; else its question has fewer samples, and verl's "
+        "val-core names only questions with the most"
+        if validate
+        else "is paid for, teaches nothing and is not trained on"
+    )
     return (
         f"cero: the reward function {name} returned None for a rollout of data_source={data_source}. Such a "
         f"rollout {what}. Each worker says this once of training and once of validation; "

@@ -54,6 +54,7 @@ HOOKS = {
         "index_select_tensor_dict": {None: ("batch", "indices")},
         "assign_non_tensor_data": {None: ("tensor_dict", "key", "val")},
     },
+    "verl.single_controller.base.worker": {"Worker": {"_query_dispatch_info": ("mesh_name",)}},
     "verl.trainer.ppo.core_algos": {"register_adv_est": {None: ("name_or_enum",)}},
     "transfer_queue": {
         "kv_batch_get": {None: ("keys", "partition_id", "select_fields")},

@@ -140,8 +140,10 @@ class InFlight:
                 if table[name].dtype.kind != kind or not np.isfinite(table[name]).all():
                     raise ValueError(f"{name} holds what it can't")
             means = table["history_mean"]
-            if (table["sent_at"] < 0).any() or ((means < 0) | (means > 1)).any():
+            if (table["sent_at"] < 0).any() or ((means <= 0) | (means >= 1)).any():
                 raise ValueError("sent_at or history_mean is out of range")
+            if (table["prior"] < 0).any() or (table["known"] < 0).any():
+                raise ValueError("prior or known holds a negative number")
             if ((table["buckets"] < -1) | (table["buckets"] >= SLOTS)).any():
                 raise ValueError("buckets are out of range")
             columns = [table[name].tolist() for name in COLUMNS]

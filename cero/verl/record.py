@@ -50,7 +50,7 @@ class StepRecord:
     observed : `Pending` metrics of what was observed; None where verl's thread observed by itself
     baselines : `Pending` baselines, float array, shape (s,); None where none is learned
     counts : dict of the rollouts sampled, kept by the rule, and trained on
-    plan : `RowPlan` of the rows that are trained on
+    rows : rows that are trained on, int, padding not counted; plan : their `RowPlan`
     scale : factor on the advantages
     known : float array, shape (g, 3), of `OptimalBaseline.known_now` when the prompts were sent; None: as now
     metrics : dict of verl's metrics of the step, to which verl adds
@@ -68,6 +68,7 @@ class StepRecord:
     observed: Pending | None = None
     baselines: Pending | None = None
     counts: dict = field(default_factory=dict)
+    rows: int = 0
     plan: RowPlan | None = None
     scale: float = 1.0
     known: np.ndarray | None = None

@@ -43,6 +43,8 @@ class RowPlan:
 
     rows : int, rows that are trained on, padding not counted
     steps : int, the optimizer steps they make; or None, where verl's own code decides, padding included
+
+    Both numbers are over all ranks.
     """
 
     rows: int
@@ -58,38 +60,57 @@ class RowPlanner:
     has_critic : bool; if true every plan is verl's own, because verl splits a critic's batch by a fixed size
     triggers : int, the equal parts that a training step's prompts are trained on in, one after the other
         (verl's parameter_sync_step); each has a plan of its own
+
+    `dp_size` is everywhere the number of the actor's data-parallel ranks. There are fewer of them than GPUs
+    where sequences or the model are divided among GPUs.
     """
 
     def __init__(self, config, has_critic, triggers=1):
         self._config, self._has_critic = config, has_critic
         # Read once: a look-up in verl's config takes as long as the arithmetic that follows it.
         self._nominal = config.data.train_batch_size * config.actor_rollout_ref.rollout.n // triggers
-        self._gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+        self._verls_rows = (
+            config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
+        )
         self._steps = max(1, optimizer_steps(config) // triggers)
 
-    @property
-    def least_rows(self):
-        """Least number of rows, int, with which every rank has one for each optimizer step."""
-        return self._steps * self._gpus
+    def least_rows(self, dp_size):
+        """Return the least number of rows, int, with which every rank has one for each optimizer step."""
+        return self._steps * dp_size
 
-    def plan(self, rows):
+    def plan(self, rows, dp_size):
         """Return the `RowPlan` for `rows` rows, padding not counted."""
-        if self._has_critic or rows == self._nominal:
+        if self._has_critic or (rows == self._nominal and self._verl_can_divide(dp_size)):
             return RowPlan(rows, None)
         # As many optimizer steps as verl plans, unless some rank would have no row for one of them.
-        return RowPlan(rows, max(1, min(self._steps, rows // self._gpus)))
+        return RowPlan(rows, max(1, min(self._steps, rows // dp_size)))
+
+    def _verl_can_divide(self, dp_size):
+        """Tell whether verl's own optimizer steps of the nominal rows can be divided among the ranks."""
+        rows = self._verls_rows
+        padded = round_up(self._nominal, math.lcm(dp_size, rows))
+        return rows % dp_size == 0 and padded % row_multiple(self._config, dp_size, padded // rows) == 0
 
     def multiple(self, plan, dp_size, verls):
         """Return the number of which the padded rows of `plan` are a multiple; `verls` is verl's own."""
         return verls if plan.steps is None else row_multiple(self._config, dp_size, plan.steps)
 
+    def steps_to_deal(self, plan, padded):
+        """Return the number of optimizer steps that could be all padding as verl lays out the rows, or 0.
+
+        padded : int, the rows of the step with padding
+        """
+        if plan.steps is not None:
+            return plan.steps if plan.steps > 1 and padded > plan.rows else 0
+        return padded // self._verls_rows if padded - plan.rows >= self._verls_rows else 0
+
 
 def deal_padding(is_padding, dp_size, steps):
     """Return an order of the rows in which no optimizer step is all padding (its loss would be 0 / 0).
 
-    verl puts padding last in each rank's share, and an optimizer step is a slice of that share. Here each
-    rank's real rows are dealt to its slices in turn. If there are at least dp_size x steps real rows, every
-    step then has one on some rank.
+    verl puts padding last in each rank's share, and an optimizer step is a slice of that share, unless
+    actor.shuffle draws it. Here each rank's real rows are dealt to its slices in turn. If there are at least
+    dp_size x steps real rows, every step then has one on some rank.
 
     is_padding : bool array, shape (r,), r a multiple of dp_size x steps. Returns an int array, shape (r,).
     """

@@ -12,6 +12,7 @@ sampling. The scheduler's state goes into verl's checkpoint.
 import sys
 import time
 import uuid
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -220,22 +221,20 @@ class ScheduledTrainer:
             record = self.record = scheduler.open_record(batch.keys, batch.tags, played)
             if settings.selects:
                 batch, before = self._observe_and_select(record, batch, metrics)
-            record.plan = self.rows.plan(len(batch))
+            record.rows = len(batch)
 
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         with scheduler.stopwatch.timed("observe"):
-            plan = record.plan
-            metrics["cero/padded_rows"] = padded = len(batch) - plan.rows
-            if plan.steps is not None and plan.steps > 1 and padded:
-                is_padding = np.array([bool(tag.get("is_padding", False)) for tag in batch.tags])
-                batch.reorder(deal_padding(is_padding, self._dp_size, plan.steps).tolist())
+            metrics["cero/padded_rows"] = len(batch) - record.rows
+            batch = self._dealt(batch)
             if not settings.selects:
                 record.observed = scheduler.stopwatch.beside(
                     "observe", self._observe_all, record, batch.partition_id
                 )
             if settings.drop_zero_advantage:
                 # The rows there would be, padding included, had no row of advantage zero been left out.
-                rows_before = round_up(before["rows"], self._multiple(self.rows.plan(before["rows"])))
+                plan_before = self.rows.plan(before["rows"], self._dp_size)
+                rows_before = round_up(before["rows"], self._multiple(plan_before, self._dp_size))
                 record.scale = selection.advantage_scale(
                     self.config.actor_rollout_ref.actor.loss_agg_mode,
                     tokens=before["tokens_trained"] / before["tokens"],
@@ -263,9 +262,8 @@ class ScheduledTrainer:
         """
         returned = self._fetch(record, batch.partition_id)
         observed, lengths, rewards = self.scheduler.observe(record, returned)
-        trained, counts, before = self.scheduler.select(
-            record, returned, lengths, rewards, self._part, self.rows.least_rows
-        )
+        least = self.rows.least_rows(self._dp_size) if self.scheduler.settings.drop_zero_advantage else 0
+        trained, counts, before = self.scheduler.select(record, returned, lengths, rewards, self._part, least)
         metrics.update(observed | counts)
         if not trained.all():
             batch = queue.take_out(batch, trained[record.sessions.session_of_row])
@@ -278,12 +276,17 @@ class ScheduledTrainer:
 
     # ---- the update -------------------------------------------------------------------------------
 
-    def _get_required_batch_multiple(self, dp_size):
-        self._dp_size = dp_size
-        return self._multiple(self.record.plan)
+    @cached_property
+    def _dp_size(self):
+        """The number of the actor's data-parallel ranks, asked for as verl's `_balance_batch` does."""
+        return max(self.actor_rollout_wg._query_dispatch_info("actor")) + 1
 
-    def _multiple(self, plan):
-        return self.rows.multiple(plan, self._dp_size, super()._get_required_batch_multiple(self._dp_size))
+    def _get_required_batch_multiple(self, dp_size):
+        self.record.plan = self.rows.plan(self.record.rows, dp_size)
+        return self._multiple(self.record.plan, dp_size)
+
+    def _multiple(self, plan, dp_size):
+        return self.rows.multiple(plan, dp_size, super()._get_required_batch_multiple(dp_size))
 
     def _compute_old_log_prob(self, batch, metrics):
         batch = super()._compute_old_log_prob(batch, metrics)
@@ -311,6 +314,13 @@ class ScheduledTrainer:
             batch = queue.scale_advantages(batch, record.scale)
         seconds = self.scheduler.stopwatch.take()
         metrics.update({f"cero/time/{part}": value for part, value in seconds.items()})
+        return batch
+
+    def _dealt(self, batch):
+        """Return `batch` with its padding spread over the optimizer steps, where one could be all padding."""
+        if steps := self.rows.steps_to_deal(self.record.plan, len(batch)):
+            is_padding = np.array([bool(tag.get("is_padding", False)) for tag in batch.tags])
+            batch.reorder(deal_padding(is_padding, self._dp_size, steps).tolist())
         return batch
 
     def _update_actor(self, batch, metrics):

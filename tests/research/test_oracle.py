@@ -109,13 +109,13 @@ def test_in_the_simulator():
     assert curve.rollouts == simulate(parse_method("uniform"), "latent", 1, **size).rollouts
     with pytest.raises(ValueError, match="'luck' is no option of 'oracle'"):
         parse_method("oracle/luck=1")
-    curves = run_experiments(["uniform+posterior", "oracle", "cero"], ["latent"], [8], 3, workers=1, **size)
+    curves = run_experiments(["even+posterior", "oracle", "cero"], ["latent"], [8], 3, workers=1, **size)
     # The oracle's runs are shifted up, so that there is a ceiling.
     for each in curves:
         if each.label == "oracle":
             each.accuracy = [accuracy + 0.1 for accuracy in each.accuracy]
     summary = summarise_methods(curves)
-    assert str(summary["uniform+posterior"]["share"]) == "-"
+    assert str(summary["even+posterior"]["share"]) == "-"
     assert summary["oracle"]["share"] == pytest.approx((1.0, 0.0), abs=1e-12)
     assert abs(summary["cero"]["share"].value) < 0.5
-    assert str(summarise_methods(curves[:3])["uniform+posterior"]["share"]) == "-"
+    assert str(summarise_methods(curves[:3])["even+posterior"]["share"]) == "-"

@@ -248,6 +248,26 @@ def test_interval_covers():
     )
 
 
+def test_the_even_control_learns_of_prompts():
+    """It gives all prompts the same whatever it saw, and its baseline is of what it saw."""
+    allocator = parse_method("even+posterior").make(
+        rollouts_per_prompt=8, epochs=4, seed=0, n_min=2, n_max=32, total_budget=96
+    )
+    prompts = ["easy", "middle", "hard"]
+    for _ in range(3):
+        assert allocator.allocate(prompts, 24).tolist() == [8, 8, 8]
+        allocator.observe(prompts, [8, 4, 0], [8, 8, 8])
+    easy, middle, hard = allocator.success_mean(prompts)
+    assert easy > middle + 0.2 > hard + 0.4
+    size = {"prompts": 64, "epochs": 3, "batch": 32}
+    learned, not_learned = (
+        simulate(parse_method(label), "latent", 0, **size)
+        for label in ("even+posterior", "uniform/estimator=posterior")
+    )
+    assert learned.rollouts == not_learned.rollouts
+    assert learned.accuracy[-1] != not_learned.accuracy[-1]
+
+
 def test_methods_are_written_as_one_word():
     found = parse_method(
         "cero/value=signal_hard/n_max=64/forgetting=0.5/estimator=grpo/weight=prompt/history=4"

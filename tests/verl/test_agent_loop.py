@@ -178,7 +178,7 @@ def test_a_rollout_without_a_reward_is_left_out(judged, capsys, validate, turns)
     assert judged.stored == [0, 2]
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and "my/reward.py:judge returned None" in told[0] and "maths" in told[0]
-    assert ("left out of the accuracy" in told[0]) == validate
+    assert ("counts as wrong where the reward function returns acc" in told[0]) == validate
 
 
 def test_training_is_told_of_after_validation(judged, capsys):
@@ -188,7 +188,7 @@ def test_training_is_told_of_after_validation(judged, capsys):
         output = SimpleNamespace(reward_score=None)
         asyncio.run(judged._agent_loop_postprocess(output, validate, session_id=0, data_source="maths"))
     told = capsys.readouterr().err.splitlines()
-    assert ["accuracy" in line for line in told] == [True, False]
+    assert ["val-core" in line for line in told] == [True, False]
 
 
 def test_rewards_that_come_later_are_waited_for(judged):

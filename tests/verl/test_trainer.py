@@ -142,6 +142,7 @@ def step(composed, monkeypatch):
             return sum(rewards), len(rewards)
 
         trainer.agent_loop_manager = Manager()
+        trainer.actor_rollout_wg = SimpleNamespace(_query_dispatch_info=lambda mesh_name: [0])
         monkeypatch.setattr(PPOTrainerSync, "_submit_batch_to_rollout", lambda self, batch: len(batch))
         monkeypatch.setattr(queue_module, "tq", queue)
         monkeypatch.setattr(trainer_base, "tq", queue)

@@ -11,7 +11,7 @@ from cero.research.simulation.presets import PRESETS
 from cero.research.simulation.training import area, gain, reach, simulate
 
 # A share of the ceiling is of what the second gains over the first; both have the same estimator.
-EVEN, ORACLE = LINE = ("uniform+posterior", "oracle")
+EVEN, ORACLE = LINE = ("even+posterior", "oracle")
 
 
 def _job(arguments):

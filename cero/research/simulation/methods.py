@@ -24,6 +24,7 @@ class Method:
     keep, ratio, count : of `cero.estimators.keep.kept`
     pass_rates : rollouts of each prompt from which its pass rate was measured before the run (0: none); they
     cost nothing and are worth `strength` pseudo-counts to the posterior
+    even : every prompt gets rollouts_per_prompt; what the allocator learns goes to the estimator only
     """
 
     label: str
@@ -36,6 +37,7 @@ class Method:
     count: int = 4
     pass_rates: int = 0
     strength: float = 4.0
+    even: bool = False
     options: dict = field(default_factory=dict)
 
     def make(self, **of_the_run):
@@ -45,6 +47,8 @@ class Method:
         """
         known = option_names(class_of(self.allocator))  # not every rule has bounds
         options = {key: value for key, value in of_the_run.items() if key in known} | self.options
+        if self.even:
+            options["n_min"] = options["n_max"] = of_the_run["rollouts_per_prompt"]
         if self.allocator == Oracle.name:
             return Oracle(**options)
         return make_allocator(self.allocator, **options)
@@ -59,7 +63,8 @@ METHODS = {
     method.label: method
     for method in (
         Method("uniform", "uniform", "grpo"),
-        Method("uniform+posterior", "uniform", "posterior"),
+        # GRPO's allocation with the baseline of what was learned: `uniform` itself learns nothing of a prompt.
+        Method("even+posterior", "cero", "posterior", even=True),
         # The abstract's value; what ships is `cero:signal_hard`.
         Method("cero", "cero", "posterior", options={"value": "variance"}),
         Method("cero+grpo", "cero", "grpo", options={"value": "variance"}),
@@ -86,7 +91,7 @@ METHODS = {
     )
 }
 # The others are measured against the first.
-DEFAULT_METHODS = ["uniform", "uniform+posterior", "cero", "cero_resolve", "cero:signal_hard"]
+DEFAULT_METHODS = ["uniform", "even+posterior", "cero", "cero_resolve", "cero:signal_hard"]
 
 
 def parse_method(label):

@@ -64,7 +64,7 @@ MEASURED_RULES = [
         "weight",
         "greedy there",
     ),
-    MeasuredRule("uniform, posterior", (0.797,), "uniform+posterior/history=4", "estimator"),
+    MeasuredRule("uniform, posterior", (0.797,), "even+posterior/history=4", "estimator"),
     MeasuredRule(
         "1/sqrt(p), posterior", (0.815,), "reinforce_ada_est/estimator=posterior/history=4", "estimator"
     ),
