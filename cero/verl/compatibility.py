@@ -5,138 +5,14 @@ their values and the remedy.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from cero.allocators.base import Allocator
 from cero.core.checks import is_whole
+from cero.verl.combination import Combination, Rule
 from cero.verl.effect import without_effect
-from cero.verl.modes import MODES, is_asynchronous, verls_word
-from cero.verl.settings import ESTIMATOR, Settings
-
-# verl's estimators under which a group of equal rewards has advantage zero throughout, and nothing else
-# changes when it is left out.
-ZERO_IF_EQUAL = ("grpo", "rloo")
-# verl's policy losses that are proportional to the advantage, and divided as actor.loss_agg_mode says.
-PROPORTIONAL_LOSSES = ("vanilla", "gspo", "cispo", "gpg", "dppo_tv", "dppo_kl")
-
-
-@dataclass(frozen=True)
-class Combination:
-    """Hold what the rules look at: verl's config, the settings read from it, and their allocator."""
-
-    config: DictConfig
-    settings: Settings
-    allocator: Allocator
-
-    @property
-    def actor(self):
-        """verl's section actor_rollout_ref.actor."""
-        return self.config.actor_rollout_ref.actor
-
-    @property
-    def estimator(self):
-        """Name of the estimator, verl's algorithm.adv_estimator."""
-        return self.config.algorithm.adv_estimator
-
-    @property
-    def compares_groups(self):
-        """Whether one of verl's estimators is used that compares rollouts of a group with each other."""
-        return not self.settings.estimates and self.estimator not in WITHOUT_GROUPS
-
-    @property
-    def asked_baseline(self):
-        """The baseline that algorithm.cero.baseline names, whether or not the advantage can use it."""
-        return OmegaConf.select(self.config, "algorithm.cero.baseline") or "mean"
-
-    @property
-    def mode(self):
-        """The trainer, verl's trainer.v1.trainer_mode."""
-        return self.config.trainer.v1.trainer_mode
-
-    @property
-    def overlaps(self):
-        """Whether verl samples ahead, so that the sampling of one step overlaps with that of others."""
-        return is_asynchronous(self.config)
-
-    @property
-    def separate(self):
-        """Whether rollouts are sampled on devices of their own."""
-        return verls_word(self.mode) == "separate_async"
-
-    @property
-    def engine(self):
-        """verl's section actor_rollout_ref.rollout."""
-        return self.config.actor_rollout_ref.rollout
-
-    @property
-    def parts(self):
-        """The number of parts of a training step, of which verl trains on one after the other."""
-        return (self.config.trainer.v1.get(verls_word(self.mode)) or {}).get("parameter_sync_step", 1)
-
-    @property
-    def rollouts_of_part(self):
-        """The rollouts of each part of a training step, on average."""
-        return self.config.data.train_batch_size // self.parts * self.settings.rollouts_per_prompt
-
-    @property
-    def filtered(self):
-        """Whether verl's dynamic sampling is on."""
-        return not self.settings.budgeted
-
-    @property
-    def chooses(self):
-        """Whether a step chooses its prompts among candidates."""
-        return self.settings.candidates > 1
-
-    @property
-    def keeps(self):
-        """Whether a rule leaves out rollouts."""
-        return self.settings.keep["rule"] != "all"
-
-    @property
-    def has_critic(self):
-        """Whether verl will train a critic."""
-        enabled = self.config.critic.enable
-        return bool(enabled) if enabled is not None else self.estimator == "gae"
-
-    @property
-    def has_lora(self):
-        """Whether an adapter is trained in place of the model."""
-        model = self.config.actor_rollout_ref.model
-        return bool(model.get("lora_rank") or model.get("lora_adapter_path"))
-
-    @property
-    def manager(self):
-        """The agent loop manager that the user names, or None."""
-        return self.config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
-
-    @property
-    def correction(self):
-        """verl's section algorithm.rollout_correction."""
-        return self.config.algorithm.get("rollout_correction") or {}
-
-
-WITHOUT_GROUPS = ("gae", "reinforce_plus_plus")  # verl's estimators that compare nothing within groups
-
-
-class Rule(NamedTuple):
-    """Refuse a `Combination` `it` if `refuses(it)` is true, with the text of `message(it)`."""
-
-    refuses: Callable[[Combination], bool]
-    message: Callable[[Combination], str]
-
-
-def _group_of_one(remedy):
-    """Return the end of a message on groups of one rollout; `remedy` is the setting that avoids them."""
-    return (
-        f"a group of one rollout gets its raw reward as advantage there; set {remedy} "
-        f"or algorithm.adv_estimator={ESTIMATOR}"
-    )
-
+from cero.verl.estimator_rules import DROP_ZERO, ESTIMATORS, GROUPS_OF_ONE, OWN_ESTIMATOR
+from cero.verl.modes import MODES
 
 TRAINER = (
     Rule(
@@ -328,45 +204,17 @@ CANDIDATES = (  # a step chooses its prompts before it is sampled, and some get 
         ),
     ),
 )
-GROUPS_OF_ONE = (  # verl's other estimators give a group of one its raw reward as advantage
+COLOCATED_REWARDS = (
     Rule(
-        lambda it: it.compares_groups and it.allocator.sequential and it.allocator.least_rollouts() < 2,
         lambda it: (
-            f"allocator={it.settings.allocator} with algorithm.adv_estimator={it.estimator}: "
-            + _group_of_one("allocator=aero, allocator.n_explore=2 or more,")
-        ),
-    ),
-    Rule(
-        # Uniform spending leaves everything as verl has it, so it may have verl's groups of one, too.
-        lambda it: (
-            it.compares_groups and it.settings.allocator != "uniform" and it.allocator.least_rollouts() < 2
+            it.settings.success.key is not None
+            and it.config.reward.reward_model.enable
+            and not it.config.reward.reward_model.enable_resource_pool
         ),
         lambda it: (
-            f"allocator.n_min={it.allocator.n_min} with algorithm.adv_estimator={it.estimator}: "
-            + _group_of_one("allocator.n_min=2")
-        ),
-    ),
-    Rule(
-        lambda it: it.compares_groups and it.keeps and it.settings.keep["count"] < 2,
-        lambda it: (
-            f"cero.keep.count={it.settings.keep['count']} with algorithm.adv_estimator={it.estimator}: "
-            + _group_of_one("cero.keep.count=2")
-        ),
-    ),
-)
-OWN_ESTIMATOR = (
-    Rule(
-        lambda it: it.settings.estimates and it.config.algorithm.use_kl_in_reward,
-        lambda it: (
-            "algorithm.use_kl_in_reward=True with algorithm.adv_estimator=cero: the baseline is a success "
-            "probability; use actor_rollout_ref.actor.use_kl_loss=True instead"
-        ),
-    ),
-    Rule(
-        lambda it: it.settings.estimates and it.settings.success.key is not None,
-        lambda it: (
-            f"cero.success.key={it.settings.success.key} with algorithm.adv_estimator=cero: its baseline "
-            "must be in the units of the reward; set cero.success.key=null, or algorithm.adv_estimator=grpo"
+            f"cero.success.key={it.settings.success.key} with reward.reward_model.enable=True: a colocated "
+            "reward model hands over its number alone; set reward.reward_model.enable_resource_pool=True, or "
+            "cero.success.key=null"
         ),
     ),
 )
@@ -423,80 +271,25 @@ ROUNDS = (  # sampling in rounds needs an agent loop of its own, and rewards whi
 )
 
 
-def _drop_zero(refuses, reason):
-    """Return a rule against leaving out rows of advantage zero where that would change the gradient.
-
-    It would if such rows have a gradient of their own, or if the gradient of other rows depends on them.
-    refuses, reason : functions of a `Combination`, as `refuses` and `message` of a `Rule`
-    """
-    return Rule(
-        lambda it: it.settings.drop_zero_advantage and bool(refuses(it)),
-        lambda it: f"cero.drop_zero_advantage=True with {reason(it)}, or cero.drop_zero_advantage=false",
-    )
-
-
-DROP_ZERO = (
-    _drop_zero(
-        lambda it: it.estimator not in (ESTIMATOR, *ZERO_IF_EQUAL),
-        lambda it: (
-            f"algorithm.adv_estimator={it.estimator}: its advantages depend on what is left out, or are not "
-            f"known to be zero; use {', '.join((ESTIMATOR, *ZERO_IF_EQUAL))}"
-        ),
-    ),
-    _drop_zero(
-        lambda it: it.has_critic,
-        lambda it: (
-            f"critic.enable={it.config.critic.enable}: every row teaches a critic; set critic.enable=false"
-        ),
-    ),
-    _drop_zero(
-        lambda it: it.actor.use_kl_loss,
-        lambda it: (
-            "actor_rollout_ref.actor.use_kl_loss=True: the KL term has a gradient on every row; "
-            "set it to False"
-        ),
-    ),
-    _drop_zero(
-        lambda it: it.config.algorithm.use_kl_in_reward,
-        lambda it: "algorithm.use_kl_in_reward=True: rewards then differ within every group; set it to False",
-    ),
-    _drop_zero(
-        lambda it: it.actor.entropy_coeff != 0,
-        lambda it: (
-            f"actor_rollout_ref.actor.entropy_coeff={it.actor.entropy_coeff}: entropy has a gradient on "
-            "every row; set it to 0"
-        ),
-    ),
-    _drop_zero(
-        lambda it: (it.config.get("distillation") or {}).get("enabled", False),
-        lambda it: "distillation.enabled=True: a teacher teaches on every row; set it to False",
-    ),
-    _drop_zero(
-        lambda it: it.actor.policy_loss.loss_mode not in PROPORTIONAL_LOSSES,
-        lambda it: (
-            f"actor_rollout_ref.actor.policy_loss.loss_mode={it.actor.policy_loss.loss_mode} is not "
-            "proportional to the advantage, or has a divisor of its own; "
-            f"use {', '.join(PROPORTIONAL_LOSSES)}"
-        ),
-    ),
-    _drop_zero(
-        lambda it: it.actor.loss_agg_mode == "seq-mean-token-sum-norm" and it.actor.loss_scale_factor is None,
-        lambda it: (
-            f"actor_rollout_ref.actor.loss_agg_mode={it.actor.loss_agg_mode} without loss_scale_factor "
-            "divides by the width of a micro-batch, which depends on the rows in it; set "
-            "actor_rollout_ref.actor.loss_scale_factor"
-        ),
-    ),
-    _drop_zero(
-        lambda it: it.correction.get("bypass_mode") or it.correction.get("rollout_is_batch_normalize"),
-        lambda it: (
-            "algorithm.rollout_correction.bypass_mode or .rollout_is_batch_normalize: losses or weights go "
-            "by the whole batch; set both to False"
-        ),
-    ),
-)
 NO_EFFECT = (Rule(lambda it: without_effect(it) is not None, without_effect),)
 REST = (
+    Rule(
+        lambda it: it.config.trainer.critic_warmup > 1 and not it.has_critic,
+        lambda it: (
+            f"trainer.critic_warmup={it.config.trainer.critic_warmup} without a critic: so many steps would be "
+            "paid for and not trained on; set trainer.critic_warmup=0"
+        ),
+    ),
+    Rule(
+        lambda it: (
+            it.actor.checkpoint.get("async_save", False)
+            and it.config.actor_rollout_ref.actor.strategy != "megatron"
+        ),
+        lambda it: (
+            f"actor_rollout_ref.actor.checkpoint.async_save=True with strategy={it.actor.strategy}: only "
+            "Megatron's checkpoints are completed that way, so no run could resume from these; set it to False"
+        ),
+    ),
     Rule(
         lambda it: (it.allocator.sequential or it.keeps) and it.has_critic,
         lambda it: (
@@ -524,8 +317,10 @@ RULES = (
     *ASYNCHRONOUS,
     *SIZES,
     *CANDIDATES,
+    *ESTIMATORS,
     *GROUPS_OF_ONE,
     *OWN_ESTIMATOR,
+    *COLOCATED_REWARDS,
     *DYNAMIC_SAMPLING,
     *PASS_RATES,
     *ROUNDS,

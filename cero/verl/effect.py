@@ -89,12 +89,22 @@ def _of_verls_estimators(it):
             yield f"algorithm.{field.name}", value, reason, remedy
 
 
+def _of_success(it):
+    """Yield likewise the range of rewards where the key of a dict says what is a success."""
+    success, default = it.settings.success, DEFAULTS["cero.success"]["range"]
+    if success.key is not None and [success.low, success.high] != default:
+        reason = f"cero.success.key={success.key}, whose values are successes from 0 to 1 as they are"
+        remedy = "cero.success.key to null, or have the reward function return a key within [0, 1]"
+        yield "cero.success.range", [success.low, success.high], reason, remedy
+
+
 def _of_keep(it):
     """Yield likewise the options of cero.keep that its rule doesn't take."""
     rule = it.settings.keep["rule"]
     for key, default in DEFAULTS["cero.keep"].items():
         value = it.settings.keep[key]
-        if value != default and key not in options_of(KEEP[rule]):
+        brought = key == "count" and value == it.config.allocator.get("count")  # for the allocator's own rule
+        if value != default and not brought and key not in options_of(KEEP[rule]):
             reason = f"cero.keep.rule={rule}, which has no such option"
             yield f"cero.keep.{key}", value, reason, f"cero.keep.rule {_that_take(key, KEEP)}"
 
@@ -157,6 +167,7 @@ def without_effect(it):
     for rule in (
         _of_estimator,
         _of_verls_estimators,
+        _of_success,
         _of_keep,
         _of_pass_rates,
         _of_candidates,

@@ -6,6 +6,7 @@ function.
 
 import traceback
 
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf.errors import OmegaConfBaseException
 
@@ -13,9 +14,39 @@ from cero.verl.candidates import check_candidates
 from cero.verl.hooks import ASYNC_HOOKS, check_verl
 from cero.verl.in_flight import InFlight, resume_flights
 from cero.verl.modes import is_asynchronous, take_scheduled_trainer
+from cero.verl.objective import check_value
 from cero.verl.reading import check_sections, read_settings
 from cero.verl.resume import check_resume
-from cero.verl.surroundings import check_surroundings
+from cero.verl.surroundings import check_surroundings, warn_of_neighbours
+
+
+def check_run(config, module=None):
+    """Raise an exception if a run of `config` (verl's) can't work; `refusal` makes a message of it.
+
+    module : the name of the program that is to run it; None: not known
+    """
+    check_verl()
+    check_sections(config)
+    if is_asynchronous(config):
+        check_verl(ASYNC_HOOKS)
+    settings = read_settings(config)
+    check_resume(config, settings)
+    if is_asynchronous(config):
+        resume_flights(config, InFlight())
+    check_candidates(config, settings)
+    check_surroundings(config)
+    _check_objective(config, module)
+
+
+def refusal(error):
+    """Return the message on an exception of `check_run`: what to tell the user, str."""
+    if isinstance(error, OmegaConfBaseException):  # a key that is gone, or that has no value
+        return f"{error.full_key}: {str(error).splitlines()[0]}; set it, or leave its section as the recipe has it"
+    if isinstance(error, ValueError | OSError | HydraException):
+        return str(error)
+    # Nothing foreseen; but to go on would cost minutes of GPUs, and Hydra would only warn.
+    trace = "".join(traceback.format_exception(error))
+    return f"the settings could not be checked: {type(error).__name__}: {error}\n{trace}"
 
 
 class Preflight(Callback):
@@ -27,41 +58,24 @@ class Preflight(Callback):
 
     def on_job_start(self, config, **kwargs):
         """Exit with a message that names key, value and remedy, if the run can't work."""
-        # SystemExit, because Hydra turns any Exception of a callback into a warning.
+        task = kwargs.get("task_function")
         try:
-            check_verl()
-            check_sections(config)
-            if is_asynchronous(config):
-                check_verl(ASYNC_HOOKS)
-            settings = read_settings(config)
-            check_resume(config, settings)
-            if is_asynchronous(config):
-                resume_flights(config, InFlight())
-            check_candidates(config, settings)
-            check_surroundings(config)
-            _check_objective(config, kwargs.get("task_function"))
-        except (ValueError, OSError) as error:
-            raise SystemExit(f"cero: {error}") from error
-        except OmegaConfBaseException as error:  # a key that is gone, or that has no value
-            raise SystemExit(
-                f"cero: {error.full_key}: {str(error).splitlines()[0]}; set it, or leave its section as the "
-                "recipe has it"
-            ) from error
+            check_run(config, getattr(getattr(task, "__globals__", {}).get("__spec__"), "name", None))
+            warn_of_neighbours(config)
         except Exception as error:
-            # Nothing foreseen; but to go on would cost minutes of GPUs, and Hydra would only warn.
-            raise SystemExit(
-                f"cero: the settings could not be checked: {type(error).__name__}: {error}\n"
-                f"{traceback.format_exc()}"
-            ) from error
+            # SystemExit, because Hydra turns any Exception of a callback into a warning.
+            raise SystemExit(f"cero: {refusal(error)}") from error
 
 
-def _check_objective(config, task):
-    """Raise ValueError if cero.objective asks for a value in a run that returns none.
+def _check_objective(config, module):
+    """Raise ValueError if cero.objective asks for a value in a run that returns none, or can't have one.
 
-    task : the job's function
+    module : the name of the program
     """
-    chosen, module = config.cero.get("objective", "last"), getattr(task, "__globals__", {}).get("__spec__")
-    if chosen != "last" and getattr(module, "name", None) == "verl.trainer.main_ppo":
+    if module == "cero.verl.sweep":
+        check_value(config)
+    chosen = config.cero.get("objective", "last")
+    if chosen != "last" and module == "verl.trainer.main_ppo":
         raise ValueError(
             f"cero.objective={chosen} has no effect with verl.trainer.main_ppo, which returns no value; run "
             "cero.verl.sweep instead, or leave cero.objective at its default"

@@ -11,7 +11,8 @@ from cero.estimators.advantage import ADVANTAGES, AERO_FORMS, PROMPT_WEIGHTS
 from cero.estimators.baseline import BASELINES
 from cero.estimators.keep import KEEP
 from cero.verl.compatibility import check_compatibility
-from cero.verl.settings import DEFAULTS, ESTIMATOR, Settings
+from cero.verl.modes import verls_word
+from cero.verl.settings import DEFAULTS, ESTIMATOR, OBJECTIVES, Settings
 from cero.verl.success import Success
 
 ON_MISSING_STATE = ("error", "fresh")
@@ -80,10 +81,8 @@ def read_settings(config):
     settings = Settings(
         allocator=name,
         options=allocator,
-        rollouts_per_prompt=check_number(
-            "actor_rollout_ref.rollout.n", config.actor_rollout_ref.rollout.n, 1, 2**20, integer=True
-        ),
-        epochs=check_number("trainer.total_epochs", config.trainer.total_epochs, 1, 2**31 - 1, integer=True),
+        rollouts_per_prompt=_verls_count(config, "actor_rollout_ref.rollout.n", 1, 2**20),
+        epochs=_verls_count(config, "trainer.total_epochs", 1),
         budgeted=not OmegaConf.select(config, "algorithm.filter_groups.enable"),
         success=Success.from_config(section.success),
         pass_rates=_pass_rates(section.pass_rates),
@@ -103,6 +102,7 @@ def read_settings(config):
         baseline=baseline,
         bucket=bucket if baseline == "optimal" else None,
     )
+    check_choice("cero.objective", section.get("objective", "last"), OBJECTIVES)
     check_compatibility(config, settings)
     return settings
 
@@ -130,18 +130,50 @@ def _check_verls_numbers(config):
     """Raise ValueError unless verl's own numbers that the scheduler counts with are such numbers."""
     mini_batch = "actor_rollout_ref.actor.ppo_mini_batch_size"
     for key in ("data.train_batch_size", mini_batch, "trainer.n_gpus_per_node", "trainer.nnodes"):
-        check_number(key, OmegaConf.select(config, key), 1, 2**31 - 1, integer=True)
-    steps, least = config.trainer.total_training_steps, 0 if config.trainer.get("val_only") else 1
-    if steps is not None:
-        check_number("trainer.total_training_steps", steps, least, 2**31 - 1, integer=True)
-    most = config.data.get("train_max_samples")
-    if most is not None:
-        check_number("data.train_max_samples", most, -(2**31), 2**31 - 1, integer=True)
+        _verls_count(config, key, 1)
+    if config.trainer.total_training_steps is not None:
+        _verls_count(config, "trainer.total_training_steps", 0 if config.trainer.get("val_only") else 1)
+    if config.data.get("gen_batch_size") is not None:
+        _verls_count(config, "data.gen_batch_size", 1)
+    if "train_max_samples" in config.data:
+        _verls_count(config, "data.train_max_samples", -(2**31))
+    _verls_count(config, "trainer.critic_warmup", 0)
+    _check_parts(config)
     folder = config.trainer.default_local_dir
     if not isinstance(folder, str) or not folder:
         raise ValueError(
             f"trainer.default_local_dir={folder!r} must be text, the folder of checkpoints and of the log"
         )
+
+
+def _verls_count(config, key, low, high=2**31 - 1):
+    """Return the value of verl's `key`, an int in [low, high]; raise ValueError for any other.
+
+    verl counts with the very value that stands there, and a float fails in the middle of a step.
+    """
+    value = OmegaConf.select(config, key)
+    count = check_number(key, value, low, high, integer=True)
+    if type(value) is not int:
+        raise ValueError(f"{key}={shown(value)} must be an integer: write {count}, without point or exponent")
+    return count
+
+
+def _check_parts(config):
+    """Check into how many parts verl divides a training step, and where rollouts have devices of their own."""
+    mode = verls_word(config.trainer.v1.trainer_mode)
+    section, key = config.trainer.v1.get(mode), f"trainer.v1.{mode}.parameter_sync_step"
+    if OmegaConf.is_dict(section) and "parameter_sync_step" in section:
+        parts, batch = _verls_count(config, key, 1), config.data.train_batch_size
+        if mode == "sync" and parts != 1:
+            raise ValueError(f"{key}={parts}: a synchronous step is trained on as a whole; remove it")
+        if batch % parts:
+            raise ValueError(
+                f"{key}={parts} does not divide data.train_batch_size={batch}: a step is trained on in so many "
+                "equal parts; set it to a divisor"
+            )
+    if mode == "separate_async":
+        for name in ("nnodes", "n_gpus_per_node"):
+            _verls_count(config, f"actor_rollout_ref.rollout.{name}", 0)
 
 
 def _keep_options(config):

@@ -14,6 +14,7 @@ from pathlib import Path
 from omegaconf import ListConfig
 
 from cero.core.budget import Ledger
+from cero.core.checks import is_whole
 from cero.core.state import (
     BASELINE_FILE,
     COMMIT_MARKER,
@@ -72,11 +73,12 @@ class Plan:
         names = set(cls.__dataclass_fields__)
         if not isinstance(saved, dict) or set(saved) != names or not all(map(_is_count, saved.values())):
             raise ValueError(f"{path}: its plan is {saved!r}; the file is damaged")
-        return cls(**saved)
+        return cls(**{name: int(value) for name, value in saved.items()})
 
 
 def _is_count(value):
-    return type(value) is int and 0 <= value < 2**53
+    # Earlier versions kept 1000.0 where trainer.total_training_steps=1e3 was set.
+    return is_whole(value) and 0 <= value < 2**53
 
 
 def resume_folder(config):
@@ -302,7 +304,7 @@ def most_rows(config):
 
     rows = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
     most = config.data.get("train_max_samples", -1)
-    return rows if most is None or most < 0 else min(rows, most)
+    return rows if most <= 0 else min(rows, most)  # as verl has it
 
 
 def changes(config, settings, allocator, outlook):

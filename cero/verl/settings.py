@@ -20,10 +20,12 @@ DEFAULTS = {
         "mapp_group": None,
         "bucket": "text",
     },
+    "cero.success": {"range": [0.0, 1.0]},
     "cero.keep": {"ratio": 1.0, "count": 4},
     "cero.pass_rates": {"strength": 4.0},
     "cero": {"unchosen": "drop", "staleness": 1.0},
 }
+OBJECTIVES = ("last", "best", "area")  # values of cero.objective
 # What a run has that does not choose among candidates.
 WITHOUT_CANDIDATES = {"candidates": 1, "unchosen": "drop"}
 # Names of agent loop managers, which verl imports where they are needed: for allocators that decide before

@@ -14,13 +14,15 @@ from omegaconf import OmegaConf
 from cero.verl.resume import most_rows
 
 
+ENGINES = {"vllm", "sglang"}  # those whose package has the same name
+
+
 def check_surroundings(config):
     """Raise ValueError, naming key, value and remedy, if the run of `config` (verl's) can't get far here."""
     _check_folder(config)
     _check_data(config)
     _check_engine(config)
     _check_ray(config)
-    _warn_of_neighbours(config)
 
 
 def _check_folder(config):
@@ -40,28 +42,55 @@ def _check_folder(config):
 
 def _check_data(config):
     """Compare the batch with the rows of the training files, where these are Parquet files at hand."""
+    _check_files(config)
     rows = most_rows(config)
     if rows is None:
         return  # verl fetches or makes it
     if rows < config.data.train_batch_size:
+        most = config.data.get("train_max_samples", -1)
+        if rows == most:
+            raise ValueError(
+                f"data.train_batch_size={config.data.train_batch_size} is more than "
+                f"data.train_max_samples={most}: no step could be filled; lower the first, or raise the second"
+            )
         raise ValueError(
             f"data.train_batch_size={config.data.train_batch_size} is more than the {rows} rows of "
             f"data.train_files={config.data.train_files}: no step could be filled; lower it, or add data"
         )
 
 
+def _check_files(config):
+    """Look whether the training files are named; they may lie on the machine that verl's task runs on."""
+    files = config.data.train_files
+    names = list(files) if OmegaConf.is_list(files) else [files]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"data.train_files={files} must name one file or more; set it to a path")
+
+
 def _check_engine(config):
-    """Look whether the engine that is asked for is installed; verl asks for it after the workers are up."""
+    """Look whether the engine that is asked for is known and installed; verl asks after the workers are up."""
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+
     if OmegaConf.is_missing(config.actor_rollout_ref.rollout, "name"):
         raise ValueError("actor_rollout_ref.rollout.name is not set; name the engine, e.g. vllm")
-    if config.actor_rollout_ref.rollout.name != "vllm":
+    name = config.actor_rollout_ref.rollout.name
+    known = RolloutReplicaRegistry._registry
+    if (
+        not isinstance(name, str)
+        or name not in known
+        and not config.actor_rollout_ref.model.get("external_lib")
+    ):
+        raise ValueError(
+            f"actor_rollout_ref.rollout.name={name} is not known; choose one of {', '.join(known)}"
+        )
+    if name not in ENGINES:
         return
     try:
-        metadata.version("vllm")
+        metadata.version(name)
     except metadata.PackageNotFoundError:
         raise ValueError(
-            "actor_rollout_ref.rollout.name=vllm, and no package vllm is installed here; install it, or set "
-            "actor_rollout_ref.rollout.name to the engine that is (sglang)"
+            f"actor_rollout_ref.rollout.name={name}, and no package {name} is installed here; install it, or "
+            f"set actor_rollout_ref.rollout.name to the engine that is ({' or '.join(ENGINES - {name})})"
         ) from None
 
 
@@ -97,7 +126,7 @@ def _ray_address(config):
     return os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS"
 
 
-def _warn_of_neighbours(config, sockets="/proc/net/unix"):
+def warn_of_neighbours(config, sockets="/proc/net/unix"):
     """Say on stderr if another run is live here that may hand over its weights at the same path.
 
     The path that verl's vLLM uses has the number of Ray's job in it, and every Ray counts from 1. On the CPU

@@ -21,7 +21,8 @@ from omegaconf import OmegaConf, open_dict, read_write
 
 from cero.analysis.comparison import JOB_FILE, as_dict
 from cero.core.state import write_atomically
-from cero.verl.reading import logs_allocations, read_settings
+from cero.verl.preflight import check_run, refusal
+from cero.verl.reading import logs_allocations
 from cero.verl.surroundings import ray_to_join
 
 FOLDER, NAME = "CERO_JOB_DIR", "CERO_JOB_NAME"
@@ -65,14 +66,18 @@ class Jobs(Callback):
         ]
         refused, folders = [], {}
         jobs = _grid(config, parsed)
+        program = getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None)
         for number, job in enumerate(jobs):
-            with env_override({FOLDER: f"job {number}", NAME: f"job {number}"}):
+            folder = os.path.join(
+                config.hydra.sweep.dir, str(number)
+            )  # Hydra's own, unless it is told another
+            with env_override({FOLDER: folder, NAME: f"job {number}"}):
                 try:
                     job_config = loader.load_sweep_config(config, list(job))
-                    read_settings(job_config)
+                    check_run(job_config, program)
                     _claim(folders, job_config, number)
-                except ValueError as error:
-                    refused.append(f"job {number} ({self._words(job)}): {error}")
+                except Exception as error:
+                    refused.append(f"job {number} ({self._words(job)}): {refusal(error)}")
         if refused:
             raise SystemExit(
                 "\n".join(

@@ -18,7 +18,7 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.workers.config import FSDPActorConfig, PolicyLossConfig
 from verl.workers.utils.losses import ppo_loss
 
-from cero.verl.compatibility import PROPORTIONAL_LOSSES
+from cero.verl.estimator_rules import PROPORTIONAL_LOSSES
 from cero.verl.rows import round_up
 from cero.verl.selection import advantage_scale, groups_all_equal
 

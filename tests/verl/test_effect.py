@@ -54,6 +54,24 @@ def test_defaults_are_those_of_the_recipe(composed):
     assert set(OTHER) == set(DEFAULTS["algorithm.cero"])
 
 
+def test_a_range_beside_a_key(composed):
+    words = ("cero.success.key=acc", "algorithm.adv_estimator=grpo", "allocator.n_min=2")
+    message = refused(composed, *words, "cero.success.range=[-1,1]")
+    assert message.startswith("cero.success.range=[-1.0, 1.0] has no effect with cero.success.key=acc")
+    assert refused(composed, *words) is None
+
+
+def test_what_must_be_alike_follows(composed):
+    """One setting moves the other: what is kept of a group, and the estimator that an allocator serves."""
+    config = composed(*RUN, "allocator=reinforce_ada_seq", "allocator.count=6")
+    assert config.cero.keep.count == 6 and read_settings(config).keep["count"] == 6
+    assert refused(composed, "allocator=reinforce_ada_seq", "allocator.count=6", "cero.keep.rule=all") is None
+    assert (
+        read_settings(composed(*RUN, "allocator=vip", "allocator.objective=rloo")).estimator["advantage"]
+        == "rloo"
+    )
+
+
 @pytest.mark.parametrize("option", OTHER)
 def test_estimators_options_need_the_estimator(composed, option):
     message = refused(composed, UNIFORM, f"algorithm.cero.{option}={OTHER[option]}")

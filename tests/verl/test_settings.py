@@ -112,6 +112,37 @@ REFUSED = {
         [DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm"],
         r"drop_zero.*seq-mean-token-sum-norm without loss_scale_factor",
     ),
+    "drop and further tokens": (
+        [DROP, "actor_rollout_ref.model.mtp.enable=True", "actor_rollout_ref.model.mtp.enable_train=True"],
+        r"drop_zero.*mtp.enable_train=True",
+    ),
+    "gae and no critic": (
+        ["allocator=uniform", "algorithm.adv_estimator=gae"],
+        r"gae with critic.enable=False",
+    ),
+    "estimator not known": (
+        ["algorithm.adv_estimator=Cero"],
+        r"adv_estimator=Cero is not known; .*cero, .*grpo",
+    ),
+    "no estimator": (["algorithm.adv_estimator=null"], r"adv_estimator=None is not known"),
+    "estimator's needs": (
+        ["allocator=uniform", "algorithm.adv_estimator=remax"],
+        r"remax needs the rewards of",
+    ),
+    "gdpo without rewards": (["allocator=uniform", "algorithm.adv_estimator=gdpo"], r"gdpo_reward_keys"),
+    "warm-up of no critic": (
+        ["trainer.critic_warmup=10"],
+        r"critic_warmup=10 without a critic.*critic_warmup=0",
+    ),
+    "objective": (["cero.objective=most"], r"cero.objective='most' is not known; choose one of last"),
+    "saved in the background": (
+        [f"{ACTOR}.checkpoint.async_save=True"],
+        r"async_save=True with strategy=fsdp.*set it to False",
+    ),
+    "a key and a colocated model": (
+        ["reward.reward_model.enable=True", "cero.success.key=acc", "algorithm.adv_estimator=grpo", TWO],
+        r"cero.success.key=acc with reward.reward_model.enable=True.*enable_resource_pool=True",
+    ),
     "drop and bypass": ([DROP, "algorithm.rollout_correction.bypass_mode=True"], r"drop_zero.*bypass_mode"),
     "rounds and dapo": (
         ["allocator=aero", "algorithm.filter_groups.enable=True"],

@@ -98,8 +98,17 @@ def test_a_batch_larger_than_the_data(composed, tmp_path):
     stops(composed(*RUN, *words, f"data.train_files={tmp_path}/a.parquet"), message.format(20))
     check_surroundings(composed(*RUN, *words[:1], "data.train_batch_size=31", both))
     fewer = composed(*RUN, *words[:1], "data.train_batch_size=31", both, "data.train_max_samples=30")
-    with pytest.raises(ValueError, match="more than the 30 rows"):
+    with pytest.raises(ValueError, match="more than data.train_max_samples=30: .* raise the second"):
         check_surroundings(fewer)
+    for all_of_them in (0, -1, 40):  # as verl has it
+        check_surroundings(
+            composed(
+                *RUN, *words[:1], "data.train_batch_size=31", both, f"data.train_max_samples={all_of_them}"
+            )
+        )
+    for none in ("null", "[]", "[null]"):
+        with pytest.raises(ValueError, match="data.train_files=.* must name one file or more"):
+            check_surroundings(composed(*RUN, *words[:1], f"data.train_files={none}"))
 
 
 def test_an_engine_that_is_not_installed(composed, tmp_path, monkeypatch):
@@ -108,10 +117,19 @@ def test_an_engine_that_is_not_installed(composed, tmp_path, monkeypatch):
 
     monkeypatch.setattr(surroundings.metadata, "version", version)
     config = composed(*RUN, f"trainer.default_local_dir={tmp_path}")
-    stops(config, "actor_rollout_ref.rollout.name=vllm, and no package vllm is installed")
+    stops(config, "actor_rollout_ref.rollout.name=vllm, and no package vllm is installed.*(sglang)")
+    other = composed(*RUN, f"trainer.default_local_dir={tmp_path}", "actor_rollout_ref.rollout.name=sglang")
+    stops(other, "actor_rollout_ref.rollout.name=sglang, and no package sglang is installed.*(vllm)")
     check_surroundings(
-        composed(*RUN, f"trainer.default_local_dir={tmp_path}", "actor_rollout_ref.rollout.name=sglang")
+        composed(*RUN, f"trainer.default_local_dir={tmp_path}", "actor_rollout_ref.rollout.name=trtllm")
     )
+
+
+@pytest.mark.parametrize("name", ["vlm", "null", "7"])
+def test_an_engine_that_is_not_known(composed, tmp_path, name):
+    config = composed(*RUN, f"trainer.default_local_dir={tmp_path}", f"actor_rollout_ref.rollout.name={name}")
+    with pytest.raises(ValueError, match=r"rollout.name=.* is not known; choose one of .*vllm"):
+        check_surroundings(config)
 
 
 def test_an_engine_that_is_not_named(composed, tmp_path):
@@ -163,7 +181,7 @@ def neighbour(tmp_path):
 
 def test_another_run_that_is_live_is_warned_about(composed, neighbour, monkeypatch, capsys):
     sockets, ray = neighbour
-    surroundings._warn_of_neighbours(composed(*RUN), sockets)
+    surroundings.warn_of_neighbours(composed(*RUN), sockets)
     told = capsys.readouterr().err
     assert told.startswith(f"cero: warning: another run is live on this machine ({ray})")
     assert "a /tmp of its own" in told and "RAY_ADDRESS" in told
@@ -172,9 +190,9 @@ def test_another_run_that_is_live_is_warned_about(composed, neighbour, monkeypat
         [*RUN[:-1], "actor_rollout_ref.rollout.name=sglang"],  # has no such path
         [*RUN, "+ray_kwargs.ray_init.address=10.0.0.1:6379"],  # one Ray, which counts both
     ):
-        surroundings._warn_of_neighbours(composed(*overrides), sockets)
+        surroundings.warn_of_neighbours(composed(*overrides), sockets)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    surroundings._warn_of_neighbours(composed(*RUN), sockets)
+    surroundings.warn_of_neighbours(composed(*RUN), sockets)
     assert capsys.readouterr().err == ""
 
 
@@ -182,20 +200,25 @@ def test_no_warning_without_another_run(composed, neighbour, capsys):
     sockets, ray = neighbour
     (ray / "sockets").rmdir()
     ray.rmdir()  # it lies in another /tmp than ours
-    surroundings._warn_of_neighbours(composed(*RUN), sockets)
-    surroundings._warn_of_neighbours(composed(*RUN), ray / "no such list")
+    surroundings.warn_of_neighbours(composed(*RUN), sockets)
+    surroundings.warn_of_neighbours(composed(*RUN), ray / "no such list")
     assert capsys.readouterr().err == ""
 
 
 WORD = r"must be (an integer|a section|text)"
 ODD_VALUES = {
-    "data.train_batch_size": ("null", "abc", "[1]", "nan", ".inf", "1.5", "-1", "0"),
-    "actor_rollout_ref.actor.ppo_mini_batch_size": ("null", "abc", "{}", "0", "-1", "true"),
-    "trainer.total_training_steps": ("abc", "1.5", "-1", "0", "[]"),
-    "trainer.n_gpus_per_node": ("null", "0", "two"),
-    "trainer.nnodes": ("-1", "[2]"),
+    "data.train_batch_size": ("null", "abc", "[1]", "nan", ".inf", "1.5", "-1", "0", "64.0"),
+    "data.gen_batch_size": ("x", "0", "32.0"),
+    "actor_rollout_ref.rollout.n": ("8.0", "null"),
+    "actor_rollout_ref.actor.ppo_mini_batch_size": ("null", "abc", "{}", "0", "-1", "true", "64.0"),
+    "trainer.total_training_steps": ("abc", "1.5", "-1", "0", "[]", "1.0e3"),
+    "trainer.total_epochs": ("2.0",),
+    "trainer.n_gpus_per_node": ("null", "0", "two", "1.0"),
+    "trainer.nnodes": ("-1", "[2]", "2.0"),
+    "trainer.critic_warmup": ("abc", "-1"),
+    "trainer.v1.sync.parameter_sync_step": ("0", "1.0", "null"),
     "trainer.default_local_dir": ("null", "7", "[]", "''"),
-    "data.train_max_samples": ("many", "1.5"),
+    "data.train_max_samples": ("many", "1.5", "null", "64.0"),
     "cero": ("7", "abc", "[]"),
     "cero.success": ("null", "1", "[0]"),
     "cero.pass_rates": ("null", "rate"),
@@ -218,6 +241,32 @@ def test_odd_values_are_refused_with_their_key(composed, key, value):
     stops(config, rf"^cero: {re.escape(key)}=.* {WORD}")
 
 
+@pytest.mark.parametrize("value", ["${nope}", "${oc.env:CERO_NO_SUCH_VARIABLE}"])
+def test_a_value_that_refers_to_nothing(composed, value):
+    stops(composed(*RUN, f"allocator.n_max={value}"), r"^cero: allocator.n_max: .*set it, or leave")
+
+
+@pytest.mark.parametrize("mode", ["colocate_async", "separate_async"])
+@pytest.mark.parametrize("parts, message", [
+    ("0", "must be an integer"), ("null", "must be an integer"), ("abc", "must be an integer"),
+    ("-4", "must be an integer"), ("1.0", "without point"), ("3", "does not divide data.train_batch_size=64"),
+])  # fmt: skip
+def test_the_parts_of_a_step(composed, mode, parts, message):
+    key = f"trainer.v1.{mode}.parameter_sync_step"
+    config = composed(*RUN, "data.train_batch_size=64", f"trainer.v1.trainer_mode={mode}", MINI)
+    with open_dict(config):
+        OmegaConf.update(config, key, OmegaConf.create(f"value: {parts}").value, merge=False)
+    Preflight().on_run_start(config=config)
+    stops(config, rf"^cero: {re.escape(key)}=.*{message}")
+
+
+def test_devices_of_their_own(composed):
+    words = ("trainer.v1.trainer_mode=separate_async", "actor_rollout_ref.rollout.nnodes=abc")
+    config = composed(*RUN, *words)
+    Preflight().on_run_start(config=config)
+    stops(config, "^cero: actor_rollout_ref.rollout.nnodes='abc' must be an integer")
+
+
 def test_a_section_that_lacks_a_key(composed):
     config = composed(*RUN)
     with open_dict(config):
@@ -226,14 +275,19 @@ def test_a_section_that_lacks_a_key(composed):
 
 
 def test_a_step_is_read_in_whole_portions(composed):
-    for size in (48, 128, 0, "x"):
+    for size in (48, 128):
         config = composed(*RUN, "data.train_batch_size=64", f"+data.gen_batch_size={size}", MINI)
         stops(config, f"data.gen_batch_size={size} does not divide data.train_batch_size=64.*null")
     read_settings(composed(*RUN, "data.train_batch_size=64", "+data.gen_batch_size=16", MINI))
 
 
 def test_an_objective_without_a_sweep(composed, tmp_path):
-    config = composed(*RUN, "cero.objective=best", f"trainer.default_local_dir={tmp_path}")
+    config = composed(
+        *RUN, "cero.objective=best", f"trainer.default_local_dir={tmp_path}", "trainer.test_freq=10"
+    )
     with pytest.raises(SystemExit, match="cero.objective=best has no effect with verl.trainer.main_ppo"):
         Preflight().on_job_start(config=config, task_function=main_ppo.main.__wrapped__)
     Preflight().on_job_start(config=config, task_function=sweep.main.__wrapped__)
+    config.trainer.test_freq = -1
+    with pytest.raises(SystemExit, match="cero: trainer.test_freq=-1: without validations"):
+        Preflight().on_job_start(config=config, task_function=sweep.main.__wrapped__)

@@ -7,13 +7,15 @@ import sys
 from types import SimpleNamespace
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hydra import compose
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from cero.analysis.runlog import RunLog
-from cero.verl import sweep
+from cero.verl import objective
 from cero.verl.sweep_jobs import Jobs
 
 # A stand-in for verl's run_ppo starts a real Ray, so that one can see that nothing of it is left, and writes
@@ -163,6 +165,32 @@ def test_recipe_has_the_callback_after_the_checks(composed):
     )
 
 
+def test_a_grid_is_checked_as_single_runs_are(composed, tmp_path):
+    """Data, engine and whatever else, job by job; a failure that nobody foresaw does not end the check."""
+    pq.write_table(pa.table({"prompt": ["x"] * 300}), tmp_path / "train.parquet")
+    config = compose("ppo_trainer", overrides=OVERRIDES, return_hydra_config=True)
+    OmegaConf.set_readonly(config.hydra, False)
+    config.hydra.sweep.dir = str(tmp_path / "sweep")
+    config.hydra.overrides.task = [
+        *OVERRIDES,
+        f"data.train_files={tmp_path}/train.parquet",
+        "data.train_batch_size=256,500",
+        "+trainer.v1.sync.parameter_sync_step=${oc.env:HOME},1",
+        "allocator.n_max=32,${nope}",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        Jobs().on_multirun_start(config)
+    _, *jobs = str(stop.value).splitlines()
+    assert "7 of 8 jobs can't work" in str(stop.value) and len(jobs) == 7
+    assert (
+        sum("data.train_batch_size=500 is more than the 300 rows of data.train_files" in job for job in jobs)
+        == 1
+    )
+    assert sum("parameter_sync_step='/" in job and "must be an integer" in job for job in jobs) == 4
+    assert sum("allocator.n_max: Interpolation key 'nope' not found; set it" in job for job in jobs) == 2
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_environment_is_put_back(jobs, job, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONHASHSEED", "7")
     config = job(3, f"trainer.default_local_dir={tmp_path}/run", "allocator.n_max=16")
@@ -252,8 +280,8 @@ def test_objective(composed, tmp_path, which, value):
             log.step(step, 0, 8, 8 * step, ["0"], [8], [4], [8], {})
         log.validation(step, 8 * step, {"val-core/x/acc/mean@1": accuracy})
     config = composed(*OVERRIDES, f"trainer.default_local_dir={tmp_path}", f"cero.objective={which}")
-    sweep.check(config)
-    assert sweep.objective(config) == pytest.approx(value)
+    objective.check_value(config)
+    assert objective.objective(config) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -261,18 +289,19 @@ def test_objective(composed, tmp_path, which, value):
     [
         ("trainer.test_freq=-1", "trainer.test_freq=-1: without validations"),
         ("cero.log_allocations=false", "cero.log_allocations"),
-        ("cero.objective=most", "cero.objective='most'|cero.objective=most"),
+        ("trainer.val_only=True", "trainer.val_only=True: a run that only validates keeps no log"),
+        ("~cero", "no 'cero' section; start with"),
     ],
 )
 def test_a_run_that_would_end_without_a_value(composed, override, words):
     with pytest.raises(ValueError, match=words):
-        sweep.check(composed(*OVERRIDES, override))
+        objective.check_value(composed(*OVERRIDES, override))
 
 
 def test_no_validation_was_logged(composed, tmp_path):
     RunLog(tmp_path / "cero" / "allocations.jsonl").step(1, 0, 8, 8, ["0"], [8], [4], [8], {})
     with pytest.raises(ValueError, match="no validation was logged"):
-        sweep.objective(composed(*OVERRIDES, f"trainer.default_local_dir={tmp_path}"))
+        objective.objective(composed(*OVERRIDES, f"trainer.default_local_dir={tmp_path}"))
 
 
 def test_optuna_composes(composed):
