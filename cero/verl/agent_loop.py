@@ -66,8 +66,8 @@ def abstention(reward, data_source, validate):
     function = reward.custom_reward_function
     name = f"{function.path}:{function.name}" if function.path else "verl's own (reward.reward_manager)"
     what = (
-        "counts as wrong where the reward function returns acc; else its question has fewer samples, and verl's "
-        "val-core names only questions with the most"
+        "counts as wrong where the reward function returns acc; else its question has fewer samples, and "
+        "verl's val-core names only questions with the most"
         if validate
         else "is paid for, teaches nothing and is not trained on"
     )

@@ -18,7 +18,7 @@ from cero.core.state import STATE_FILE, load_meta
 from cero.verl.asynchronous import AsyncScheduler, joined, metrics_of_parts
 from cero.verl.early_end import EndsEarly
 from cero.verl.hooks import ASYNC_HOOKS, check_verl
-from cero.verl.in_flight import resume_flights
+from cero.verl.in_flight import left_in_flight, resume_flights
 from cero.verl.modes import MODES
 from cero.verl.resume import resume_folder
 from cero.verl.trainer import ScheduledTrainer
@@ -146,7 +146,7 @@ def with_flights(config, outlook):
         return outlook
     ledger = load_meta(folder / STATE_FILE)["ledger"]
     if ledger["total"] is None:
-        return outlook
+        return replace(outlook, total_budget=outlook.total_budget - left_in_flight(config).rollouts)
     total = ledger["total"] - outlook.saved.left + outlook.plan.left
     return replace(outlook, total_budget=max(total, ledger["spent"]))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from cero.allocators.base import size_figures
 from cero.allocators.rounds import OneRound
+from cero.estimators.baseline import PRIOR
 from cero.verl.in_flight import IN_FLIGHT_FILE, Group, InFlight, buckets_of
 from cero.verl.record import Dispatch, StepRecord
 from cero.verl.scheduler import RolloutScheduler
@@ -108,13 +109,18 @@ class AsyncScheduler(RolloutScheduler):
         left = self.allocator.ledger.left
         if left is None:
             return prompts
-        return min(prompts, left // self.allocator.n_min) if self.allocator.n_min else prompts * (left > 0)
+        return min(prompts, left // self._least) if self._least else prompts * (left > 0)
+
+    @property
+    def _least(self):
+        """The least rollouts of a prompt that is sent; of a rule that knows no other number, its own."""
+        return self.allocator.n_min if self.allocator.chooses else self.allocator.least_rollouts()
 
     def _budget(self, prompts):
         left = self.allocator.ledger.left
         if left is None:
             return super()._budget(prompts)
-        least, most = max(1, prompts * self.allocator.n_min), min(left, prompts * self.allocator.n_max)
+        least, most = max(1, prompts * self._least), min(left, prompts * self.allocator.n_max)
         return min(max(left * prompts // max(self.unsent, prompts), least), most)
 
     def allocate(self, uids, ids, pass_rates=None, buckets=None):
@@ -125,7 +131,7 @@ class AsyncScheduler(RolloutScheduler):
         dispatch = super().allocate(uids, ids, pass_rates, buckets)
         self._dispatches.clear()
         zeros = np.zeros(ids.size)
-        prior = self._prior(ids) if self._needs_prior else (zeros, zeros)
+        prior = (self._prior(ids) if self._needs_prior else None) or (zeros, zeros)
         known = np.zeros((ids.size, 3))
         if self.baseline is not None:
             known = self.baseline.known_now(ids, buckets)
@@ -210,13 +216,17 @@ class AsyncScheduler(RolloutScheduler):
             [dispatch],
             keys=list(keys),
             tags=list(tags),
-            known=np.array([group.known for group in groups]),
+            known=_known_of(groups),
             groups=groups,
             version=self.step - 1,
         )
 
     def _prior_of(self, record):
-        return tuple(np.array([group.prior for group in record.groups]).T)
+        prior = np.array([group.prior for group in record.groups])
+        # A group that was sent under other settings has none; then it is as without a posterior.
+        means, none = record.history_mean, ~prior.any(axis=1)
+        prior[none] = 2 * np.column_stack([means, 1 - means])[none]
+        return tuple(prior.T)
 
     def _settle(self, record):
         record.lags = record.lags_of_groups()
@@ -310,6 +320,16 @@ def metrics_of_parts(records):
                 metrics[key] = value
     rollouts = np.concatenate([record.rollouts for record in records])
     return metrics | {f"cero/{key}": value for key, value in size_figures(rollouts).items()}
+
+
+def _known_of(groups):
+    """Return `OptimalBaseline.known_now` when the groups were sent: float array, shape (g, 3).
+
+    A group that was sent under other settings has none; then nothing is known of its prompt.
+    """
+    known = np.array([group.known for group in groups], np.float64).reshape(-1, 3)
+    known[~known[:, :2].any(axis=1)] = PRIOR / 2, PRIOR / 2, 0.0
+    return known
 
 
 def _ids(groups):

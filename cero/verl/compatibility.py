@@ -276,8 +276,8 @@ REST = (
     Rule(
         lambda it: it.config.trainer.critic_warmup > 1 and not it.has_critic,
         lambda it: (
-            f"trainer.critic_warmup={it.config.trainer.critic_warmup} without a critic: so many steps would be "
-            "paid for and not trained on; set trainer.critic_warmup=0"
+            f"trainer.critic_warmup={it.config.trainer.critic_warmup} without a critic: so many steps would "
+            "be paid for and not trained on; set trainer.critic_warmup=0"
         ),
     ),
     Rule(
@@ -287,7 +287,7 @@ REST = (
         ),
         lambda it: (
             f"actor_rollout_ref.actor.checkpoint.async_save=True with strategy={it.actor.strategy}: only "
-            "Megatron's checkpoints are completed that way, so no run could resume from these; set it to False"
+            "Megatron's checkpoints are completed that way, so no run could resume here; set it to False"
         ),
     ),
     Rule(

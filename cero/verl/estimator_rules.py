@@ -41,8 +41,8 @@ ESTIMATORS = (  # each of these would end the run after its first step is sample
     Rule(
         lambda it: it.estimator == "gae" and not it.has_critic,
         lambda it: (
-            f"algorithm.adv_estimator=gae with critic.enable={it.config.critic.enable}: it goes by a critic's "
-            "values; set critic.enable=true"
+            f"algorithm.adv_estimator=gae with critic.enable={it.config.critic.enable}: it goes by a "
+            "critic's values; set critic.enable=true"
         ),
     ),
     Rule(

@@ -5,11 +5,11 @@ trained on several steps later. What a baseline may use is what was known when a
 back later depends on which groups were fast, and so on the rewards themselves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cero.core.state import STATE_FILE, load_state
+from cero.core.state import STATE_FILE, load_meta, load_state
 from cero.estimators.shared import SLOTS, stacked
 from cero.verl.resume import resume_folder
 
@@ -173,6 +173,31 @@ class InFlight:
 def buckets_of(groups):
     """Return the buckets of `groups` (list of `Group`, one or more): int16 array, shape (g, k)."""
     return stacked([np.array([group.buckets], np.int16).reshape(1, -1) for group in groups])
+
+
+def left_in_flight(config):
+    """Return the `InFlight` of the checkpoint that the run resumes from, empty where it has none.
+
+    Raises ValueError as `resume_flights` does.
+    """
+    in_flight = InFlight()
+    resume_flights(config, in_flight)
+    return in_flight
+
+
+def without_flights(config, outlook):
+    """Return `outlook` (`cero.verl.resume.Outlook`) of a run that has no use for what is in flight.
+
+    A synchronous run that resumes an asynchronous one samples anew what was under way, so it is taken back.
+    """
+    rollouts = left_in_flight(config).rollouts
+    if not rollouts or outlook.saved is None:
+        return outlook
+    ledger = load_meta(resume_folder(config) / STATE_FILE)["ledger"]
+    paid = ledger["spent"] - rollouts
+    if ledger["total"] is not None:
+        paid = max(paid, ledger["total"] - outlook.saved.left)
+    return replace(outlook, total_budget=paid + outlook.plan.left)
 
 
 def resume_flights(config, in_flight):

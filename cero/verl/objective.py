@@ -34,8 +34,8 @@ def check_value(config):
         raise ValueError("cero.log_allocations=False: the value is read from the log; set it to True")
     if not logs_allocations(config):
         raise ValueError(
-            "trainer.val_only=True: a run that only validates keeps no log, from which the value is read; run "
-            "verl.trainer.main_ppo instead, or set trainer.val_only=False"
+            "trainer.val_only=True: a run that only validates keeps no log, from which the value is read; "
+            "run verl.trainer.main_ppo instead, or set trainer.val_only=False"
         )
 
 

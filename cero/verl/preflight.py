@@ -41,7 +41,8 @@ def check_run(config, module=None):
 def refusal(error):
     """Return the message on an exception of `check_run`: what to tell the user, str."""
     if isinstance(error, OmegaConfBaseException):  # a key that is gone, or that has no value
-        return f"{error.full_key}: {str(error).splitlines()[0]}; set it, or leave its section as the recipe has it"
+        what = f"{error.full_key}: {str(error).splitlines()[0]}"
+        return f"{what}; set it, or leave its section as the recipe has it"
     if isinstance(error, ValueError | OSError | HydraException):
         return str(error)
     # Nothing foreseen; but to go on would cost minutes of GPUs, and Hydra would only warn.

@@ -159,7 +159,7 @@ def _verls_count(config, key, low, high=2**31 - 1):
 
 
 def _check_parts(config):
-    """Check into how many parts verl divides a training step, and where rollouts have devices of their own."""
+    """Check how many parts a training step has, and where rollouts have devices of their own."""
     mode = verls_word(config.trainer.v1.trainer_mode)
     section, key = config.trainer.v1.get(mode), f"trainer.v1.{mode}.parameter_sync_step"
     if OmegaConf.is_dict(section) and "parameter_sync_step" in section:
@@ -168,8 +168,8 @@ def _check_parts(config):
             raise ValueError(f"{key}={parts}: a synchronous step is trained on as a whole; remove it")
         if batch % parts:
             raise ValueError(
-                f"{key}={parts} does not divide data.train_batch_size={batch}: a step is trained on in so many "
-                "equal parts; set it to a divisor"
+                f"{key}={parts} does not divide data.train_batch_size={batch}: a step is trained on in so "
+                "many equal parts; set it to a divisor"
             )
     if mode == "separate_async":
         for name in ("nnodes", "n_gpus_per_node"):

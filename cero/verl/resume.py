@@ -11,7 +11,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from omegaconf import ListConfig
+from omegaconf import ListConfig, OmegaConf
 
 from cero.core.budget import Ledger
 from cero.core.checks import is_whole
@@ -22,6 +22,7 @@ from cero.core.state import (
     STEP_FILE,
     load_meta,
     load_state,
+    write_atomically,
 )
 from cero.verl.settings import WITHOUT_CANDIDATES
 
@@ -113,7 +114,38 @@ def resume_folder(config):
             "or set trainer.resume_mode=disable"
         )
     folder = root / f"global_step_{int(step)}"
-    return folder if folder.exists() else None
+    if not folder.exists():
+        others = ", ".join(str(other) for other in _complete_steps(root)) or "none"
+        raise ValueError(
+            f"trainer.default_local_dir={config.trainer.default_local_dir}: its {COMMIT_MARKER} names step "
+            f"{int(step)}, and there is no {folder.name}; write the number of another checkpoint into it "
+            f"(complete ones: {others}), or set trainer.resume_mode=disable to start anew"
+        )
+    return folder
+
+
+def _complete_steps(root):
+    """Return the steps, ascending, of the checkpoints in `root` that have all that verl writes last."""
+    steps = [
+        path.name.rpartition("_")[2] for path in root.glob("global_step_*") if (path / DATA_FILE).is_file()
+    ]
+    return sorted(int(step) for step in steps if step.isdecimal())
+
+
+def uncommit(folder):
+    """Have verl's marker no longer name the checkpoint `folder` (Path), which is about to be written anew.
+
+    Otherwise a run that is killed in between would leave old and new files that count as complete. verl
+    names it again when all is written. Until then the marker names the complete checkpoint before it.
+    """
+    marker, step = folder.parent / COMMIT_MARKER, _step_of(folder)
+    if not marker.is_file() or marker.read_text(errors="replace").strip() != str(step):
+        return
+    before = [other for other in _complete_steps(folder.parent) if other < step]
+    if before:
+        write_atomically(marker, lambda file: file.write(str(before[-1]).encode()))
+    else:
+        marker.unlink()
 
 
 @dataclass(frozen=True)
@@ -171,6 +203,11 @@ def look_ahead(config, settings, steps_per_epoch, total_training_steps):
     return Outlook(plan, max(1, math.ceil(visits)), paid + plan.left, saved)
 
 
+def _folder_of(folder, step):
+    """Return the folder (Path) of the checkpoint of `step` that lies beside the checkpoint `folder`."""
+    return folder.with_name(f"global_step_{step}")
+
+
 def _step_of(folder):
     return int(folder.name.rpartition("global_step_")[2])
 
@@ -215,6 +252,16 @@ def check_resume(config, settings):
 
 def _check_shards(config, folder):
     """Compare the number of processes with the checkpoint's: verl's FSDP has one piece for each."""
+    if not (folder / "actor").exists() and (folder / DATA_FILE).is_file():
+        whole = [
+            step for step in _complete_steps(folder.parent) if (_folder_of(folder, step) / "actor").exists()
+        ]
+        raise ValueError(
+            f"{folder} has no model any more (there is no folder actor): verl keeps the newest "
+            "trainer.max_actor_ckpt_to_keep of them. Resume from another checkpoint (complete ones: "
+            f"{', '.join(map(str, whole)) or 'none'}) with trainer.resume_mode=resume_path, or set "
+            "trainer.resume_mode=disable to start anew"
+        )
     try:
         names = os.listdir(folder / "actor")
     except OSError:
@@ -241,7 +288,7 @@ def check_pass(config, rows):
     if folder is None or not (folder / DATA_FILE).is_file():
         return
     state = _loader_state(folder)
-    _check_workers(config, state, folder / DATA_FILE)
+    _check_loader(config, state, folder / DATA_FILE)
     read = _read_by(state)
     if read > rows:
         raise ValueError(
@@ -251,15 +298,26 @@ def check_pass(config, rows):
         )
 
 
-def _check_workers(config, state, path):
-    """Compare the loader's workers with the checkpoint's: torchdata keeps other figures with and without."""
-    workers = config.data.get("dataloader_num_workers")
-    had_some = isinstance(state, dict) and "_snapshot" in state
-    if workers is not None and had_some != bool(workers):
+def _check_loader(config, state, path):
+    """Compare the loader's workers and order with the checkpoint's: torchdata goes on with the same only."""
+    workers, saved_by = (
+        config.data.get("dataloader_num_workers"),
+        max(_numbers(state, "_num_workers"), default=0),
+    )
+    if workers is not None and saved_by != workers:
         raise ValueError(
-            f"data.dataloader_num_workers={workers}, and {path} was saved with "
-            f"{'some' if had_some else 'none'}, so the loader can't go on from it; set it to "
-            f"{'1 or more' if had_some else '0'}, or delete that file and a new pass over the data begins"
+            f"data.dataloader_num_workers={workers}, and {path} was saved with {saved_by}, so the loader "
+            f"can't go on from it; set it to {saved_by}, or delete that file and a new pass over the data begins"
+        )
+    if OmegaConf.select(config, "data.sampler.class_path") or not any(
+        True for _ in _values(state, "samples_yielded")
+    ):
+        return  # a sampler of the user's own, or none that says where it is
+    shuffle = bool(config.data.get("shuffle", True))
+    if any(True for _ in _values(state, "sampler_iter_state")) != shuffle:
+        raise ValueError(
+            f"data.shuffle={shuffle}, and {path} was saved with {not shuffle}, so the loader can't go on "
+            f"from it; set it to {not shuffle}, or delete that file and a new pass over the data begins"
         )
 
 
@@ -284,11 +342,16 @@ def _loader_state(folder):
 
 def _numbers(state, name):
     """Yield the whole numbers that are called `name` in nested dicts."""
+    return (value for value in _values(state, name) if isinstance(value, int))
+
+
+def _values(state, name):
+    """Yield what is called `name` in nested dicts."""
     if isinstance(state, dict):
         for key, value in state.items():
-            if key == name and isinstance(value, int):
+            if key == name:
                 yield value
-            yield from _numbers(value, name)
+            yield from _values(value, name)
 
 
 def most_rows(config):

@@ -284,7 +284,7 @@ class RolloutScheduler:
         """
         zero, groups = np.zeros(kept.size, bool), record.sessions.groups[kept]
         if self.baseline is not None:
-            # It is learned from these very rows later in the step. It lies within (0, 1), so that rewards of 0
+            # It is learned from these very rows later in the step. It lies within (0, 1), so rewards of 0
             # and 1 have no advantage of zero.
             return zero
         if self.settings.estimates:
@@ -419,7 +419,8 @@ class RolloutScheduler:
                     error.errno,
                     f"{path} could not be written ({error.strerror or error}). The checkpoint of step "
                     f"{plan.step} is not complete and does not count; the last one before it is intact. Make "
-                    "room in trainer.default_local_dir, and give the same command again to go on from there",
+                    "room in trainer.default_local_dir, and give the same command again, with "
+                    "trainer.resume_mode=auto, to go on from there",
                 ) from error
 
     def _more_files(self):

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 
 from cero.verl.resume import most_rows
 
-
 ENGINES = {"vllm", "sglang"}  # those whose package has the same name
 
 
@@ -51,7 +50,7 @@ def _check_data(config):
         if rows == most:
             raise ValueError(
                 f"data.train_batch_size={config.data.train_batch_size} is more than "
-                f"data.train_max_samples={most}: no step could be filled; lower the first, or raise the second"
+                f"data.train_max_samples={most}: no step could be filled; lower the first or raise the second"
             )
         raise ValueError(
             f"data.train_batch_size={config.data.train_batch_size} is more than the {rows} rows of "
@@ -68,7 +67,7 @@ def _check_files(config):
 
 
 def _check_engine(config):
-    """Look whether the engine that is asked for is known and installed; verl asks after the workers are up."""
+    """Look whether the engine is known and installed; verl asks for it after the workers are up."""
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     if OmegaConf.is_missing(config.actor_rollout_ref.rollout, "name"):

@@ -30,9 +30,10 @@ from cero.verl.columns import check_columns, rates_of
 from cero.verl.context import estimating
 from cero.verl.hooks import check_verl
 from cero.verl.identity import BUCKETS, IDS, CollateWithIds, audit
+from cero.verl.in_flight import left_in_flight, without_flights
 from cero.verl.modes import MODES
 from cero.verl.reading import read_settings
-from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line
+from cero.verl.resume import changes, check_pass, look_ahead, resume_state, saved_line, uncommit
 from cero.verl.rows import RowPlanner, deal_padding, round_up, rows_per_optimizer_step
 from cero.verl.scheduler import RolloutScheduler
 from cero.verl.settings import REWARDED_MANAGER, SEQUENTIAL_MANAGER
@@ -345,6 +346,9 @@ class ScheduledTrainer:
         finally:
             self.scheduler.log.close()
 
+    def _take_back_flights(self):
+        """Take back the rollouts that were under way when the checkpoint was made, if none will come back."""
+
     def _fit(self, agent_loop_manager):
         super().fit(agent_loop_manager)
 
@@ -364,8 +368,10 @@ class ScheduledTrainer:
         step, record = self.global_steps, self.record
         seconds = self.timing_raw | {"step": time.perf_counter() - record.dispatches[0].begun}
         metrics = record.metrics | {f"timing_s/{part}": value for part, value in seconds.items()}
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{step}"
+        uncommit(folder)
         self.scheduler.save(
-            Path(self.config.trainer.default_local_dir) / f"global_step_{step}",
+            folder,
             self.outlook.plan.at(step),
             record,
             metrics,
@@ -387,10 +393,13 @@ class ScheduledTrainer:
         if not resume_state(self.config, self.settings, scheduler.allocator, scheduler.baseline):
             # cero.on_missing_state=fresh: posteriors start anew, but the rollouts of past steps are spent.
             ledger.spend(step * plan.prompts * plan.rollouts)
+        else:
+            self._take_back_flights()
         if changed := changes(self.config, self.settings, scheduler.allocator, self.outlook):
             print(
                 f"cero: resumes at step {step} with {', '.join(changed)}; {ledger.spent:,} rollouts are "
-                f"spent, and {plan.left:,} are left (steps: {max(0, plan.last - step):,})",
+                f"spent, and {plan.left if ledger.left is None else ledger.left:,} are left (steps: "
+                f"{max(0, plan.last - step):,})",
                 file=sys.stderr,
             )
 
@@ -398,5 +407,19 @@ class ScheduledTrainer:
 @register_trainer(MODES["sync"])
 class CeroTrainer(ScheduledTrainer, PPOTrainerSync):
     """Train as verl's synchronous trainer does, with each step's budget divided among its prompts."""
+
+    def _look_ahead(self):
+        return without_flights(self.config, super()._look_ahead())
+
+    def _take_back_flights(self):
+        groups = [group for group in left_in_flight(self.config).groups.values() if group.launched]
+        if groups:
+            rollouts = [group.launched for group in groups]
+            self.scheduler.allocator.withdraw([group.prompt for group in groups], rollouts)
+            print(
+                f"cero: the checkpoint is of an asynchronous run: {sum(rollouts):,} rollouts that were under "
+                "way then are not spent, and will be sampled anew",
+                file=sys.stderr,
+            )
 
     verl_mode = "sync"

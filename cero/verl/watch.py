@@ -134,8 +134,8 @@ class Watch:
         if self._lost:
             print(
                 f"cero: the run ends after processes of it died. Dead: {', '.join(self._lost.values())}. "
-                f"What the allocator has learned {self._saved()}. Start the same command again to go on from "
-                "the last checkpoint.",
+                f"What the allocator has learned {self._saved()}. Start the same command again, with "
+                "trainer.resume_mode=auto, to go on from the last checkpoint.",
                 file=sys.stderr,
                 flush=True,
             )
@@ -169,6 +169,6 @@ class Watch:
         return (
             f"cero: no rollout has come back for {waited / 60:.1f} minutes; {finished + failed} of {prompts} "
             f"prompts of the partition {partition_id!r} are finished, with {rows} rows. {cause} What the "
-            f"allocator has learned {self._saved()}. Start the same command again to go on from the last "
-            "checkpoint."
+            f"allocator has learned {self._saved()}. Start the same command again, with "
+            "trainer.resume_mode=auto, to go on from the last checkpoint."
         )

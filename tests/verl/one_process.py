@@ -4,6 +4,7 @@ verl's trainer is real where it counts for a resume: its loader, its loop, its c
 these. What would need other processes is played: sampling, the queue, the workers' files, validation.
 """
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -95,6 +96,7 @@ class Workers:
     """Play verl's worker group: what it saves is one file, and it has seen what it loads."""
 
     def save_checkpoint(self, path, *args, **kwargs):
+        Path(path).mkdir(parents=True, exist_ok=True)
         self.saving(path)
 
     def load_checkpoint(self, local_path, **kwargs):

@@ -212,6 +212,12 @@ def test_what_is_in_flight_is_saved_and_resumed(tmp_path):
     empty = InFlight()
     empty.load_state_dict(InFlight().state_dict())
     assert len(empty) == 0
+    odd = {"history_mean": (0.0, 1.0), "prior": (-1.0,), "known": (-1.0,)}
+    for name, value in ((name, value) for name, values in odd.items() for value in values):
+        state = flights.state_dict()
+        state["table"][name][...] = value
+        with pytest.raises(ValueError, match="out of range|negative number"):
+            empty.load_state_dict(state)
     for key, value in {"launched": 9, "lost": -1, "returned": 1.5}.items():
         state = flights.state_dict()
         state["counts"][key] = value
@@ -293,6 +299,51 @@ def test_a_portion_has_its_share_of_what_is_left():
     assert [send(4, "c"), send(100, "d")] == [8, 8]
     assert scheduler.unsent == 0 and scheduler.admit(5) == 0 and scheduler.allocator.ledger.left == 0
     assert scheduler.in_flight.lost == gone
+
+
+def test_uniform_sends_whole_groups_after_losses():
+    """Fewer prompts, and none with fewer rollouts than rollout.n: verl's estimators would compare nothing."""
+    world = World(
+        np.random.default_rng(2), None, mode="colocate_async", allocator="uniform", budgeted=True,
+        parts=1, part=8, steps=2, rollouts=2, baseline="mean", advantage="grpo", pool=40,
+    )  # fmt: skip
+    scheduler, pool = world.scheduler, world.pool
+    sent = []
+    for portion in range(4):
+        prompts = scheduler.admit(8)
+        uids = np.array([f"{portion}-{i}" for i in range(prompts)], object)
+        sent.append(scheduler.allocate(uids, pool[:prompts]).rollouts.tolist() if prompts else [])
+        scheduler.evicted(uids.tolist()[:6])
+    assert sent == [[2] * 8, [2] * 8, [], []] and scheduler.allocator.ledger.left == 0
+
+
+@pytest.mark.parametrize("allocator", ["uniform", "cero"])
+@pytest.mark.parametrize(
+    "advantage, baseline", [("posterior", "mean"), ("posterior", "optimal"), ("mapp", "mean")]
+)
+def test_groups_that_were_sent_under_other_settings(allocator, advantage, baseline):
+    """No posterior and no baseline was kept with them; their advantages are numbers all the same."""
+    world = World(
+        np.random.default_rng(3), None, mode="colocate_async", allocator=allocator, budgeted=True,
+        parts=1, part=3, steps=2, rollouts=3, n_min=1, n_max=5, baseline=baseline, advantage=advantage, pool=40,
+    )  # fmt: skip
+    scheduler, ids = world.scheduler, world.pool[:3]
+    scheduler.allocate(np.array(["a", "b", "c"], object), ids)
+    groups = scheduler.in_flight.groups
+    for uid, group in groups.items():
+        groups[uid] = Group(group.prompt, group.launched, 0, 0.25)
+    scheduler.expect(3)
+    scheduler.selected(["a", "b", "c"])
+    assert [group.launched for group in groups.values()] == [3, 3, 3]
+    keys = [f"{uid}_{i}_0" for uid, back in zip("abc", (1, 3, 2), strict=True) for i in range(back)]
+    record = scheduler.open_record(keys, [{"response_len": 1, "min_global_steps": 0}] * 6)
+    rewards = np.array([1.0, 0, 0, 0, 1, 0])
+    scheduler.observe_all(record, Returned(rewards, None, np.zeros(6)))
+    if scheduler.baseline is not None:
+        baselines = scheduler.learn_baselines(record, keys, dict.fromkeys(keys, 1.0))
+        assert np.all((baselines > 0) & (baselines < 1))
+        record.context.baselines = SimpleNamespace(result=lambda: baselines)
+    assert np.isfinite(record.context.advantages(np.arange(6), rewards)).all()
 
 
 def test_the_queue_holds_what_is_in_flight(monkeypatch):

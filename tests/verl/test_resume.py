@@ -1,15 +1,17 @@
 """Resume under changed circumstances: each row of the table in docs/how-to/resume.md, by verl's own loop."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from one_process import Bench, rows_of
+from one_process import Bench, Stopped, rows_of
 
 from cero.analysis.runlog import read_log
-from cero.core.state import BASELINE_FILE, STATE_FILE, STEP_FILE, load_state, save_state
+from cero.core.state import BASELINE_FILE, COMMIT_MARKER, STATE_FILE, STEP_FILE, load_state, save_state
+from cero.verl.in_flight import IN_FLIGHT_FILE, Group, InFlight
 from cero.verl.preflight import Preflight
 from cero.verl.reading import read_settings
 from cero.verl.resume import PLAN, check_resume
@@ -230,19 +232,94 @@ def test_what_has_changed_is_said_with_what_it_was(bench, tmp_path, capsys):
     assert "data.train_batch_size=4 (was 8)" in said and "actor_rollout_ref.rollout.n=2 (was 4)" in said
 
 
-@pytest.mark.parametrize("then, now, remedy", [(0, 2, "to 0"), (2, 0, "to 1 or more")])
-def test_a_loader_that_can_not_go_on_is_refused(bench, tmp_path, then, now, remedy):
-    """torchdata keeps other figures with workers than without; verl would fail after the engine's start."""
-    bench.train(tmp_path, f"data.dataloader_num_workers={then}", stop_after=STOPPED)
+@pytest.mark.parametrize(
+    "key, then, now",
+    [("dataloader_num_workers", *pair) for pair in ((0, 2), (2, 0), (2, 1), (2, 3))]
+    + [("shuffle", True, False), ("shuffle", False, True)],
+)
+def test_a_loader_that_can_not_go_on_is_refused(bench, tmp_path, key, then, now):
+    """torchdata goes on with as many workers in the same order; verl would fail after the engine's start."""
+    bench.train(tmp_path, f"data.{key}={then}", stop_after=STOPPED)
     pq.write_table(pa.table({"prompt": [""] * 32}), tmp_path / "train.parquet")
-    changed = (f"data.dataloader_num_workers={now}", f"data.train_files={tmp_path}/train.parquet")
-    message = rf"dataloader_num_workers={now}, and .*data.pt was saved with .*set it {remedy}, or delete"
+    changed = (f"data.{key}={now}", f"data.train_files={tmp_path}/train.parquet")
+    message = rf"data.{key}={now}, and .*data.pt was saved with {then}, .*set it to {then}, or delete"
     with pytest.raises(SystemExit, match=message):
         Preflight().on_job_start(config=bench.config(tmp_path, *changed))
     with pytest.raises(ValueError, match=message):
         bench.train(tmp_path, *changed)
     (tmp_path / "global_step_6" / "data.pt").unlink()
     check_sums(tmp_path, bench.train(tmp_path, *changed), 12)
+
+
+def test_a_marker_that_names_no_folder_is_refused(bench, tmp_path):
+    """verl would start anew, and the log of what is there would be cut."""
+    bench.train(tmp_path, stop_after=STOPPED)
+    shutil.rmtree(tmp_path / "global_step_6")
+    before = (tmp_path / "cero" / "allocations.jsonl").read_text()
+    with pytest.raises(
+        SystemExit, match=r"names step 6, and there is no global_step_6; .*complete ones: 3\)"
+    ):
+        Preflight().on_job_start(config=bench.config(tmp_path))
+    with pytest.raises(ValueError, match="there is no global_step_6"):
+        bench.train(tmp_path)
+    assert (tmp_path / "cero" / "allocations.jsonl").read_text() == before
+    (tmp_path / COMMIT_MARKER).write_text("3")
+    check_sums(tmp_path, bench.train(tmp_path), 12)
+
+
+def test_a_checkpoint_whose_model_is_gone_is_refused(bench, tmp_path):
+    """verl removes the oldest models and leaves the rest of their checkpoints."""
+    bench.train(tmp_path, stop_after=STOPPED)
+    shutil.rmtree(tmp_path / "global_step_3" / "actor")
+    path = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}/global_step_3")
+    message = r"global_step_3 has no model any more .*complete ones: 6\) with trainer.resume_mode=resume_path"
+    with pytest.raises(SystemExit, match=message):
+        Preflight().on_job_start(config=bench.config(tmp_path, *path))
+    Preflight().on_job_start(config=bench.config(tmp_path))
+
+
+@pytest.mark.parametrize("at, left", [(3, None), (6, 3)])
+def test_a_checkpoint_that_is_written_anew_does_not_count_meanwhile(bench, tmp_path, at, left):
+    """The marker names the one before, or none, until all of it is there."""
+    bench.train(tmp_path, stop_after=STOPPED)
+    (tmp_path / COMMIT_MARKER).write_text(str(at))
+    seen = []
+
+    def killed(when):
+        if when == "saved by the workers":
+            seen.append(
+                (tmp_path / COMMIT_MARKER).read_text() if (tmp_path / COMMIT_MARKER).exists() else None
+            )
+            if len(seen) == (1 if at == 3 else 2):
+                raise Stopped
+
+    bench.at = killed
+    start = ("trainer.resume_mode=disable",)
+    if at == 6:
+        start = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}/global_step_3")
+        seen.append("")  # the run from step 3 saves step 6 first
+    bench.train(tmp_path, *start)
+    assert seen[-1] == (None if left is None else str(left))
+
+
+def test_a_synchronous_run_takes_back_what_was_in_flight(bench, tmp_path, capsys):
+    """An asynchronous checkpoint has rollouts that are spent and not trained on; no queue brings them."""
+    trainer = bench.train(tmp_path, stop_after=STOPPED)
+    path = tmp_path / "global_step_6" / STATE_FILE
+    state = load_state(path)
+    allocator = trainer.settings.make_allocator(3, 12 * SHARE)
+    allocator.load_state_dict(state)
+    ids = state["table"]["id"][:8]
+    rollouts = allocator.allocate(ids, 32)
+    flights = InFlight("text")
+    for i, (prompt, count) in enumerate(zip(ids.tolist(), rollouts.tolist(), strict=True)):
+        flights.send(f"u{i}", Group(prompt, count, 6, 0.5))
+    save_state(allocator.state_dict() | {"plan": state["plan"]}, path)
+    save_state(flights.state_dict(), tmp_path / "global_step_6" / IN_FLIGHT_FILE)
+    Preflight().on_job_start(config=bench.config(tmp_path))
+    trainer = bench.train(tmp_path)
+    assert "32 rollouts that were under way then are not spent" in capsys.readouterr().err
+    check_sums(tmp_path, trainer, 12)
 
 
 @pytest.mark.parametrize("slashes", ["", "/", "//"])

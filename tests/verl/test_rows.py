@@ -16,7 +16,7 @@ from cero.verl.trainer import CeroTrainer
 
 
 def config(batch, n, mini, micro=None, log_prob_micro=None, of="rollout"):
-    """Return what the planner reads of verl's config; `of` is the part with the fixed log-prob micro-batch."""
+    """Return what the planner reads of verl's config; `of` has the fixed log-prob micro-batch."""
     free = {"log_prob_use_dynamic_bsz": True, "log_prob_micro_batch_size_per_gpu": None}
     fixed = {"log_prob_use_dynamic_bsz": False, "log_prob_micro_batch_size_per_gpu": log_prob_micro}
     parts = {"rollout": dict(free), "ref": dict(free)} | ({of: fixed} if log_prob_micro else {})

@@ -63,7 +63,7 @@ METHODS = {
     method.label: method
     for method in (
         Method("uniform", "uniform", "grpo"),
-        # GRPO's allocation with the baseline of what was learned: `uniform` itself learns nothing of a prompt.
+        # GRPO's allocation with the baseline of what was learned; `uniform` itself learns nothing.
         Method("even+posterior", "cero", "posterior", even=True),
         # The abstract's value; what ships is `cero:signal_hard`.
         Method("cero", "cero", "posterior", options={"value": "variance"}),
