@@ -82,7 +82,7 @@ def row(name, steps):
         f"{mean('cero/rounds/max'):.1f}" if "cero/rounds/max" in steps[0]["metrics"] else "",
         # The first step waits for processes to start.
         f"{sum(step['metrics']['timing_s/step'] for step in steps[1:]) / max(len(steps) - 1, 1):.2f}",
-        f"{1000 * (mean('cero/time/allocate') + mean('cero/time/observe')):.0f}",
+        f"{1000 * sum(mean(f'cero/time/{part}') for part in ('allocate', 'observe', 'log')):.0f}",
     )
 
 

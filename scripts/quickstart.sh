@@ -15,6 +15,8 @@ asked_for_help "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 task=${TASK:-runs/arithmetic} # questions and warm-started model; reused when up to date
 out=${OUT:-runs/quickstart}
+plain_path TASK "$task"
+plain_path OUT "$out"
 
 say() { printf '\n== %s\n' "$*"; }
 

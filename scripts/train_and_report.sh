@@ -10,6 +10,7 @@ asked_for_help "$@"
 [ $# -ge 1 ] || usage
 out=$1
 shift
+plain_path OUT "$out"
 log=$out/train.log
 # Only what a run has left is removed.
 if [ -d "$out" ] && [ ! -e "$log" ] && [ -n "$(ls -A "$out")" ]; then

@@ -46,6 +46,7 @@ class Member:
     allocator : its name, or None
     run : `cero.analysis.run.TrainingRun`
     name, settings : what tells it from the others, set by `gather`: its folder, and the overrides that differ
+    label : words that no other run has, likewise: its settings, and its name where they are not enough
     """
 
     path: Path
@@ -54,17 +55,15 @@ class Member:
     run: TrainingRun
     name: str = ""
     settings: dict = None
-
-    @property
-    def label(self):
-        """Return words that tell it from the others: its own settings, or its name."""
-        words = _words(self.settings, self.allocator)
-        return words or self.name
+    label: str = ""
 
 
-def _words(settings, allocator=None):
-    """Return settings as short words, `n_max=16`; the allocator comes first, by its bare name."""
-    short = {key: key.rpartition(".")[2] for key in settings}
+def _words(settings, allocator=None, keys=()):
+    """Return settings as short words, `n_max=16`; the allocator comes first, by its bare name.
+
+    keys : those of all runs that are compared: two that end alike are written in full
+    """
+    short = {key: key.rpartition(".")[2] for key in (*settings, *keys)}
     names = list(short.values())
     words = [
         f"{short[key] if names.count(short[key]) == 1 else key}={_rounded(value)}"
@@ -96,7 +95,7 @@ def find_runs(paths):
         if not runs:
             find_log(path)  # raises: it says where it looked
         for run in runs:
-            found.setdefault(run.resolve(), run)
+            found.setdefault((_log(run) or run).resolve(), run)
     return list(found.values())
 
 
@@ -249,6 +248,11 @@ def _tell_apart(members):
         member.settings = {key: member.overrides[key] for key in differing if key in member.overrides}
         if member.settings.get("allocator") and not member.allocator:
             member.allocator = member.settings["allocator"]
+        member.label = _words(member.settings, member.allocator, differing) or member.name
+    labels = [member.label for member in members]
+    for member in members:
+        if labels.count(member.label) > 1 and member.label != member.name:
+            member.label += f" ({member.name})"
 
 
 def common_range(members):
@@ -311,8 +315,10 @@ def comparison_table(rows, span=None, title="Runs"):
     out = Table(title=Text(one_line(title)), title_justify="left", caption_justify="left")
     if span is not None:
         out.caption = f"area: mean held-out accuracy over {span[0]:,} to {span[1]:,} rollouts spent"
+    keys = dict.fromkeys(key for row in rows for key in row["settings"])
     settings = [
-        _words({key: value for key, value in row["settings"].items() if key != "allocator"}) for row in rows
+        _words({key: value for key, value in row["settings"].items() if key != "allocator"}, keys=keys)
+        for row in rows
     ]
     columns = {
         "run": [row["run"] for row in rows],
@@ -335,7 +341,8 @@ def comparison_table(rows, span=None, title="Runs"):
     if not any(settings):
         del columns["settings"]
     for name in columns:
-        out.add_column(name, justify="left" if name in ("run", "settings", "allocator") else "right")
+        left = name in ("run", "settings", "allocator")
+        out.add_column(name, justify="left" if left else "right", overflow="fold" if left else "ellipsis")
     for cells in zip(*columns.values(), strict=True):
         out.add_row(*(Text(one_line(cell)) for cell in cells))  # a name may hold what rich takes for markup
     return out

@@ -17,6 +17,8 @@ def summarise_run(run):
     signal = run.metric("cero/group/signal")
     window = max(1, run.steps.size // 5)
     left = run.metric("cero/budget/total")[-1]
+    waited = [run.metric(f"cero/time/{part}") for part in ("allocate", "observe")]
+    logged = np.nan_to_num(run.metric("cero/time/log"))  # of the step before, so the first has none
     return {
         "steps": int(run.steps[-1]),
         "rollouts": int(run.spent[-1]),
@@ -30,9 +32,7 @@ def summarise_run(run):
         "signal_last": _known(np.mean, signal[-window:]),
         "padded_rows": int(_known(np.sum, run.metric("cero/padded_rows")) or 0),
         "step_seconds": _known(np.median, run.metric("timing_s/step")),
-        "scheduler_seconds": _known(
-            np.median, run.metric("cero/time/allocate") + run.metric("cero/time/observe")
-        ),
+        "scheduler_seconds": _known(np.median, sum(waited) + logged),
     }
 
 

@@ -79,17 +79,21 @@ def watch(path, pid, interval=1.0, console=None):
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        shown = None
+        shown = said = None
         while True:
             running, began = alive(pid), time.monotonic()
             records = _records(path, tell)
             spent, total, text = status(records)
             progress.update(task, completed=spent, total=total, description=text)
             mark = (sum(r["kind"] == "step" for r in records) + PLAIN_EVERY - 1) // PLAIN_EVERY, bool(records)
-            if not console.is_terminal and mark != shown:
-                budget = "" if total is None else f"{spent:,} of {int(total):,} rollouts, "
+            budget = "" if total is None else f"{spent:,} of {int(total):,} rollouts, "
+            if (
+                not console.is_terminal
+                and records
+                and (mark != shown or not running and budget + text != said)
+            ):
                 console.print(budget + text, soft_wrap=True)
-                shown = mark
+                shown, said = mark, budget + text
             if not running and not records:
                 raise FileNotFoundError(f"process {pid} is not running, and {path} has no log of a run")
             if not running:

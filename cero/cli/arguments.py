@@ -78,6 +78,14 @@ def share(text: str) -> float:
     return value
 
 
+def inner_share(text: str) -> float:
+    """Return a number between 0 and 1, the ends excluded. Raises ArgumentTypeError."""
+    value = _number(text)
+    if not 0 < value < 1:
+        raise ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
+
+
 def _number(text: str) -> float:
     """Return the number that `text` says; nan, which lies in no range, if it says none."""
     try:

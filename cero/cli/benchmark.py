@@ -19,8 +19,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--groups",
         type=words,
-        default=["main", "peer"],
-        help="comma list of main, peer, ablation (or one: ablation:utility), all (default: main,peer)",
+        help="comma list of main, peer, ablation (or one: ablation:utility), all (default: main,peer, those "
+        "that the file has)",
     )
     parser.add_argument("--seeds", type=numbers, help="comma list (default: all that a task declares)")
     parser.add_argument(
@@ -86,10 +86,9 @@ def plan(arguments):
     contenders = chosen(arguments.contenders, known, "contender")
     if arguments.contenders is None:
         kinds = dict.fromkeys([*groups, "all", *(c.group for c in contenders)])
-        chosen(arguments.groups, kinds, "group")
-        contenders = [
-            c for c in contenders if {c.group, c.group.partition(":")[0], "all"} & set(arguments.groups)
-        ]
+        wanted = arguments.groups or [group for group in ("main", "peer") if group in groups]
+        chosen(wanted, kinds, "group")
+        contenders = [c for c in contenders if {c.group, c.group.partition(":")[0], "all"} & set(wanted)]
     chosen(arguments.splits, dict.fromkeys(SPLITS), "split")
     return make_runs(tasks, contenders, groups, arguments.seeds, arguments.splits)
 
@@ -167,7 +166,9 @@ def _seconds(runner, finished):
     """Return the seconds of finished runs by task: dict of lists."""
     took = {}
     for run in finished:
-        took.setdefault(run.task.name, []).append(runner.record(run)["seconds"])
+        seconds = runner.record(run).get("seconds")
+        if isinstance(seconds, int | float):
+            took.setdefault(run.task.name, []).append(seconds)
     return took
 
 

@@ -16,7 +16,8 @@ def parser():
     subparsers = top.add_subparsers(dest="command", required=True)
     for name in COMMANDS:
         command = import_module(f"cero.cli.{name}")
-        subparser = subparsers.add_parser(name, help=command.HELP)
+        # In full: scripts look for options by name, before they pass them on.
+        subparser = subparsers.add_parser(name, help=command.HELP, allow_abbrev=False)
         command.add_arguments(subparser)
         subparser.set_defaults(run_command=command.run)
     return top

@@ -2,6 +2,7 @@
 
 import json
 
+from cero.allocators import allocator_class
 from cero.cli.arguments import at_least_one, counts, words, words_of
 from cero.cli.output import say
 from cero.core.utility import UTILITIES
@@ -12,7 +13,7 @@ ABLATION_HORIZONS = [10, 40, 300]
 
 
 def add_arguments(parser):
-    parser.add_argument("--allocators", type=words, default=["cero", "cero_resolve"], help="comma list")
+    parser.add_argument("--allocators", type=words, help="comma list (default: cero,cero_resolve)")
     parser.add_argument(
         "--utilities",
         type=words_of(UTILITIES),
@@ -25,7 +26,7 @@ def add_arguments(parser):
     parser.add_argument("--seeds", type=at_least_one, default=3, help="how many sets of values")
     parser.add_argument("--prompts", type=at_least_one, default=512)
     parser.add_argument(
-        "--anchor", choices=("last", "equal"), default="last", help="allocator.anchor of cero"
+        "--anchor", choices=("last", "equal"), help="allocator.anchor of cero (default: last)"
     )
     parser.add_argument(
         "--ablation",
@@ -54,13 +55,21 @@ def _regret(arguments):
 
     from cero.research.theory import regret
 
+    allocators = arguments.allocators or ["cero", "cero_resolve"]
+    for name in allocators:
+        if allocator_class(name).sequential:
+            raise ValueError(
+                f"--allocators {name}: it decides within a step, by rewards, and here the values are known; "
+                "use those that decide before sampling"
+            )
+
     def options(name):
         # `cero` is sure to reach the optimum only with its own last allocation as anchor.
-        return {"anchor": arguments.anchor} if name == "cero" else {}
+        return {"anchor": arguments.anchor or "last"} if name == "cero" else {}
 
     jobs = [
         (name, utility, epochs, seed)
-        for name in arguments.allocators
+        for name in allocators
         for utility in arguments.utilities
         for epochs in arguments.epochs or HORIZONS
         for seed in range(arguments.seeds)
@@ -80,6 +89,9 @@ def _ablation(arguments):
 
     from cero.research.theory import ablation
 
+    for name in ("allocators", "anchor"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} has no effect with --ablation, which is of cero and of each anchor")
     horizons = sorted(arguments.epochs or ABLATION_HORIZONS)
     jobs = [
         (row, mode, utility, epochs, seed)

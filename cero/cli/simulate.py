@@ -51,7 +51,7 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--target",
-        type=float,
+        type=share,
         default=None,
         help="accuracy to reach (default: what the first method ends at)",
     )

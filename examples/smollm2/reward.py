@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from functools import cache
 
-NUMBER = re.compile(r"(?<![\d.,])-?\d[\d,]{0,17}(?:\.\d{1,9})?(?!\d)", re.ASCII)
+# Commas stand between thousands only, and of more digits than these a number is no answer.
+WHOLE = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,18})"
+NUMBER = re.compile(rf"(?<![\d.,])[-\u2212]?{WHOLE}(?:\.\d{{1,9}})?(?![\d]|[.,]\d)", re.ASCII)
 TAIL = 400  # characters from the end in which the answer has to stand; bounds the time on any text
 
 
@@ -25,7 +27,7 @@ def _scorer(task: str):
 def extract(text: str) -> str:
     """Return the last number of the text without thousands commas, or ""."""
     found = NUMBER.findall(text[-TAIL:])
-    return found[-1].replace(",", "") if found else ""
+    return found[-1].replace(",", "").replace("\u2212", "-") if found else ""
 
 
 def compute_score(

@@ -12,6 +12,7 @@ pictures.
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ def read_run(log, device):
         if right := logs.held_out(data):
             line["held_out"][str(record["step"])] = {name: round(right[name], 4) for name in sorted(right)}
     if is_finite(questions):
-        line["history"] = by_history(r for r in read_log(log.with_name(FILE_NAME)) if r["kind"] == "step")
+        steps = read_log(log.with_name(FILE_NAME), partial(print, file=sys.stderr))
+        line["history"] = by_history(record for record in steps if record["kind"] == "step")
     return line
 
 
@@ -140,7 +142,8 @@ def by_arm(lines):
 
 def name_of(rate):
     """Return a learning rate as text, as on a command line: 3e-5."""
-    return f"{rate:.0e}".replace("e-0", "e-")
+    digits, _, exponent = f"{rate:.6e}".partition("e")
+    return f"{float(digits):g}e{int(exponent)}"
 
 
 def right_while_training(line, first, last):
@@ -265,7 +268,11 @@ def draw(path, lines, begin):
     with figure(path, size=(10, 8), mosaic=panels) as (fig, axes):
         for (rate, arm), mine in groups.items():
             colour = colour_of[rate, arm]
-            steps = max(n for n in (20, 40) if len(known(held_out(line, n) for line in mine)) > 1)
+            steps = max(
+                (n for n in (20, 40) if len(known(held_out(line, n) for line in mine)) > 1), default=0
+            )
+            if not steps:
+                continue  # it was not validated then
             mine = [line for line in mine if held_out(line, steps) is not None]
             mean = np.mean([line["right"][:steps] for line in mine], axis=0)
             smooth = np.convolve(mean, np.ones(SMOOTH) / SMOOTH, "valid")
@@ -285,7 +292,8 @@ def draw(path, lines, begin):
         axis.plot([100 * begin[name] for name in names], range(len(names)), "|", color="0.5")
         for key, mine in groups.items():
             after = family_means(mine, "20")
-            axis.plot([100 * after[name] for name in names], range(len(names)), ".", color=colour_of[key])
+            dots = [100 * after.get(name, np.nan) for name in names]
+            axis.plot(dots, range(len(names)), ".", color=colour_of[key])
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set(xlabel="% right, held-out questions after 20 steps; |: before")
         axis.set_ylim(-0.7, len(names) - 0.3)
@@ -299,7 +307,7 @@ def draw(path, lines, begin):
 def family_means(lines, step):
     """Return each family's share of right held-out questions, the mean of runs: dict of name -> float."""
     found = [line["held_out"][step] for line in lines if step in line["held_out"]]
-    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+    return {name: float(np.mean([one[name] for one in found])) for name in (found[0] if found else ())}
 
 
 def page(arguments):
@@ -310,6 +318,10 @@ def page(arguments):
     lines = [line for line in lines if len(line["right"]) >= PARTS[0][1]]
     parts = [table(lines), table_of_leads(lines), table_of_kinds(lines), table_of_histories(lines)]
     begin = family_means(lines, "0")
+    if not begin:
+        raise ValueError(
+            f"{arguments.out}: no run was validated before training; see trainer.val_before_train"
+        )
     for questions in dict.fromkeys(key[0] for key, mine in by_arm(lines).items() if len(mine) > 1):
         image = arguments.images / f"pretrained-{questions}.png"
         draw(image, [line for line in lines if line["set"] == questions], begin)

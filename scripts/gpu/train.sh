@@ -24,10 +24,14 @@ task=${TASK:-/opt/gpu/task}
 for file in "$2/train.parquet" "$2/test.parquet" model/config.json; do
   [ -e "$task/$file" ] || { echo "$0: TASK=$task: there is no $file" >&2; exit 2; }
 done
+task=$(cd "$task" && pwd)
 mkdir -p "$3"
 arm=$1 set=$2 out=$(cd "$3" && pwd) steps=$4
 shift 4
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+plain_path TASK "$task"
+plain_path OUT "$out"
+plain_path checkout "$here"
 recipe=${RECIPE:-cero}
 rollouts=$ROLLOUTS
 seed=${SEED:-0}

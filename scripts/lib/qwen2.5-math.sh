@@ -68,6 +68,9 @@ arguments() {
     esac
     shift
   done
+  plain_path DATA "$DATA"
+  plain_path OUT "$OUT"
+  plain_path checkout "$root"
   prompts=${shape%x*}
   rollouts=${shape#*x}
   case $method$rollouts in

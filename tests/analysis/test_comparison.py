@@ -117,6 +117,27 @@ def test_settings_with_the_same_last_word_keep_their_whole_key(tmp_path):
     assert gather([tmp_path])[0][1].label == "x.lr=2 y.lr=2"
 
 
+def test_every_run_has_words_of_its_own(tmp_path):
+    """Where settings differ from some runs only, or in keys that end alike in different runs."""
+    for name, override in {"a": "a.lr=1", "b": "a.lr=1", "c": "a.lr=2", "d": "b.lr=1"}.items():
+        write_job(tmp_path / name, [override], [0.25, 0.5])
+    labels = [member.label for member in gather([tmp_path])[0]]
+    assert labels == ["a.lr=1 (a)", "a.lr=1 (b)", "a.lr=2", "b.lr=1"]
+
+
+def test_a_run_and_its_log_are_one(tmp_path):
+    write_job(tmp_path / "a", [], [0.25, 0.5])
+    assert find_runs([tmp_path / "a", tmp_path / "a" / "cero" / "allocations.jsonl"]) == [tmp_path / "a"]
+
+
+def test_nothing_is_cut_off_in_a_file(tmp_path, capsys):
+    for end in "ab":
+        write_job(tmp_path / ("x" * 150 + end), [], [0.25, 0.5])
+    main(["report", str(tmp_path)])
+    said = capsys.readouterr().out.replace("\n", "").replace("\u2502", "").replace(" ", "")
+    assert "\u2026" not in said and said.count("x" * 20) >= 2
+
+
 def test_drawn_values_are_rounded_where_they_are_words(tmp_path):
     write_job(tmp_path / "a", ["x.lr=0.860466514526368", "x.n=16"], [0.1, 0.2])
     write_job(tmp_path / "b", ["x.lr=1.23456789e-05", "x.n=32"], [0.1, 0.2])

@@ -1,5 +1,6 @@
 """Damaged, foreign and oddly named files: each is named in one line, and what could be read is shown."""
 
+import io
 import json
 import os
 import random
@@ -415,6 +416,29 @@ def test_links_that_go_round(tmp_path):
     for name in ("one", "two", "a/three"):
         (tmp_path / name).symlink_to(tmp_path)
     assert [path.name for path in comparison.find_runs([tmp_path])] == ["run"]
+
+
+def test_watch_ends_with_the_last_step(tmp_path, monkeypatch):
+    """Without a terminal it prints every tenth step, and the last one in any case."""
+    from rich.console import Console
+
+    log = RunLog(tmp_path / "cero" / "allocations.jsonl")
+    for step in range(1, 5):
+        log.step(step, 0, 8, 8 * step, ["0"], [8], [4], [8], {"cero/budget/total": 40.0})
+    log.validation(4, 32, {"val-core/x/acc/mean@1": 0.99})
+    looks = iter([True, False])
+    monkeypatch.setattr("cero.analysis.watch.alive", lambda pid: next(looks))
+
+    def longer(seconds):
+        log.step(5, 0, 8, 40, ["0"], [8], [4], [8], {"cero/budget/total": 40.0})
+
+    monkeypatch.setattr("cero.analysis.watch.time", SimpleNamespace(monotonic=lambda: 0.0, sleep=longer))
+    console = Console(file=io.StringIO(), width=200)
+    watch(tmp_path, 1, interval=0, console=console)
+    assert console.file.getvalue().splitlines() == [
+        "32 of 40 rollouts, step 4, validation accuracy 99.0%",
+        "40 of 40 rollouts, step 5, validation accuracy 99.0%",
+    ]
 
 
 def test_a_process_that_is_none(tmp_path):

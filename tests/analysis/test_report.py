@@ -60,6 +60,16 @@ def test_summary(tmp_path):
     }
 
 
+def test_seconds_in_the_scheduler_are_all_for_which_verl_waits(tmp_path):
+    """The log is written after a step, so its seconds come with the next one's."""
+    log = RunLog(tmp_path / "allocations.jsonl")
+    for step in range(1, 4):
+        seconds = {"cero/time/allocate": 0.001, "cero/time/observe": 0.002}
+        seconds |= {"cero/time/log": 0.5} if step > 1 else {}
+        log.step(step, 0, 4, 4 * step, ["0"], [4], [1], [4], seconds)
+    assert summarise_run(TrainingRun.read(tmp_path))["scheduler_seconds"] == pytest.approx(0.503)
+
+
 def test_grid_counts_rollouts_by_prompt_and_epoch(tmp_path):
     write_run(tmp_path / "allocations.jsonl")
     grid, success = TrainingRun.read(tmp_path).prompt_epochs()

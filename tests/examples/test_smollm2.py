@@ -37,6 +37,16 @@ def test_reward(task, text, answer, score):
     assert (result["score"], result["acc"]) == (score, score) and isinstance(result["pred"], str)
 
 
+@pytest.mark.parametrize(
+    "text, number",
+    [("= 3.14159265358979", ""), ("24.0000000001", ""), ("\u221224", "-24"), ("5,10", ""), ("1,510", "1510")]
+    + [("it is 24.", "24"), ("12 and 3.5", "3.5"), ("1234567", "1234567"), ("12,345,678", "12345678")],
+)
+def test_what_a_number_is(text, number):
+    """A longer fraction is no whole number, and a comma stands between thousands."""
+    assert reward.extract(text) == number
+
+
 def test_signs_count():
     """chain_sum has negative answers; gsm_symbolic's scorer would overlook the sign."""
     assert reward.compute_score("reasoning_gym/chain_sum", "-4", "-4")["score"] == 1

@@ -476,3 +476,24 @@ def replace_in(path, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"accuracy": [0.5]}, {"seed": [1]}, {"spent": []}, {"spent": 5}, {"accuracy": ["a", "b"]}]
+    + [{"accuracy": None}, {"contender": 3}, {"spent": [0, 0]}],
+    ids=str,
+)
+def test_a_line_that_is_no_run_is_named(tmp_path, odd):
+    good = {
+        "task": "t",
+        "contender": "even",
+        "seed": 1,
+        "spent": [10, 20],
+        "accuracy": [0.5, 0.6],
+        "budget": 20,
+    }
+    path = tmp_path / "laboratory.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (good, good | {"seed": 2} | odd)))
+    with pytest.raises(ValueError, match="laboratory.jsonl, line 2: "):
+        laboratory.read_results(path)

@@ -119,3 +119,10 @@ def test_in_the_simulator():
     assert summary["oracle"]["share"] == pytest.approx((1.0, 0.0), abs=1e-12)
     assert abs(summary["cero"]["share"].value) < 0.5
     assert str(summarise_methods(curves[:3])["even+posterior"]["share"]) == "-"
+    # A run that ends early is compared over what both have spent, as its gain is.
+    for each in curves:
+        if each.label == "cero":
+            each.accuracy = [accuracy + 0.05 for accuracy in each.accuracy[:-3]]
+            each.rollouts = each.rollouts[:-3]
+    summary = summarise_methods(curves)
+    assert summary["cero"]["gain"][0] > 0 and summary["cero"]["share"].value > 0

@@ -268,6 +268,11 @@ def test_the_even_control_learns_of_prompts():
     assert learned.accuracy[-1] != not_learned.accuracy[-1]
 
 
+def test_the_even_control_has_no_bounds():
+    with pytest.raises(ValueError, match="'n_max' is no option of 'cero'"):
+        parse_method("even+posterior/n_max=64")
+
+
 def test_methods_are_written_as_one_word():
     found = parse_method(
         "cero/value=signal_hard/n_max=64/forgetting=0.5/estimator=grpo/weight=prompt/history=4"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cero.research.study.curves import common, make_curve
+from cero.research.study.curves import common, make_curve, read_curves
 from cero.research.study.gains import (
     REFERENCE,
     Estimate,
@@ -18,6 +18,7 @@ from cero.research.study.gains import (
     summarise_contenders,
 )
 from cero.research.study.study_report import write_study
+from cero.research.study.tables import COLUMNS, write_table
 
 
 def curve(accuracy, contender=REFERENCE, seed=0, spent=None, budget=40, **more):
@@ -34,6 +35,42 @@ def curve(accuracy, contender=REFERENCE, seed=0, spent=None, budget=40, **more):
     }
     about = {"task": "sums", "contender": contender, "group": "main", "split": "tune", "seed": seed}
     return make_curve(table, about | {"budget": budget, "interval": 10} | more)
+
+
+def test_runs_of_two_budgets_are_not_compared(tmp_path):
+    """Places of their curves would be compared that lie at different rollouts."""
+    for contender, budget, interval in (("cero-n1", 80, 20), ("grpo", 40, 10)):
+        rows = [
+            dict.fromkeys(COLUMNS, "") | {"step": step, "rollouts_spent": step * interval, "accuracy": 0.1 * step}
+            | {"seconds": 1.0}
+            for step in range(5)
+        ]  # fmt: skip
+        about = {"task": "sums", "contender": contender, "group": "main", "split": "tune", "seed": 0}
+        write_table(
+            tmp_path / "sums" / contender / "0.csv", rows, about | {"budget": budget, "interval": interval}
+        )
+    message = "its budget is 40 rollouts, validated every 10, and other runs of sums have 80 and 20"
+    with pytest.raises(ValueError, match=message):
+        read_curves(tmp_path)
+    said = []
+    assert [curve.contender for curve in read_curves(tmp_path, said.append)] == ["cero-n1"]
+    assert message in said[0]
+
+
+@pytest.mark.parametrize("key, value", [("budget", 10**400), ("seed", float("inf")), ("interval", -1)])
+def test_a_record_with_a_number_that_is_none(tmp_path, key, value):
+    rows = [
+        dict.fromkeys(COLUMNS, "") | {"step": i, "rollouts_spent": 10 * i, "accuracy": 0.5, "seconds": 1.0}
+        for i in range(5)
+    ]
+    about = {"task": "sums", "contender": "grpo", "group": "main", "split": "tune", "seed": 0}
+    for seed in (0, 1):
+        record = about | {"seed": seed, "budget": 40, "interval": 10}
+        write_table(
+            tmp_path / "sums" / "grpo" / f"{seed}.csv", rows, record | ({key: value} if seed == 0 else {})
+        )
+    said = []
+    assert [curve.seed for curve in read_curves(tmp_path, said.append)] == [1] and "0.csv" in said[0]
 
 
 # ---- one run -------------------------------------------------------------------------------------

@@ -93,6 +93,12 @@ def test_shapes_and_bases(files):
             "'best' is none of main, peer, ablation",
         ),
         ("about: fewer,", "about: fewer, base: nobody,", "its base 'nobody'"),
+        (
+            "overrides: [allocator=cero]",
+            "overrides: allocator=cero",
+            "overrides='allocator=cero' must be a list",
+        ),
+        ("main: [", "main: tune, other: [", "groups: main='tune' must be a list of texts"),
         ("about: fewer,", "about: fewer, steps: 0.5,", "steps=0.5"),
         ("about: this one,", "", "contender 'cero' has no 'about'; it needs about, overrides"),
         ("group: main, overrides: [allocator=cero]", "overrides: []", "contender 'cero' has no 'group'"),

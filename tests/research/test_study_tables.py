@@ -114,6 +114,19 @@ def test_the_run_in_which_a_packed_table_is_cut_is_left_out(tmp_path):
         read_runs(tmp_path)
 
 
+def test_packing_refuses_a_record_of_another_run(tmp_path):
+    """A folder that was copied or renamed; packed, it could not be read any more."""
+    rows = make_table([step_record(step=1, spent=8)])
+    write_table(tmp_path / "a" / "old" / "0.csv", rows, {"task": "a", "contender": "b", "seed": 0})
+    write_table(tmp_path / "a" / "b" / "0.csv", rows, {"task": "a", "contender": "b", "seed": 0})
+    message = "old/0.csv: its record is of a/b/0; put it where it belongs"
+    with pytest.raises(ValueError, match=message):
+        pack(tmp_path)
+    assert (tmp_path / "a" / "old" / "0.csv").exists() and not (tmp_path / TABLES).exists()
+    said = []
+    assert len(read_runs(tmp_path, said.append)) == 1 and message in said[0]
+
+
 def test_packing_refuses_tables_without_a_record(tmp_path):
     rows = make_table([step_record(step=1, spent=8)])
     write_table(tmp_path / "a" / "b" / "0.csv", rows, {"task": "a", "contender": "b", "seed": 0})

@@ -325,7 +325,8 @@ def test_groups_that_were_sent_under_other_settings(allocator, advantage, baseli
     """No posterior and no baseline was kept with them; their advantages are numbers all the same."""
     world = World(
         np.random.default_rng(3), None, mode="colocate_async", allocator=allocator, budgeted=True,
-        parts=1, part=3, steps=2, rollouts=3, n_min=1, n_max=5, baseline=baseline, advantage=advantage, pool=40,
+        parts=1, part=3, steps=2, rollouts=3, n_min=1, n_max=5, baseline=baseline,
+        advantage=advantage, pool=40,
     )  # fmt: skip
     scheduler, ids = world.scheduler, world.pool[:3]
     scheduler.allocate(np.array(["a", "b", "c"], object), ids)

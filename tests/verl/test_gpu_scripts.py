@@ -114,6 +114,12 @@ def test_what_train_can_not_use(steps, environment, reason, tmp_path):
     assert done.returncode == 2 and reason in done.stderr and not (tmp_path / "out").exists()
 
 
+def test_a_task_may_be_named_from_where_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, words = train(tmp_path, "cero", TASK="task")
+    assert f"data.train_files={tmp_path}/task/fresh/train.parquet" in words
+
+
 @pytest.mark.parametrize("script", ["train.sh", "resume.sh", "collect.sh"])
 def test_a_script_without_arguments_says_how_it_is_used(script):
     done = subprocess.run(["bash", str(GPU / script)], capture_output=True, text=True)
@@ -314,6 +320,30 @@ def test_figures_are_kept_and_shown(figures, tmp_path, capsys):
     for name in ("fresh", "480"):
         assert f"../images/pretrained-{name}.png" in text
         assert (tmp_path / f"pretrained-{name}.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    "rate, name", [(3e-5, "3e-5"), (1.5e-5, "1.5e-5"), (1e-4, "1e-4"), (2.5e-5, "2.5e-5")]
+)
+def test_rates_are_told_apart(figures, rate, name):
+    assert figures.name_of(rate) == name
+
+
+def test_runs_that_were_never_validated(figures, tmp_path, capsys):
+    out, page = tmp_path / "out.jsonl", tmp_path / "page.md"
+    for seed in (1, 2):
+        leave_steps(tmp_path, f"fresh/grpo/{seed}/3e-5", [0.25] * 20, {})
+        leave_steps(tmp_path, f"fresh/cero/{seed}/3e-5", [0.25] * 20, {20: {"sum": 0.5}} if seed == 1 else {})
+    figures.main(["keep", str(tmp_path), "--out", str(out)])
+    page.write_text(f"{figures.BEGIN}\n{figures.END}\n")
+    words = ["page", str(page), "--out", str(out), "--images", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        figures.main(words)
+    assert "no run was validated before training" in capsys.readouterr().err
+    leave_steps(tmp_path, "fresh/even/1/3e-5", [0.25] * 20, {0: {"sum": 0.2}, 20: {"sum": 0.5}})
+    figures.main(["keep", str(tmp_path), "--out", str(out)])
+    figures.main(words)
+    assert "| fresh | 3e-5 | `grpo` | 2 | 160 |  |" in page.read_text()
 
 
 def test_what_was_kept_of_other_runs_stays(figures, tmp_path, capsys):

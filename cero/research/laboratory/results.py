@@ -35,14 +35,29 @@ def read_records(path):
     for number, line in enumerate(lines[:-1], 1):
         try:
             records.append(parse_object(line))
+            _check_record(records[-1])
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     return list({key(record): record for record in records}.values())
 
 
+def _check_record(record):
+    """Raise ValueError if what a record has of what is needed is of another kind."""
+    words, seed = [record.get(name, "") for name in ("task", "contender")], record.get("seed", 0)
+    if not all(isinstance(word, str) for word in words) or type(seed) is not int:
+        raise ValueError(f"its task, contender and seed are {words[0]!r}, {words[1]!r} and {seed!r}")
+    for name, least in (("spent", 1), ("accuracy", 2)):
+        values = record.get(name, [1.0] * least)
+        good = isinstance(values, list) and len(values) >= least
+        if not good or not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+            raise ValueError(f"its {name!r} is no list of {least} numbers or more")
+    if record.get("spent", [1])[-1] <= 0:
+        raise ValueError("it has spent nothing")
+
+
 def key(record):
     """Return what tells a run from others: task, contender with what it stands for, seed and budget."""
-    return tuple(record.get(name) for name in ("task", "contender", "written", "seed", "budget"))
+    return tuple(str(record.get(name)) for name in ("task", "contender", "written", "seed", "budget"))
 
 
 def append(path, record):

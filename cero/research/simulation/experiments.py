@@ -97,7 +97,7 @@ def summarise_methods(curves, target=None):
     targets = {seed: curve.accuracy[-1] if target is None else target for seed, curve in reference.items()}
     first = {seed: reach(curve, targets[seed]) for seed, curve in reference.items()}
     summary = {}
-    by_seed = {label: {curve.seed: area(curve) for curve in curves if curve.label == label} for label in LINE}
+    by_seed = {label: {curve.seed: curve for curve in curves if curve.label == label} for label in LINE}
     for label in dict.fromkeys(curve.label for curve in curves):
         mine = [curve for curve in curves if curve.label == label]
         reached = np.array([reach(curve, targets[curve.seed]) for curve in mine])
@@ -117,6 +117,10 @@ def summarise_methods(curves, target=None):
 
 
 def _share(curves, even, oracle):
-    seeds = [curve.seed for curve in curves if curve.seed in even and curve.seed in oracle]
-    areas = {curve.seed: area(curve) for curve in curves}
-    return paired_share([areas[s] - even[s] for s in seeds], [oracle[s] - even[s] for s in seeds])
+    """Return the `Share` of the ceiling; gains are those over the rollouts that both spent, as elsewhere."""
+    pairs = [
+        (gain(curve, even[s]), gain(oracle[s], even[s]))
+        for curve in curves
+        if (s := curve.seed) in even and s in oracle
+    ]
+    return paired_share(*zip(*pairs, strict=True)) if pairs else NO_SHARE

@@ -116,7 +116,8 @@ def parse_method(label):
         )
     options = dict(found.options)
     of_estimator = {}
-    known = [key for key in option_names(class_of(found.allocator)) if key not in OF_THE_RUN]
+    fixed = (*OF_THE_RUN, *(("n_min", "n_max") if found.even else ()))
+    known = [key for key in option_names(class_of(found.allocator)) if key not in fixed]
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

@@ -138,7 +138,10 @@ def read_runs(folder, tell=None):
             _refuse(f"{where}: {error}", error, tell)
     for key, path in singles.items():
         try:
-            found[key] = str(path), read_table(path), read_object(path.with_suffix(".json"))
+            record = read_object(path.with_suffix(".json"))
+            if (named := _key(record)) != key:
+                raise ValueError(f"its record is of {_name(named)}; put it where it belongs")
+            found[key] = str(path), read_table(path), record
         except (OSError, ValueError) as error:
             _refuse(f"{path}: {describe(error)}", error, tell)
     if not found:
@@ -163,6 +166,8 @@ def pack(folder):
     for key, path in singles.items():
         try:
             records[key] = read_object(path.with_suffix(".json"))
+            if (named := _key(records[key])) != key:
+                raise ValueError(f"its record is of {_name(named)}; put it where it belongs")
             records[key]["phase_seconds"] = _phase_seconds(read_table(path))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {describe(error)}") from error

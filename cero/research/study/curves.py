@@ -49,7 +49,7 @@ class LearningCurve:
 
     @property
     def match(self):
-        """Return what two runs must share to be compared: task, split, seed and warm start."""
+        """Return what two runs must share to be compared, apart from the budget of their task."""
         return self.task, self.split, self.seed, self.warm_start
 
     @property
@@ -159,11 +159,20 @@ def read_curves(folder, tell=None):
     Raises FileNotFoundError if there is none, ValueError naming the run that can't be read, or the folder if
     none of its runs can.
     """
-    curves = []
+    curves, grids = [], {}
     for where, table, record in read_runs(folder, tell):
         try:
-            curves.append(make_curve(table, record))
-        except (KeyError, TypeError, ValueError) as error:
+            curve = make_curve(table, record)
+            grid, of_task = (curve.budget, curve.interval), grids.setdefault(curve.task, {})
+            if of_task and grid not in of_task:
+                budget, interval = next(iter(of_task))
+                raise ValueError(
+                    f"its budget is {curve.budget:g} rollouts, validated every {curve.interval:g}, and other "
+                    f"runs of {curve.task} have {budget:g} and {interval:g}; keep them in different folders"
+                )
+            of_task[grid] = True
+            curves.append(curve)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             message = f"{where}: {error!r}"
             if tell is None:
                 raise ValueError(message) from error

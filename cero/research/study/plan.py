@@ -138,6 +138,27 @@ def _needs(where, entry, *keys):
         raise ValueError(f"{where} has no {missing[0]!r}; it needs {', '.join(keys)}")
 
 
+def _texts(where, name, values):
+    """Return `values` as a tuple. Raises ValueError if they are no list of texts."""
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{where}: {name}={values!r} must be a list of texts")
+    return tuple(values)
+
+
+def _seeds(where, values):
+    """Return seeds as a tuple. Raises ValueError if they are no list of whole numbers."""
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise ValueError(f"{where}: seeds={values!r} must be a list of whole numbers")
+    return tuple(values)
+
+
+def _mapping(where, entry):
+    """Raise ValueError if `entry` is no mapping."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} must be a mapping")
+    return entry
+
+
 def _base(where, name, known, kind):
     """Return what `known` (dict, a file's entries so far) has under the `name` of a base; None without."""
     if name is not None and name not in known:
@@ -154,19 +175,19 @@ def read_tasks(path):
     _only(path, content, "common", "tasks")
     _needs(path, content, "tasks")
     tasks = {}
-    for name, entry in content["tasks"].items():
+    for name, entry in _mapping(f"{path}, tasks", content["tasks"]).items():
         where = f"{path}, task {name!r}"
-        _only(where, entry, "about", "base", "prepare", "seeds", "overrides", "in_study")
+        _only(where, _mapping(where, entry), "about", "base", "prepare", "seeds", "overrides", "in_study")
         _needs(where, entry, "about", "prepare", "seeds", "overrides")
-        _only(f"{where}, seeds", entry["seeds"], *SPLITS)
+        _only(f"{where}, seeds", _mapping(f"{where}, seeds", entry["seeds"]), *SPLITS)
         base = _base(where, entry.get("base"), tasks, "task")
         inherited = content.get("common", ()) if base is None else base.overrides
         task = tasks[name] = Task(
             name=name,
             about=entry["about"],
             prepare=tuple(shlex.split(entry["prepare"])),
-            seeds={split: tuple(seeds) for split, seeds in entry["seeds"].items()},
-            overrides=(*inherited, *entry["overrides"]),
+            seeds={split: _seeds(f"{where}, {split}", seeds) for split, seeds in entry["seeds"].items()},
+            overrides=(*_texts(path, "common", inherited), *_texts(where, "overrides", entry["overrides"])),
             in_study=entry.get("in_study", True),
         )
         if task.budget % task.interval:
@@ -185,9 +206,11 @@ def read_contenders(path):
     content = _read(path)
     _only(path, content, "groups", "shapes", "contenders", "ablate", "ablations")
     _needs(path, content, "groups", "contenders")
-    contenders, shapes = {}, content.get("shapes", {})
+    contenders, shapes = {}, _mapping(f"{path}, shapes", content.get("shapes", {}))
     for name, entry in shapes.items():
         _only(f"{path}, shape {name!r}", entry, "about", "overrides", "steps")
+    for name, splits in _mapping(f"{path}, groups", content["groups"]).items():
+        _texts(f"{path}, groups", name, splits)
 
     def add(label, entry, group, base=None):
         where = f"{path}, contender {label!r}"
@@ -201,7 +224,7 @@ def read_contenders(path):
         if steps < 1:
             raise ValueError(f"{where}: steps={steps} must be 1 or more")
         made = contenders[label] = Contender(
-            label, entry["about"], group, (*overrides, *entry["overrides"]), steps
+            label, entry["about"], group, (*overrides, *_texts(where, "overrides", entry["overrides"])), steps
         )
         for shape in entry.get("shapes", ()):
             if shape not in shapes:
@@ -214,7 +237,7 @@ def read_contenders(path):
                 steps=steps * float(shapes[shape].get("steps", 1)),
             )
 
-    for label, entry in content["contenders"].items():
+    for label, entry in _mapping(f"{path}, contenders", content["contenders"]).items():
         _needs(f"{path}, contender {label!r}", entry, "group")
         add(label, entry, entry["group"])
     for name, levels in content.get("ablations", {}).items():
