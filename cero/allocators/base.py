@@ -223,7 +223,7 @@ class Allocator(ABC):
     def success_mean(self, prompt_ids: PromptIds) -> Floats:
         """Return what is expected of each prompt now: a success probability in (0, 1), shape (n,).
 
-        It is 1/2 where nothing is known.
+        It is the prior's mean where nothing is known, and 1/2 if the allocator keeps no posteriors.
         """
         ids = as_prompt_ids(prompt_ids)
         if self.beliefs is None:

@@ -96,6 +96,19 @@ class Beliefs:
         retained = self._retained(rows)
         return a + retained * self._table["successes"][rows], b + retained * self._table["failures"][rows]
 
+    def faded_parameters(self, rows: Ints) -> tuple[Floats, Floats]:
+        """Return (a, b) of `rows`, faded as a visit will fade them; both of that shape.
+
+        Row -1 is a prompt never seen.
+        """
+        prior = self.prior_parameters()
+        a, b = (np.full(rows.size, count) for count in prior)
+        known = rows >= 0
+        a[known], b[known] = self.parameters(rows[known])
+        # With forgetting=auto, the parameters are faded already.
+        kept = 1.0 if self.forgetting == "auto" else self.forgetting
+        return prior[0] + kept * (a - prior[0]), prior[1] + kept * (b - prior[1])
+
     def prior_parameters(self) -> tuple[float, float]:
         """Return (a, b) of what is expected of a prompt never seen."""
         if self.prior == "fixed":

@@ -81,12 +81,7 @@ class Cero(WithValue, UpfrontAllocator):
 
     name = "cero"
     state_options = ("averaging",)
-    # A frozen slope is the same for all prompts, whatever the utility; a bang-bang response starts nowhere.
-    idle_beside = {
-        "anchor": ("primal", ("bang_bang",)),
-        "utility": ("prompt_step", (0.0,)),
-        "saturation": ("prompt_step", (0.0,)),
-    }
+    idle_beside = {"anchor": ("primal", ("bang_bang",))}  # a bang-bang response starts nowhere
     columns = {
         "slope": (np.float64, 0.0),  # 0: not priced yet
         "last": (np.float32, 0.0),  # rollouts at the last visit, before rounding

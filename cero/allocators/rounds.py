@@ -58,7 +58,12 @@ class Step(ABC):
         return bool(self._over.all())
 
     def start(self) -> Ints:
-        """Return the rollouts to launch first, shape (n,). A prompt with none may get some later, or not."""
+        """Return the rollouts to launch first, shape (n,). A prompt with none may get some later, or not.
+
+        Raises ValueError if the step was started before.
+        """
+        if self._starts:
+            raise ValueError("this step was started before; start each step once")
         counts = self._launch(np.arange(self.ids.size), self._first())
         # Nobody reports for a prompt that was not launched: it waits for others, or it is over.
         if not self._in_flight.any():
@@ -187,10 +192,10 @@ class OneRound(Step):
     def __init__(self, ids: Ids, counts: ArrayLike) -> None:
         counts = np.asarray(counts, np.int64)
         super().__init__(ids, counts.sum(), counts.max(initial=0))
-        self._counts = counts
+        self.counts = counts
 
     def _first(self) -> Ints:
-        return self._counts
+        return self.counts
 
 
 class Rounds(Step):

@@ -14,9 +14,10 @@ from cero.core.checks import check_number
 class SelectingAllocator(UpfrontAllocator):
     """Give the chosen prompts `group` rollouts each, and the others n_min.
 
-    A rule gives `_best`. As many prompts are chosen as the budget has groups for, so with the usual budget
-    and n_min=0 all of a step's own prompts are: the choice is among candidates. What does not divide goes to
-    the chosen ones in equal parts, and what is above n_max for them goes to the others.
+    A rule gives `_best`. As many prompts are chosen as the budget has groups for, to the nearest number. So
+    with the usual budget and n_min=0 all of a step's own prompts are: the choice is among candidates. What
+    does not divide goes to the chosen ones in equal parts, and what is above n_max for them goes to the
+    others.
 
     Parameters
     ----------

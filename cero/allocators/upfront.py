@@ -312,6 +312,8 @@ class UpfrontAllocator(Allocator):
         ids, successes, trials = self._checked_outcomes(step.ids, successes, trials)
         self._check_launched(step, trials)
         self._learn(ids, successes, trials)
+        if isinstance(step, OneRound) and (step.launched < step.counts).any():  # it was not started
+            self.withdraw(step.ids, step.counts - step.launched)
         step.settled = True
 
     def least_rollouts(self) -> int:

@@ -160,7 +160,8 @@ BOUNDS: Mapping[str, float] = {
 def _log_rising(x: FloatOrFloats, count: Floats | Ints) -> Floats:
     """Return log Gamma(x + count) - log Gamma(x) for x > 0, count >= 0.
 
-    Stirling's series after shifting the argument by 8. The absolute error is below 1e-9 for x >= 1e-3.
+    Stirling's series after shifting the argument by 8. The error is below 1e-9 for arguments of up to 1e5,
+    and grows with them as the rounding of x log x does.
     """
 
     def log_gamma(z: Floats) -> Floats:

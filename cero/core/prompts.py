@@ -81,6 +81,10 @@ def as_prompt_ids(prompt_ids: PromptIds) -> Ids:
         if array.min() < 0:
             raise ValueError(f"prompt_ids holds {array.min()}; integer ids must lie in [0, 2**64)")
         return array.astype(np.uint64)
+    if array.dtype.kind in "mM":  # of nanoseconds, a list would hold plain integers
+        raise ValueError(
+            f"prompt_ids holds {array.dtype.type.__name__}; give only str, or only integers in [0, 2**64)"
+        )
     values = array.tolist()
     kinds = {type(value) for value in values}
     if all(issubclass(kind, str) for kind in kinds):  # NumPy's own text among them

@@ -16,6 +16,7 @@ from cero.core.signatures import options_of
 PROMPT_WEIGHTS = ("trajectory", "prompt")
 AERO_FORMS = ("standard", "linear")
 EPSILON = 1e-6
+ROUNDING = 1e-12  # of sums of rewards in [0, 1]; no two rewards of a trainer are as near
 
 
 class Groups:
@@ -57,6 +58,8 @@ class Groups:
         if not good.all():
             raise ValueError(f"rewards={self.rewards[~good][:3]} must lie in [0, 1]; map them first")
         self.size = int(size)
+        if self.groups.size and not (0 <= self.groups.min() and self.groups.max() < self.size):
+            raise ValueError(f"groups={self.groups.tolist()[:5]} must be places of {self.size} prompts")
         self.count = np.bincount(self.groups, minlength=self.size)
         self.sum = np.bincount(self.groups, self.rewards, self.size)
         self.trials = self.count[self.groups] if trials is None else np.asarray(trials, np.float64)
@@ -65,9 +68,16 @@ class Groups:
         self.prior = prior
 
     @property
-    def mean(self) -> Floats:
-        """Return the mean reward of each rollout's group, shape (r,)."""
-        return self.sum[self.groups] / self.count[self.groups]
+    def above_mean(self) -> Floats:
+        """Return each reward minus the mean of its group, shape (r,); 0 where all are alike."""
+        return _difference(self.rewards, self.sum[self.groups] / self.count[self.groups])
+
+
+def _difference(rewards: Floats, means: Floats) -> Floats:
+    """Return rewards - means, exactly 0 where a sum's rounding alone makes a difference."""
+    result = rewards - means
+    result[np.abs(result) < ROUNDING] = 0.0
+    return result
 
 
 def known_so_far(
@@ -122,7 +132,7 @@ def grpo(data: Groups, history_mean: Floats) -> Floats:
     squares = np.bincount(data.groups, data.rewards**2, data.size)
     safe = np.maximum(data.count, 1)
     variance = np.maximum(squares - data.sum**2 / safe, 0.0) / np.maximum(data.count - 1, 1)
-    scaled: Floats = (data.rewards - data.mean) / (np.sqrt(variance)[data.groups] + EPSILON)
+    scaled: Floats = data.above_mean / (np.sqrt(variance)[data.groups] + EPSILON)
     return np.where(data.count[data.groups] > 1, scaled, 0.0)
 
 
@@ -131,7 +141,7 @@ def dr_grpo(data: Groups, history_mean: Floats) -> Floats:
 
     It shrinks the expected gradient by (n-1)/n.
     """
-    return data.rewards - data.mean
+    return data.above_mean
 
 
 def rloo(data: Groups, history_mean: Floats) -> Floats:
@@ -140,7 +150,7 @@ def rloo(data: Groups, history_mean: Floats) -> Floats:
     It is unbiased for n >= 2. Groups of one get 0.
     """
     n = data.count[data.groups]
-    return np.where(n > 1, (data.rewards - data.mean) * n / np.maximum(n - 1, 1), 0.0)
+    return np.where(n > 1, data.above_mean * n / np.maximum(n - 1, 1), 0.0)
 
 
 def posterior(data: Groups, history_mean: Floats, *, history: float = 8.0, scale: bool = True) -> Floats:
@@ -194,13 +204,13 @@ def aero(data: Groups, history_mean: Floats, *, aero_form: str = "standard") -> 
 
 def ada_global(data: Groups, history_mean: Floats) -> Floats:
     """Return r - the mean of **all** rollouts sampled of the prompt: Reinforce-Ada-Seq (arXiv 2510.04996)."""
-    return data.rewards - data.successes / data.trials
+    return _difference(data.rewards, data.successes / data.trials)
 
 
 def ada_est(data: Groups, history_mean: Floats) -> Floats:
     """Return (r - m) / sqrt(m + 1e-6), m over all rollouts sampled: Reinforce-Ada-Est (arXiv 2510.04996)."""
     mean = data.successes / data.trials
-    return (data.rewards - mean) / np.sqrt(mean + EPSILON)
+    return _difference(data.rewards, mean) / np.sqrt(mean + EPSILON)
 
 
 def mapp(data: Groups, history_mean: Floats, *, mapp_group: int | None = None) -> Floats:
@@ -324,7 +334,12 @@ def advantages(
     options = {"history": history, "scale": scale, "aero_form": aero_form, "mapp_group": mapp_group}
     rule = ADVANTAGES[kind]
     taken = {name: options[name] for name in options_of(rule)}
-    result = rule(data, np.asarray(history_mean, np.float64), **taken)
+    history_mean = np.asarray(history_mean, np.float64)
+    if history_mean.shape != (data.size,):
+        raise ValueError(
+            f"history_mean has shape {history_mean.shape}; give one for each of {data.size} prompts"
+        )
+    result = rule(data, history_mean, **taken)
     if prompt_weight == "prompt":
         if rollouts_per_prompt is None:
             raise ValueError("prompt_weight='prompt' needs rollouts_per_prompt")

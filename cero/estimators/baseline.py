@@ -111,8 +111,16 @@ class OptimalBaseline:
         ids = as_prompt_ids(prompt_ids)
         weights = as_numbers("weights", weights)
         _check_rollouts(groups, rewards, weights, ids.size)
-        if known is not None and np.shape(known) != (ids.size, 3):
-            raise ValueError(f"known has shape {np.shape(known)}; give what known_now() returned")
+        if self.shared is not None or buckets is not None:
+            self._checked(buckets, ids.size)
+        if known is not None:
+            known = as_numbers("known", known)
+            if known.shape != (ids.size, 3):
+                raise ValueError(f"known has shape {known.shape}; give what known_now() returned")
+            if not (np.isfinite(known).all() and (known[:, :2] > 0).all() and (known[:, 2] >= 0).all()):
+                raise ValueError(
+                    "known must be finite, its first two columns above 0 and its third 0 or more"
+                )
         good = np.isfinite(weights) & (weights >= 0)
         if not good.all():
             raise ValueError(f"weights={weights[~good][:3]} must be finite and >= 0")

@@ -83,7 +83,7 @@ def keep_pods(rewards: Floats, groups: Ints, lengths: Floats, rng: Generator, *,
     second = np.concatenate([[0.0], np.cumsum(rewards[order] ** 2)])
     m = np.minimum(count, sizes)
     best, low_of_best = np.full(sizes.size, -np.inf), np.zeros(sizes.size, np.int64)
-    for low in range(count + 1):
+    for low in range(int(m.max(initial=0)) + 1):
         fits = low <= m
         low_end, high_start = start[:-1] + np.minimum(low, m), start[1:] - (m - np.minimum(low, m))
         total = first[low_end] - first[start[:-1]] + first[start[1:]] - first[high_start]

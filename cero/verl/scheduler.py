@@ -141,13 +141,7 @@ class RolloutScheduler:
         beliefs = self.allocator.beliefs
         if beliefs is None:
             return None
-        rows, prior = self.allocator.table.rows(ids), beliefs.prior_parameters()
-        a, b = (np.full(ids.size, count) for count in prior)
-        known = rows >= 0
-        a[known], b[known] = beliefs.parameters(rows[known])
-        # With forgetting=auto, the parameters are faded already.
-        kept = 1.0 if beliefs.forgetting == "auto" else beliefs.forgetting
-        return prior[0] + kept * (a - prior[0]), prior[1] + kept * (b - prior[1])
+        return beliefs.faded_parameters(self.allocator.table.rows(ids))
 
     # ---- after sampling -------------------------------------------------------------------------
 

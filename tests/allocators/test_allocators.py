@@ -428,3 +428,23 @@ def test_a_saved_run_with_options_that_are_gone_goes_on(any_name):
     same_state(allocator.state_dict(), other.state_dict())
     for one, two in zip(play(allocator, 2), play(other, 2), strict=True):
         np.testing.assert_array_equal(one.launched, two.launched)
+
+
+@pytest.mark.parametrize("name", available_allocators())
+def test_a_step_is_started_once(name):
+    allocator = make_allocator(name, rollouts_per_prompt=8, epochs=4, total_budget=128, seed=0)
+    step = allocator.begin(["a", "b"], 16)
+    launched = step.start().tolist()
+    with pytest.raises(ValueError, match="started before"):
+        step.start()
+    assert step.launched.tolist() == launched
+
+
+@pytest.mark.parametrize("name", available_allocators())
+def test_a_step_that_was_not_started_costs_nothing(name):
+    allocator = make_allocator(name, rollouts_per_prompt=8, epochs=4, total_budget=128, seed=0)
+    step = allocator.begin(["a", "b"], 16)
+    allocator.settle(step, [0, 0], [0, 0])
+    assert allocator.ledger.spent == 0
+    step = allocator.begin(["a", "b"], 16)
+    assert allocator.ledger.spent <= 16

@@ -167,3 +167,11 @@ def test_a_part_of_a_prompt_is_text_or_bytes(part):
     with pytest.raises(ValueError, match="is neither str nor bytes"):
         prompt_id("q", part)
     assert prompt_id(bytearray(b"a")) == prompt_id(memoryview(b"a")) == prompt_id(np.str_("a"))
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ns"])
+@pytest.mark.parametrize("kind", ["M8", "m8"])
+def test_dates_are_no_ids(unit, kind):
+    """Of nanoseconds NumPy's lists hold plain integers."""
+    with pytest.raises(ValueError, match="prompt_ids holds (datetime64|timedelta64)"):
+        as_prompt_ids(np.array([5], f"{kind}[{unit}]"))

@@ -334,3 +334,19 @@ def test_group_outcomes():
 def test_the_weight_of_history_is_a_number_that_can_be_used(history):
     with pytest.raises(ValueError, match="history=.* must be a number in"):
         posterior_advantage([1, 0], [0, 0], [0.5], history=history)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "rloo", "ada_global", "ada_est"])
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 1 / 3, 0.7, 1.0])
+def test_a_group_of_equal_rewards_teaches_nothing(kind, value):
+    """Exactly: what is left out by its advantage is then what is left out by its rewards."""
+    for size in range(2, 17):
+        data = Groups(np.full(size, value), np.zeros(size, int), 1)
+        assert not advantages(kind, data, [0.5]).any(), size
+
+
+def test_groups_and_expectations_fit():
+    with pytest.raises(ValueError, match="groups=.* must be places of 2 prompts"):
+        Groups([1, 0], [0, 5], 2)
+    with pytest.raises(ValueError, match="history_mean has shape"):
+        advantages("posterior", Groups([1, 0], [0, 1], 2), [0.5])

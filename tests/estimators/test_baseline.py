@@ -170,3 +170,43 @@ def test_an_odd_step_changes_nothing(case):
     with pytest.raises(ValueError, match="a negative number in 'right'"):
         tested.load_state_dict(state)
     assert repr(tested.state_dict()) == before
+
+
+ODD_KNOWLEDGE = {
+    "nan": [[np.nan] * 3] * 2, "nothing": [[0.0, 0.0, 1.0]] * 2, "negative": [[-5.0, 1.0, 1.0]] * 2,
+    "a negative unit": [[1.0, 1.0, -1.0]] * 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD_KNOWLEDGE)
+def test_odd_knowledge_changes_nothing(case):
+    tested, step = OptimalBaseline(), (np.array([0, 0, 1]), np.array([1.0, 0.0, 1.0]), np.ones(3))
+    with pytest.raises(ValueError, match="known"):
+        tested.of_step([1, 2], *step, known=np.array(ODD_KNOWLEDGE[case]))
+    assert len(tested.table) == 0
+
+
+def test_what_was_known_is_what_is_known_if_nothing_happened_since():
+    """With unequal weights of right and wrong rollouts, so that no two columns can be exchanged."""
+    groups, rewards = np.array([0, 0, 0, 1, 1]), np.array([1.0, 0.0, 0.0, 1.0, 1.0])
+    weights = np.array([3.0, 0.5, 0.25, 1.0, 2.0])
+    learned = []
+    for _ in range(2):
+        tested = OptimalBaseline()
+        tested.of_step([7, 8], groups, rewards, weights)
+        learned.append(tested)
+    direct = learned[0].of_step([7, 8], groups, rewards, weights)
+    sent = learned[1].of_step([7, 8], groups, rewards, weights, known=learned[1].known_now([7, 8]))
+    np.testing.assert_allclose(sent, direct, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bucket, buckets", [("topic", None), (None, np.zeros((2, 1), int)), ("topic", np.zeros((3, 1), int))]
+)
+def test_buckets_are_checked_whatever_is_known(bucket, buckets):
+    tested = OptimalBaseline(bucket=bucket)
+    with pytest.raises(ValueError, match="bucket"):
+        tested.of_step(
+            [1, 2], np.array([0, 1]), np.ones(2), np.ones(2), buckets=buckets, known=np.ones((2, 3))
+        )
+    assert len(tested.table) == 0

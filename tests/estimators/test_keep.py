@@ -177,3 +177,14 @@ def test_options_beyond_bounds_name_themselves(options):
     key, value = next(iter(options.items()))
     with pytest.raises(ValueError, match=re.escape(f"{key}={value} must be")):
         kept("aero", [1, 0, 0, 0, 0], [0] * 5, lengths=[9] * 5, rng=np.random.default_rng(0), **options)
+
+
+def test_pods_takes_no_longer_for_a_count_beyond_the_groups():
+    """The splits that are tried go by the largest group, so a count of a million is what 8 is."""
+    rng = np.random.default_rng(0)
+    rewards, groups = rng.random(64), np.repeat(np.arange(8), 8)
+    kept_all = [
+        kept("pods", rewards, groups, np.ones(64), np.random.default_rng(1), count=count)
+        for count in (8, 2**20)
+    ]
+    assert kept_all[0].tolist() == kept_all[1].tolist() == [True] * 64

@@ -8,7 +8,7 @@ import pytest
 
 from cero.allocators import available_allocators
 from cero.cli.main import main
-from cero.estimators.advantage import posterior_advantage
+from cero.estimators.advantage import Groups, advantages, posterior_advantage
 from cero.research.simulation import calibrate, order_check, show
 from cero.research.simulation.experiments import (
     curves_by_setting,
@@ -397,3 +397,16 @@ def test_the_lab_preset_fits_uniforms_curve():
     assert (
         calibrate.world(point).ladder == (0.015, 0.95, 1.3, 2.0) and calibrate.world(point).rate_skill == 0.3
     )
+
+
+def test_mapp_goes_by_the_allocators_counts():
+    """Beta(9, 1) and 7 of 8 right: as in training, and not as two rollouts of the same mean."""
+    rollouts = Rollouts.of_counts([np.array([each]) for each in (0, 0, 8, 7, 0, 0)], 1)
+    method = parse_method("mapp/estimator=mapp")
+    prior = np.array([9.0]), np.array([1.0])
+    arguments = rollouts, np.array([0.875]), np.array([0.9]), method, 8, np.random.default_rng(0)
+    with_counts, without = (group_gradient(*arguments, counts)[0] for counts in (prior, None))
+    rewards = rollouts.reward
+    data = Groups(rewards, np.zeros(8, int), 1, None, None, None, prior)
+    expected = (advantages("mapp", data, [0.9]) * (rewards - 0.875)).mean()
+    assert with_counts == pytest.approx(expected) and abs(with_counts - without)[0] > 0.01

@@ -41,7 +41,8 @@ def test_runs_of_two_budgets_are_not_compared(tmp_path):
     """Places of their curves would be compared that lie at different rollouts."""
     for contender, budget, interval in (("cero-n1", 80, 20), ("grpo", 40, 10)):
         rows = [
-            dict.fromkeys(COLUMNS, "") | {"step": step, "rollouts_spent": step * interval, "accuracy": 0.1 * step}
+            dict.fromkeys(COLUMNS, "")
+            | {"step": step, "rollouts_spent": step * interval, "accuracy": 0.1 * step}
             | {"seconds": 1.0}
             for step in range(5)
         ]  # fmt: skip

@@ -118,7 +118,6 @@ class Knapsack(UpfrontAllocator):
     """
 
     name = "knapsack"
-    idle_beside = {"rounding": ("solver", ("exact",))}  # whose rollouts are whole already
     ranges = {"recent_successes": (0.0, MOST_COUNTED), "recent_trials": (0.0, MOST_COUNTED)}
     columns = {"recent_successes": (np.float64, 0.0), "recent_trials": (np.float64, 0.0)}
 

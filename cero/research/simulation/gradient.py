@@ -50,7 +50,7 @@ class Rollouts(NamedTuple):
         return (self.rewarded > 0) & (self.rewarded < self.n)
 
 
-def group_gradient(rollouts, p, history_mean, method, rollouts_per_prompt, rng):
+def group_gradient(rollouts, p, history_mean, method, rollouts_per_prompt, rng, prior=None):
     """Return sum_j A_ij (c_ij - p_i) of each group over the rollouts kept, divided by their number.
 
     rollouts : `Rollouts`
@@ -58,6 +58,7 @@ def group_gradient(rollouts, p, history_mean, method, rollouts_per_prompt, rng):
     history_mean : the posterior's mean before the step, in (0, 1), shape (size,)
     method : `methods.Method`, for its estimator and its rule of selection
     rng : NumPy generator, for rules that draw what they keep
+    prior : (a, b) of the prompts' posteriors before the step, each of shape (size,), for `mapp`; or None
 
     Returns
     -------
@@ -82,7 +83,7 @@ def group_gradient(rollouts, p, history_mean, method, rollouts_per_prompt, rng):
         return np.zeros(rollouts.size), 0
     advantage = advantages(
         method.estimator,
-        Groups(rollouts.reward[stays], group, rollouts.size, trials[stays], successes[stays]),
+        Groups(rollouts.reward[stays], group, rollouts.size, trials[stays], successes[stays], None, prior),
         history_mean,
         prompt_weight=method.weight,
         rollouts_per_prompt=rollouts_per_prompt,

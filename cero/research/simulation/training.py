@@ -115,7 +115,7 @@ def simulate(
     in_flight = []
     curve = SimulatedCurve(method.label, preset, seed, rollouts_per_prompt, [0], [float(policy.p.mean())], [])
 
-    def learn(rows, history, step, rollouts):
+    def learn(rows, history, prior, step, rollouts):
         """Have allocator and policy learn from a step; return its groups with signal, and what moved it."""
         if staleness < 1.0 and lag:
             weights = np.full(rows.size, staleness**lag)
@@ -123,7 +123,7 @@ def simulate(
         else:
             allocator.settle(step, rollouts.rewarded, rollouts.n)
         gradient, moved = group_gradient(
-            rollouts, policy.p[rows], history, method, rollouts_per_prompt, chooser
+            rollouts, policy.p[rows], history, method, rollouts_per_prompt, chooser, prior
         )
         policy.learn(rows, gradient)
         return np.array([rollouts.signal.sum(), moved])
@@ -131,8 +131,11 @@ def simulate(
     for epoch in range(epochs):
         counts = np.zeros(2, np.int64)
         for rows in np.split(order.permutation(prompts)[: steps * batch], steps):
-            history = allocator.success_mean(rows.astype(np.uint64))
-            in_flight.append((rows, history, *draw(allocator, policy, rows, budget)))
+            ids, prior = rows.astype(np.uint64), None
+            history = allocator.success_mean(ids)
+            if method.estimator == "mapp" and allocator.beliefs is not None:
+                prior = allocator.beliefs.faded_parameters(allocator.table.rows(ids))
+            in_flight.append((rows, history, prior, *draw(allocator, policy, rows, budget)))
             if len(in_flight) > lag:
                 counts += learn(*in_flight.pop(0))
         while in_flight and epoch == epochs - 1:
