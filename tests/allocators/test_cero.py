@@ -228,9 +228,9 @@ def test_averages_are_part_of_the_state_and_small(averaging, tmp_path):
     save_state(whole.state_dict(), tmp_path / "state.npz")
     other = make_allocator("cero", **whole.options())
     other.load_state_dict(load_state(tmp_path / "state.npz"))
-    for _ in range(3):
+    for budget in (3300, None, 3300, None):  # a budget that is given hides the average of its price
         np.testing.assert_array_equal(
-            whole.allocate(PROMPTS, budget=3300), other.allocate(PROMPTS, budget=3300)
+            whole.allocate(PROMPTS, budget=budget), other.allocate(PROMPTS, budget=budget)
         )
     plain = make_allocator("cero", rollouts_per_prompt=8, epochs=5)
     with pytest.raises(ValueError, match=f"kept with averaging='{averaging}'"):
@@ -284,3 +284,18 @@ def test_without_a_budget_a_step_spends_what_its_prices_ask_for():
             allocator.observe(prompts, 0.8 * n, n)
         np.testing.assert_allclose(spent, asked, atol=0.5)
         assert abs(np.mean(spent) - np.mean(asked)) < 0.2
+
+
+def test_forgetting_is_judged_on_some_of_a_large_step():
+    """On every second prompt of 1,024: as if the others had not been there."""
+    ids, won = np.arange(1024, dtype=np.uint64), np.random.default_rng(0).integers(0, 9, (3, 1024))
+    options = dict(rollouts_per_prompt=8, epochs=5, n_min=8, n_max=8, forgetting="auto", seed=0)
+    scores = []
+    for part in (slice(None), slice(None, None, 2)):
+        allocator = make_allocator("cero", **options)
+        for successes in won[:, part]:
+            allocator.observe(ids[part], successes, allocator.allocate(ids[part]))
+        found = allocator.beliefs.scalars()
+        scores.append([found[key] for key in found if key.startswith("retention_")])
+    np.testing.assert_allclose(*scores, rtol=1e-12)
+    assert all(scores[0])
