@@ -256,7 +256,9 @@ def allocators():
         estimator = values["adv_estimator"]
         weighed = f"`{estimator}` (verl's)"
         if estimator == "cero":
-            weighed = f"`{values.get('advantage', 'posterior')}`"
+            kind = str(values.get("advantage", "posterior"))
+            kind = values.get(kind.removeprefix("${allocator.").removesuffix("}"), kind)  # another option's
+            weighed = f"`{kind}`"
         if "baseline" in values:
             weighed += f", baseline `{values['baseline']}`"
         low = f"{values['n_min']} to" if "n_min" in values else "up to"

@@ -130,7 +130,7 @@ class CeroSeq(WithBeliefs, SequentialAllocator):
         Rollouts of the first look.
     skip : float in [0, 1]
         Share of the step's prompts that get no first look: those that the posterior calls least worth one.
-        Prompts never seen always get one. Those skipped may still be bought later.
+        Prompts never seen are not skipped. Those skipped may still be bought later.
     rounds : int >= 1
         Rounds after the first look.
     quorum : float in (0, 1]

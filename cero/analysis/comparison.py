@@ -232,7 +232,7 @@ def gather(paths, tell=None):
 
 
 def _tell_apart(members):
-    """Set each member's `name` and `settings`."""
+    """Set each member's `name`, `settings` and `label`."""
     folders = [os.path.abspath(member.path) for member in members]
     parent = os.path.commonpath(folders) if len(folders) > 1 else os.path.dirname(folders[0])
     keys = dict.fromkeys(key for member in members for key in member.overrides)

@@ -89,7 +89,7 @@ def watch(path, pid, interval=1.0, console=None):
             budget = "" if total is None else f"{spent:,} of {int(total):,} rollouts, "
             if (
                 not console.is_terminal
-                and records
+                and (records or running)
                 and (mark != shown or not running and budget + text != said)
             ):
                 console.print(budget + text, soft_wrap=True)

@@ -9,12 +9,13 @@ training, and what a crash cost.
 
 import argparse
 import re
+import sys
 from functools import partial
 
 from cero.analysis.run import find_log
 from cero.analysis.runlog import read_log
 from cero.cli.arguments import at_least_one
-from cero.cli.output import complain, errors_in_one_line
+from cero.cli.output import errors_in_one_line
 
 SETS = ("aime24", "aime25", "amc23", "math500", "minerva", "olympiad")
 HEAD = ("run", *SETS, "mean", "rollouts", "GPU hours")
@@ -23,7 +24,7 @@ HEAD = ("run", *SETS, "mean", "rollouts", "GPU hours")
 def row(path, gpus):
     """Return the cells of a run's row, list of str; "" stands for what its log does not say."""
     log = find_log(path)
-    records = read_log(log, partial(complain, "table.py"))
+    records = read_log(log, partial(print, file=sys.stderr))
     steps = [record for record in records if record["kind"] == "step"]
     validations = [record for record in records if record["kind"] == "validation" and record["step"] > 0]
     values = {}

@@ -51,13 +51,15 @@ def _check_record(record):
         good = isinstance(values, list) and len(values) >= least
         if not good or not all(type(value) in (int, float) and math.isfinite(value) for value in values):
             raise ValueError(f"its {name!r} is no list of {least} numbers or more")
+    if not isinstance(record.get("written"), str | None) or not isinstance(record.get("budget"), int | float | None):
+        raise ValueError(f"its written and budget are {record.get('written')!r} and {record.get('budget')!r}")
     if record.get("spent", [1])[-1] <= 0:
         raise ValueError("it has spent nothing")
 
 
 def key(record):
     """Return what tells a run from others: task, contender with what it stands for, seed and budget."""
-    return tuple(str(record.get(name)) for name in ("task", "contender", "written", "seed", "budget"))
+    return tuple(record.get(name) for name in ("task", "contender", "written", "seed", "budget"))
 
 
 def append(path, record):

@@ -153,7 +153,7 @@ def _seeds(where, values):
 
 
 def _mapping(where, entry):
-    """Raise ValueError if `entry` is no mapping."""
+    """Return `entry`. Raises ValueError if it is no mapping."""
     if not isinstance(entry, dict):
         raise ValueError(f"{where} must be a mapping")
     return entry
