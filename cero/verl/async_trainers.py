@@ -146,7 +146,8 @@ def with_flights(config, outlook):
         return outlook
     ledger = load_meta(folder / STATE_FILE)["ledger"]
     if ledger["total"] is None:
-        return replace(outlook, total_budget=outlook.total_budget - left_in_flight(config).rollouts)
+        total = outlook.total_budget - left_in_flight(config).rollouts
+        return replace(outlook, total_budget=max(total, ledger["spent"]))
     total = ledger["total"] - outlook.saved.left + outlook.plan.left
     return replace(outlook, total_budget=max(total, ledger["spent"]))
 

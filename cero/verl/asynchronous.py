@@ -7,7 +7,7 @@ two they are in `InFlight`. Three rules follow.
 - A run costs what its synchronous twin costs. Training needs a known number of prompts until its end, and
   no more than that are sent. Each portion gets its even share of the rollouts that are left.
 - What was lost is spent: a group that failed, or that verl threw away because it was too old, was sampled.
-  The prompts that are sent later share what is left.
+  The prompts that are sent later share what is left; under `uniform` the last ones get nothing instead.
 - A baseline goes by what was known when its group was sent.
 """
 
@@ -113,7 +113,7 @@ class AsyncScheduler(RolloutScheduler):
 
     @property
     def _least(self):
-        """The least rollouts of a prompt that is sent; of a rule that knows no other number, its own."""
+        """The fewest rollouts of a prompt that is sent: n_min, or rollout.n where all get the same."""
         return self.allocator.n_min if self.allocator.chooses else self.allocator.least_rollouts()
 
     def _budget(self, prompts):

@@ -8,7 +8,6 @@ import os
 
 from omegaconf import OmegaConf
 
-from cero.core.checks import is_whole
 from cero.verl.combination import Combination, Rule
 from cero.verl.effect import without_effect
 from cero.verl.estimator_rules import DROP_ZERO, ESTIMATORS, GROUPS_OF_ONE, OWN_ESTIMATOR
@@ -142,11 +141,7 @@ SIZES = (
         lambda it: (
             it.config.data.get("gen_batch_size") is not None
             and not (it.overlaps or it.filtered)
-            and not (
-                is_whole(it.config.data.gen_batch_size)
-                and it.config.data.gen_batch_size > 0
-                and it.config.data.train_batch_size % it.config.data.gen_batch_size == 0
-            )
+            and it.config.data.train_batch_size % it.config.data.gen_batch_size != 0
         ),
         lambda it: (
             f"data.gen_batch_size={it.config.data.gen_batch_size} does not divide "
@@ -276,8 +271,8 @@ REST = (
     Rule(
         lambda it: it.config.trainer.critic_warmup > 1 and not it.has_critic,
         lambda it: (
-            f"trainer.critic_warmup={it.config.trainer.critic_warmup} without a critic: so many steps would "
-            "be paid for and not trained on; set trainer.critic_warmup=0"
+            f"trainer.critic_warmup={it.config.trainer.critic_warmup} without a critic: the steps before it "
+            "would be paid for and not trained on; set trainer.critic_warmup=0"
         ),
     ),
     Rule(

@@ -125,6 +125,13 @@ def _of_pass_rates(it):
         yield "cero.pass_rates.column", column, reason, "allocator to one that starts at them, e.g. cero_seq"
 
 
+def _of_drop_zero(it):
+    """Yield likewise that rows without an advantage are to be left out where every row has one."""
+    if it.settings.drop_zero_advantage and it.settings.baseline == "optimal":
+        reason = "algorithm.cero.baseline=optimal, which is never 0 or 1: every row has an advantage"
+        yield "cero.drop_zero_advantage", True, reason, "algorithm.cero.baseline to mean"
+
+
 def _of_candidates(it):
     """Yield likewise what is to become of candidates where there are none."""
     default = DEFAULTS["cero"]["unchosen"]
@@ -170,6 +177,7 @@ def without_effect(it):
         _of_success,
         _of_keep,
         _of_pass_rates,
+        _of_drop_zero,
         _of_candidates,
         _of_staleness,
         _of_allocator,

@@ -3,6 +3,7 @@
 Rules for `cero.verl.compatibility`.
 """
 
+from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
 from cero.verl.combination import Rule
@@ -18,7 +19,15 @@ NOT_SERVED = {
     "remax": "the rewards of greedy answers",
     "optimal_token_baseline": "sums of squared probabilities",
     "tir_optimal_token_baseline": "sums of squared probabilities",
+    "gdpo": "prompts and single rewards",
 }
+# What names code of the user's own, which may register an estimator when verl loads it.
+OF_THE_USER = (
+    "actor_rollout_ref.model.external_lib",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
+    "data.custom_cls.path",
+    "trainer.v1.sampler.custom_sampler.path",
+)
 ESTIMATORS = (  # each of these would end the run after its first step is sampled
     Rule(
         lambda it: it.estimator in NOT_SERVED,
@@ -27,11 +36,11 @@ ESTIMATORS = (  # each of these would end the run after its first step is sample
             f"does not hand over; use {ESTIMATOR}, grpo or another one"
         ),
     ),
-    Rule(  # what actor_rollout_ref.model.external_lib registers is imported later, by the workers
+    Rule(
         lambda it: (
             not isinstance(it.estimator, str)
             or it.estimator not in ADV_ESTIMATOR_REGISTRY
-            and not it.config.actor_rollout_ref.model.get("external_lib")
+            and not any(OmegaConf.select(it.config, key) for key in OF_THE_USER)
         ),
         lambda it: (
             f"algorithm.adv_estimator={it.estimator} is not known; choose one of "
@@ -43,13 +52,6 @@ ESTIMATORS = (  # each of these would end the run after its first step is sample
         lambda it: (
             f"algorithm.adv_estimator=gae with critic.enable={it.config.critic.enable}: it goes by a "
             "critic's values; set critic.enable=true"
-        ),
-    ),
-    Rule(
-        lambda it: it.estimator == "gdpo" and not it.config.algorithm.get("gdpo_reward_keys"),
-        lambda it: (
-            "algorithm.adv_estimator=gdpo without algorithm.gdpo_reward_keys: set that to the names of its "
-            "rewards"
         ),
     ),
 )

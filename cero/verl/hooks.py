@@ -55,7 +55,10 @@ HOOKS = {
         "assign_non_tensor_data": {None: ("tensor_dict", "key", "val")},
     },
     "verl.single_controller.base.worker": {"Worker": {"_query_dispatch_info": ("mesh_name",)}},
-    "verl.trainer.ppo.core_algos": {"register_adv_est": {None: ("name_or_enum",)}},
+    "verl.trainer.ppo.core_algos": {
+        "register_adv_est": {None: ("name_or_enum",)},
+        "get_adv_estimator_fn": {None: ("name_or_enum",)},  # it looks into ADV_ESTIMATOR_REGISTRY, as we do
+    },
     "transfer_queue": {
         "kv_batch_get": {None: ("keys", "partition_id", "select_fields")},
         "kv_batch_put": {None: ("keys", "partition_id", "fields")},

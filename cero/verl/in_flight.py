@@ -188,7 +188,7 @@ def left_in_flight(config):
 def without_flights(config, outlook):
     """Return `outlook` (`cero.verl.resume.Outlook`) of a run that has no use for what is in flight.
 
-    A synchronous run that resumes an asynchronous one samples anew what was under way, so it is taken back.
+    A synchronous run that resumes an asynchronous one can't train on what was under way. It is taken back.
     """
     rollouts = left_in_flight(config).rollouts
     if not rollouts or outlook.saved is None:
@@ -197,7 +197,8 @@ def without_flights(config, outlook):
     paid = ledger["spent"] - rollouts
     if ledger["total"] is not None:
         paid = max(paid, ledger["total"] - outlook.saved.left)
-    return replace(outlook, total_budget=paid + outlook.plan.left)
+    # What is in flight counts as spent until it is taken back, and the total may not lie below that.
+    return replace(outlook, total_budget=max(paid + outlook.plan.left, ledger["spent"]))
 
 
 def resume_flights(config, in_flight):

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cero.verl.candidates import check_candidates
 from cero.verl.hooks import ASYNC_HOOKS, check_verl
-from cero.verl.in_flight import InFlight, resume_flights
+from cero.verl.in_flight import left_in_flight
 from cero.verl.modes import is_asynchronous, take_scheduled_trainer
 from cero.verl.objective import check_value
 from cero.verl.reading import check_sections, read_settings
@@ -31,8 +31,7 @@ def check_run(config, module=None):
         check_verl(ASYNC_HOOKS)
     settings = read_settings(config)
     check_resume(config, settings)
-    if is_asynchronous(config):
-        resume_flights(config, InFlight())
+    left_in_flight(config)
     check_candidates(config, settings)
     check_surroundings(config)
     _check_objective(config, module)

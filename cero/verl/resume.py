@@ -11,7 +11,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import ListConfig
 
 from cero.core.budget import Ledger
 from cero.core.checks import is_whole
@@ -125,10 +125,13 @@ def resume_folder(config):
 
 
 def _complete_steps(root):
-    """Return the steps, ascending, of the checkpoints in `root` that have all that verl writes last."""
-    steps = [
-        path.name.rpartition("_")[2] for path in root.glob("global_step_*") if (path / DATA_FILE).is_file()
+    """Return the steps, ascending, of the checkpoints in `root` with a model and what verl writes last."""
+    whole = [
+        path
+        for path in root.glob("global_step_*")
+        if (path / DATA_FILE).is_file() and (path / "actor").exists()
     ]
+    steps = [path.name.rpartition("_")[2] for path in whole]
     return sorted(int(step) for step in steps if step.isdecimal())
 
 
@@ -203,11 +206,6 @@ def look_ahead(config, settings, steps_per_epoch, total_training_steps):
     return Outlook(plan, max(1, math.ceil(visits)), paid + plan.left, saved)
 
 
-def _folder_of(folder, step):
-    """Return the folder (Path) of the checkpoint of `step` that lies beside the checkpoint `folder`."""
-    return folder.with_name(f"global_step_{step}")
-
-
 def _step_of(folder):
     return int(folder.name.rpartition("global_step_")[2])
 
@@ -252,20 +250,18 @@ def check_resume(config, settings):
 
 def _check_shards(config, folder):
     """Compare the number of processes with the checkpoint's: verl's FSDP has one piece for each."""
-    if not (folder / "actor").exists() and (folder / DATA_FILE).is_file():
-        whole = [
-            step for step in _complete_steps(folder.parent) if (_folder_of(folder, step) / "actor").exists()
-        ]
+    whole = _complete_steps(folder.parent)
+    if whole and not (folder / "actor").exists():
         raise ValueError(
             f"{folder} has no model any more (there is no folder actor): verl keeps the newest "
             "trainer.max_actor_ckpt_to_keep of them. Resume from another checkpoint (complete ones: "
-            f"{', '.join(map(str, whole)) or 'none'}) with trainer.resume_mode=resume_path, or set "
+            f"{', '.join(map(str, whole))}) with trainer.resume_mode=resume_path, or set "
             "trainer.resume_mode=disable to start anew"
         )
     try:
         names = os.listdir(folder / "actor")
     except OSError:
-        return  # elsewhere, or of another kind
+        return  # on the disks of the workers
     saved_by = {int(match[1]) for match in map(SHARDS.fullmatch, names) if match}
     trainer = config.trainer
     processes = trainer.n_gpus_per_node * trainer.nnodes
@@ -309,10 +305,8 @@ def _check_loader(config, state, path):
             f"data.dataloader_num_workers={workers}, and {path} was saved with {saved_by}, so the loader "
             f"can't go on from it; set it to {saved_by}, or delete that file, and a new pass begins"
         )
-    if OmegaConf.select(config, "data.sampler.class_path") or not any(
-        True for _ in _values(state, "samples_yielded")
-    ):
-        return  # a sampler of the user's own, or none that says where it is
+    if not any(True for _ in _values(state, "samples_yielded")):
+        return
     shuffle = bool(config.data.get("shuffle", True))
     if any(True for _ in _values(state, "sampler_iter_state")) != shuffle:
         raise ValueError(

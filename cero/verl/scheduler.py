@@ -277,10 +277,6 @@ class RolloutScheduler:
         kept : bool array, shape (s,). Returns a bool array, shape (s,).
         """
         zero, groups = np.zeros(kept.size, bool), record.sessions.groups[kept]
-        if self.baseline is not None:
-            # It is learned from these very rows later in the step. It lies within (0, 1), so rewards of 0
-            # and 1 have no advantage of zero.
-            return zero
         if self.settings.estimates:
             advantages = record.context.advantages(np.flatnonzero(kept), rewards[kept])
             zero[kept] = selection.groups_all_zero(advantages, groups)

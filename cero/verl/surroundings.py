@@ -60,6 +60,8 @@ def _check_data(config):
 
 def _check_files(config):
     """Look whether the training files are named; they may lie on the machine that verl's task runs on."""
+    if OmegaConf.select(config, "data.custom_cls.path"):
+        return  # of a data set of the user's own, for which this may be anything
     files = config.data.train_files
     names = list(files) if OmegaConf.is_list(files) else [files]
     if not names or not all(isinstance(name, str) and name for name in names):
@@ -82,8 +84,8 @@ def _check_engine(config):
         raise ValueError(
             f"actor_rollout_ref.rollout.name={name} is not known; choose one of {', '.join(known)}"
         )
-    if name not in ENGINES:
-        return
+    if name not in ENGINES or ray_to_join(config)[0]:
+        return  # the engine runs where the Ray is that is joined
     try:
         metadata.version(name)
     except metadata.PackageNotFoundError:

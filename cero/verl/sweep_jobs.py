@@ -22,7 +22,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 from cero.analysis.comparison import JOB_FILE, as_dict
 from cero.core.state import write_atomically
 from cero.verl.preflight import check_run, refusal
-from cero.verl.reading import logs_allocations
+from cero.verl.reading import logs_allocations, read_settings
 from cero.verl.surroundings import ray_to_join
 
 FOLDER, NAME = "CERO_JOB_DIR", "CERO_JOB_NAME"
@@ -66,6 +66,8 @@ class Jobs(Callback):
         ]
         refused, folders = [], {}
         jobs = _grid(config, parsed)
+        # Jobs that are started on other machines are looked at there, by each job's own check.
+        here = config.hydra.launcher._target_.endswith(".BasicLauncher")
         program = getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None)
         for number, job in enumerate(jobs):
             folder = os.path.join(
@@ -74,7 +76,7 @@ class Jobs(Callback):
             with env_override({FOLDER: folder, NAME: f"job {number}"}):
                 try:
                     job_config = loader.load_sweep_config(config, list(job))
-                    check_run(job_config, program)
+                    check_run(job_config, program) if here else read_settings(job_config)
                     _claim(folders, job_config, number)
                 except Exception as error:
                     refused.append(f"job {number} ({self._words(job)}): {refusal(error)}")

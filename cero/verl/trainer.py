@@ -418,7 +418,7 @@ class CeroTrainer(ScheduledTrainer, PPOTrainerSync):
             self.scheduler.allocator.withdraw([group.prompt for group in groups], rollouts)
             print(
                 f"cero: the checkpoint is of an asynchronous run: {sum(rollouts):,} rollouts that were under "
-                "way then are not spent, and will be sampled anew",
+                "way then are not spent. Their prompts are not trained on in this pass; others get them",
                 file=sys.stderr,
             )
 

@@ -105,7 +105,7 @@ def test_accepted(composed):
             ["cero.staleness=0.5"],
             ["allocator=uniform", "algorithm.filter_groups.enable=true"],
             ["cero.keep.rule=pods"],
-            ["cero.drop_zero_advantage=true"],
+            ["cero.drop_zero_advantage=true", "algorithm.cero.baseline=mean"],
             ["algorithm.cero.bucket=data_source"],
         ):
             read_settings(composed(*words, *more))

@@ -61,6 +61,14 @@ def test_a_range_beside_a_key(composed):
     assert refused(composed, *words) is None
 
 
+def test_rows_without_an_advantage_where_there_are_none(composed):
+    message = refused(composed, "cero.drop_zero_advantage=true")
+    assert message.startswith(
+        "cero.drop_zero_advantage=True has no effect with algorithm.cero.baseline=optimal"
+    )
+    assert refused(composed, "cero.drop_zero_advantage=true", "algorithm.cero.baseline=mean") is None
+
+
 def test_what_must_be_alike_follows(composed):
     """One setting moves the other: what is kept of a group, and the estimator that an allocator serves."""
     config = composed(*RUN, "allocator=reinforce_ada_seq", "allocator.count=6")

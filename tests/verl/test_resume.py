@@ -586,3 +586,27 @@ def test_a_damaged_plan_is_refused(bench, tmp_path, plan):
     save_state(load_state(path) | {PLAN: plan}, path)
     with pytest.raises(ValueError, match="its plan is .*; the file is damaged"):
         bench.train(tmp_path)
+
+
+def test_a_run_that_validates_an_asynchronous_checkpoint_only(bench, tmp_path):
+    """Nothing is left to train, and what was in flight is more than that; it is taken back all the same."""
+    trainer = bench.train(tmp_path, stop_after=STOPPED)
+    path = tmp_path / "global_step_6" / STATE_FILE
+    state = load_state(path)
+    allocator = trainer.settings.make_allocator(3, 12 * SHARE)
+    allocator.load_state_dict(state)
+    ids = state["table"]["id"][:8]
+    flights = InFlight("text")
+    for i, (prompt, count) in enumerate(zip(ids.tolist(), allocator.allocate(ids, 32).tolist(), strict=True)):
+        flights.send(f"u{i}", Group(prompt, count, 6, 0.5))
+    save_state(allocator.state_dict() | {PLAN: state[PLAN]}, path)
+    save_state(flights.state_dict(), tmp_path / "global_step_6" / IN_FLIGHT_FILE)
+    trainer = bench.train(tmp_path, "trainer.val_only=True", "trainer.total_epochs=1")
+    assert trainer.scheduler.allocator.ledger.spent == AT * SHARE
+
+
+def test_a_damaged_list_of_what_was_in_flight_is_refused_in_any_mode(bench, tmp_path):
+    bench.train(tmp_path, stop_after=STOPPED)
+    (tmp_path / "global_step_6" / IN_FLIGHT_FILE).write_bytes(b"nonsense")
+    with pytest.raises(SystemExit, match="in_flight.npz"):
+        Preflight().on_job_start(config=bench.config(tmp_path))

@@ -129,7 +129,7 @@ REFUSED = {
         ["allocator=uniform", "algorithm.adv_estimator=remax"],
         r"remax needs the rewards of",
     ),
-    "gdpo without rewards": (["allocator=uniform", "algorithm.adv_estimator=gdpo"], r"gdpo_reward_keys"),
+    "gdpo": (["allocator=uniform", "algorithm.adv_estimator=gdpo"], r"gdpo needs prompts and single rewards"),
     "warm-up of no critic": (
         ["trainer.critic_warmup=10"],
         r"critic_warmup=10 without a critic.*critic_warmup=0",
@@ -190,14 +190,19 @@ def test_accepted_combinations(composed):
         [TWO, "algorithm.adv_estimator=grpo", "cero.success.key=acc"],
         ["allocator=aero"],
         ["allocator=aero", "algorithm.adv_estimator=grpo"],
-        ["allocator=cero_seq", "cero.keep.rule=balanced", DROP],
+        ["allocator=cero_seq", "cero.keep.rule=balanced", DROP, "algorithm.cero.baseline=mean"],
         [
             "allocator=cero_seq",
             "reward.reward_model.enable=True",
             "reward.reward_model.enable_resource_pool=True",
         ],
         ["allocator=uniform", DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-mean"],
-        [DROP, f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm", f"{ACTOR}.loss_scale_factor=8"],
+        [
+            DROP,
+            "algorithm.cero.baseline=mean",
+            f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm",
+            f"{ACTOR}.loss_scale_factor=8",
+        ],
     ):
         read_settings(composed(*RUN, *overrides))
 

@@ -432,7 +432,10 @@ def test_figures_of_groups():
 @pytest.mark.parametrize("kind, zeros", [("posterior", 0), ("rloo", 8), ("aero", 0)])
 def test_zeros_go_by_what_the_estimator_says(step, kind, zeros):
     _, _, _, metrics = step(
-        "allocator=cero", "cero.drop_zero_advantage=true", f"algorithm.cero.advantage={kind}"
+        "allocator=cero",
+        "cero.drop_zero_advantage=true",
+        "algorithm.cero.baseline=mean",
+        f"algorithm.cero.advantage={kind}",
     )
     assert metrics["cero/rows/dropped_as_zero"] == zeros
 

@@ -51,8 +51,9 @@ def _check_record(record):
         good = isinstance(values, list) and len(values) >= least
         if not good or not all(type(value) in (int, float) and math.isfinite(value) for value in values):
             raise ValueError(f"its {name!r} is no list of {least} numbers or more")
-    if not isinstance(record.get("written"), str | None) or not isinstance(record.get("budget"), int | float | None):
-        raise ValueError(f"its written and budget are {record.get('written')!r} and {record.get('budget')!r}")
+    written, budget = record.get("written"), record.get("budget")
+    if not isinstance(written, str | None) or not isinstance(budget, int | float | None):
+        raise ValueError(f"its written and budget are {written!r} and {budget!r}")
     if record.get("spent", [1])[-1] <= 0:
         raise ValueError("it has spent nothing")
 
