@@ -3,7 +3,7 @@
 #
 #   bash scripts/simulator_tables.sh [OUT]
 #
-# Tables go to OUT as text (default runs/simulator), pictures to docs/images.
+# What each command printed goes to OUT as JSON (default runs/simulator), pictures to docs/images.
 set -euo pipefail
 # shellcheck source=scripts/lib/usage.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/usage.sh"
@@ -13,12 +13,11 @@ asked_for_help "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-runs/simulator}
 mkdir -p "$out"
-export COLUMNS=170
 [ -d .venv ] && export PATH="$PWD/.venv/bin:$PATH"
 
 table() { # NAME arguments...
   printf '== %s\n' "$1"
-  cero simulate "${@:2}" --out "docs/images/simulator$1.png" >"$out/table$1.txt"
+  cero simulate "${@:2}" --json --out "docs/images/simulator$1.png" >"$out/table$1.json"
 }
 
 # The options of cero with which the page's figures were made. They were its defaults then.
@@ -41,3 +40,4 @@ table -drift --presets latent,mostly_hard,drifting,noisy_verifier --seeds 8 --me
 # Every rule, with the estimator and the selection that it is published with.
 rules=$methods,cero_seq,cero_seq/keep=aero,aero,vip,knapsack,reinforce_ada_est,variance,gdro,thompson,greso
 table -rules --presets all --methods $rules,reinforce_ada_seq,vigor,pilot_commit,pods
+python scripts/simulator_page.py "$out"

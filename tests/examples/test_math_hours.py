@@ -184,13 +184,13 @@ def log(folder, values):
     """A run's log: a step, validations before and after it, and another step."""
     step = {
         "kind": "step",
-        "prompts": [],
-        "rollouts": [],
-        "successes": [],
-        "trials": [],
+        "prompts": ["a"],
+        "rollouts": [8],
+        "successes": [4],
+        "trials": [8],
         "budget": 8,
         "epoch": 0,
-    }
+    } | dict.fromkeys(("sampled", "kept", "trained"), 8)
     seconds = {"timing_s/step": 3600.0, "timing_s/testing": 1800.0}
     records = [
         {"kind": "validation", "step": 0, "spent": 0, "metrics": {"val-core/aime24/acc/mean@32": 0.9}},
@@ -215,6 +215,16 @@ def test_table_row(table, tmp_path, capsys):
         == "| run | aime24 | aime25 | amc23 | math500 | minerva | olympiad | mean | rollouts | GPU hours |"
     )
     assert row == "| qwen2.5-math-7b-aero | 0.0 | 10.0 | 20.0 | 30.0 | 40.0 | 50.0 | 25.0 | 409,600 | 10.0 |"
+
+
+def test_steps_that_a_resumed_run_made_again_count_once(table, tmp_path, capsys):
+    run = log(tmp_path / "run", {"val-core/amc23/acc/mean@32": 0.5})
+    path = run / "cero" / "allocations.jsonl"
+    path.write_text(
+        path.read_text() + path.read_text().splitlines()[-1] + "\n" + '{"kind":"step","step":3}\n'
+    )
+    assert table.row(run, 8)[-1] == "20.0"
+    assert "allocations.jsonl" in capsys.readouterr().err
 
 
 def test_sets_that_are_missing_stay_empty(table, tmp_path):

@@ -279,6 +279,8 @@ def leave_steps(folder, run, right, held_out, trained=8.0):
     steps = [
         {"kind": "step", "step": step, "prompts": ["a", "b"], "metrics": {}, "successes": right}
         | dict.fromkeys(("rollouts", "trials"), rollouts)
+        | dict.fromkeys(("epoch", "budget", "sampled", "kept", "trained"), 2)
+        | {"spent": 2 * step}
         for step, (rollouts, right) in enumerate(counts, 1)
     ]
     (out / "allocations.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))

@@ -431,7 +431,6 @@ def test_another_number_of_gpus_changes_no_allocation(bench, tmp_path):
 
 def test_another_number_of_gpus_is_refused_where_each_has_its_own_file(bench, tmp_path):
     bench.train(tmp_path, stop_after=STOPPED)
-    (tmp_path / "global_step_6" / "actor").mkdir()
     for rank in range(2):
         (tmp_path / "global_step_6" / "actor" / f"model_world_size_2_rank_{rank}.pt").touch()
     config = bench.config(tmp_path, "trainer.n_gpus_per_node=4", "trainer.nnodes=2")

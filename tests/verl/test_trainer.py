@@ -493,7 +493,11 @@ SELECTING = ("cero.keep.rule=gfpo_length", "cero.keep.count=4")
         (("allocator=aero", "cero.keep.rule=all"), [["rm_scores"]]),
         (("allocator=uniform",), [["rm_scores"]]),
         (("allocator=uniform", *SELECTING), [["rm_scores"]]),
-        (("allocator=cero", "cero.drop_zero_advantage=true"), [["rm_scores", "loss_mask"], WEIGHTS]),
+        (
+            ("allocator=cero", "cero.drop_zero_advantage=true", "algorithm.cero.baseline=mean"),
+            [["rm_scores", "loss_mask"]],
+        ),
+        (("allocator=cero", *SELECTING), [["rm_scores"], WEIGHTS]),
     ],
 )
 def test_rewards_are_fetched_once(step, overrides, fetched):
