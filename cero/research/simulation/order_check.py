@@ -225,7 +225,7 @@ def plot_order(result, path, title):
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set_yticks(at, [row["name"] for row in rows])
         axis.set_xlabel("area under the accuracy curve, minus that of uniform GRPO")
-        axis.set_title(title, fontsize=11)
+        fig.suptitle(title, fontsize=11)  # of the whole picture: the names beside the axis are long
         axis.grid(alpha=0.3, axis="x")
         axis.legend(fontsize=9, loc="lower right")
     return path
