@@ -302,20 +302,21 @@ def test_a_checkpoint_that_is_written_anew_does_not_count_meanwhile(bench, tmp_p
     assert seen[-1] == (None if left is None else str(left))
 
 
-def test_a_synchronous_run_takes_back_what_was_in_flight(bench, tmp_path, capsys):
-    """An asynchronous checkpoint has rollouts that are spent and not trained on; no queue brings them."""
-    trainer = bench.train(tmp_path, stop_after=STOPPED)
-    path = tmp_path / "global_step_6" / STATE_FILE
-    state = load_state(path)
+def leave_in_flight(trainer, checkpoint):
+    """Have a checkpoint, of `trainer`'s run, be one of an asynchronous run that had 32 rollouts in flight."""
+    state = load_state(checkpoint / STATE_FILE)
     allocator = trainer.settings.make_allocator(3, 12 * SHARE)
     allocator.load_state_dict(state)
-    ids = state["table"]["id"][:8]
-    rollouts = allocator.allocate(ids, 32)
-    flights = InFlight("text")
-    for i, (prompt, count) in enumerate(zip(ids.tolist(), rollouts.tolist(), strict=True)):
+    ids, flights = state["table"]["id"][:8], InFlight("text")
+    for i, (prompt, count) in enumerate(zip(ids.tolist(), allocator.allocate(ids, 32).tolist(), strict=True)):
         flights.send(f"u{i}", Group(prompt, count, 6, 0.5))
-    save_state(allocator.state_dict() | {"plan": state["plan"]}, path)
-    save_state(flights.state_dict(), tmp_path / "global_step_6" / IN_FLIGHT_FILE)
+    save_state(allocator.state_dict() | {PLAN: state[PLAN]}, checkpoint / STATE_FILE)
+    save_state(flights.state_dict(), checkpoint / IN_FLIGHT_FILE)
+
+
+def test_a_synchronous_run_takes_back_what_was_in_flight(bench, tmp_path, capsys):
+    """An asynchronous checkpoint has rollouts that are spent and not trained on; no queue brings them."""
+    leave_in_flight(bench.train(tmp_path, stop_after=STOPPED), tmp_path / "global_step_6")
     Preflight().on_job_start(config=bench.config(tmp_path))
     trainer = bench.train(tmp_path)
     assert "32 rollouts that were under way then are not spent" in capsys.readouterr().err
@@ -589,17 +590,7 @@ def test_a_damaged_plan_is_refused(bench, tmp_path, plan):
 
 def test_a_run_that_validates_an_asynchronous_checkpoint_only(bench, tmp_path):
     """Nothing is left to train, and what was in flight is more than that; it is taken back all the same."""
-    trainer = bench.train(tmp_path, stop_after=STOPPED)
-    path = tmp_path / "global_step_6" / STATE_FILE
-    state = load_state(path)
-    allocator = trainer.settings.make_allocator(3, 12 * SHARE)
-    allocator.load_state_dict(state)
-    ids = state["table"]["id"][:8]
-    flights = InFlight("text")
-    for i, (prompt, count) in enumerate(zip(ids.tolist(), allocator.allocate(ids, 32).tolist(), strict=True)):
-        flights.send(f"u{i}", Group(prompt, count, 6, 0.5))
-    save_state(allocator.state_dict() | {PLAN: state[PLAN]}, path)
-    save_state(flights.state_dict(), tmp_path / "global_step_6" / IN_FLIGHT_FILE)
+    leave_in_flight(bench.train(tmp_path, stop_after=STOPPED), tmp_path / "global_step_6")
     trainer = bench.train(tmp_path, "trainer.val_only=True", "trainer.total_epochs=1")
     assert trainer.scheduler.allocator.ledger.spent == AT * SHARE
 
