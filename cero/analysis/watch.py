@@ -86,14 +86,11 @@ def watch(path, pid, interval=1.0, console=None):
             spent, total, text = status(records)
             progress.update(task, completed=spent, total=total, description=text)
             mark = (sum(r["kind"] == "step" for r in records) + PLAIN_EVERY - 1) // PLAIN_EVERY, bool(records)
-            budget = "" if total is None else f"{spent:,} of {int(total):,} rollouts, "
-            if (
-                not console.is_terminal
-                and (records or running)
-                and (mark != shown or not running and budget + text != said)
-            ):
-                console.print(budget + text, soft_wrap=True)
-                shown, said = mark, budget + text
+            line = text if total is None else f"{spent:,} of {int(total):,} rollouts, {text}"
+            news = mark != shown or (not running and line != said)
+            if news and not console.is_terminal and (records or running):
+                console.print(line, soft_wrap=True)
+                shown, said = mark, line
             if not running and not records:
                 raise FileNotFoundError(f"process {pid} is not running, and {path} has no log of a run")
             if not running:

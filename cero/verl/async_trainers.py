@@ -5,8 +5,6 @@ those three methods of the buffer are wrapped (`tap`). And no more prompts are s
 its end, which verl doesn't look at.
 """
 
-from dataclasses import replace
-
 import torch
 import transfer_queue as tq
 from verl.trainer.ppo.v1.trainer_base import register_trainer
@@ -14,13 +12,11 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.utils import tensordict_utils
 
-from cero.core.state import STATE_FILE, load_meta
 from cero.verl.asynchronous import AsyncScheduler, joined, metrics_of_parts
 from cero.verl.early_end import EndsEarly
 from cero.verl.hooks import ASYNC_HOOKS, check_verl
-from cero.verl.in_flight import left_in_flight, resume_flights
+from cero.verl.in_flight import resume_flights, with_flights
 from cero.verl.modes import MODES
-from cero.verl.resume import resume_folder
 from cero.verl.trainer import ScheduledTrainer
 
 TRAIN = "train"  # verl's partition of the queue
@@ -134,22 +130,6 @@ class AsyncTrainer(EndsEarly, ScheduledTrainer):
     def _prompts_left(self):
         """Return the prompts, int, that training takes from the next step to the run's end."""
         return max(0, self.outlook.plan.last - self.global_steps) * self.config.data.train_batch_size
-
-
-def with_flights(config, outlook):
-    """Return `outlook` (`cero.verl.resume.Outlook`) with a budget that counts what is in flight once.
-
-    Rollouts in flight are spent, and are part of what the steps left may cost.
-    """
-    folder = resume_folder(config)
-    if folder is None or outlook.saved is None:
-        return outlook
-    ledger = load_meta(folder / STATE_FILE)["ledger"]
-    if ledger["total"] is None:
-        total = outlook.total_budget - left_in_flight(config).rollouts
-        return replace(outlook, total_budget=max(total, ledger["spent"]))
-    total = ledger["total"] - outlook.saved.left + outlook.plan.left
-    return replace(outlook, total_budget=max(total, ledger["spent"]))
 
 
 def queued_prompts():

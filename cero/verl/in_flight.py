@@ -185,6 +185,22 @@ def left_in_flight(config):
     return in_flight
 
 
+def with_flights(config, outlook):
+    """Return `outlook` (`cero.verl.resume.Outlook`) with a budget that counts what is in flight once.
+
+    Rollouts in flight are spent, and are part of what the steps left may cost.
+    """
+    folder = resume_folder(config)
+    if folder is None or outlook.saved is None:
+        return outlook
+    ledger = load_meta(folder / STATE_FILE)["ledger"]
+    if ledger["total"] is None:
+        total = outlook.total_budget - left_in_flight(config).rollouts
+    else:
+        total = ledger["total"] - outlook.saved.left + outlook.plan.left
+    return replace(outlook, total_budget=max(total, ledger["spent"]))
+
+
 def without_flights(config, outlook):
     """Return `outlook` (`cero.verl.resume.Outlook`) of a run that has no use for what is in flight.
 

@@ -296,19 +296,17 @@ def check_pass(config, rows):
 
 def _check_loader(config, state, path):
     """Compare the loader's workers and order with the checkpoint's: torchdata goes on with the same only."""
-    workers, saved_by = (
-        config.data.get("dataloader_num_workers"),
-        max(_numbers(state, "_num_workers"), default=0),
-    )
+    workers = config.data.get("dataloader_num_workers")
+    saved_by = max(_numbers(state, "_num_workers"), default=0)
     if workers is not None and saved_by != workers:
         raise ValueError(
             f"data.dataloader_num_workers={workers}, and {path} was saved with {saved_by}, so the loader "
             f"can't go on from it; set it to {saved_by}, or delete that file, and a new pass begins"
         )
-    if not any(True for _ in _values(state, "samples_yielded")):
+    if not list(_values(state, "samples_yielded")):
         return
     shuffle = bool(config.data.get("shuffle", True))
-    if any(True for _ in _values(state, "sampler_iter_state")) != shuffle:
+    if bool(list(_values(state, "sampler_iter_state"))) != shuffle:
         raise ValueError(
             f"data.shuffle={shuffle}, and {path} was saved with {not shuffle}, so the loader can't go on "
             f"from it; set it to {not shuffle}, or delete that file and a new pass over the data begins"

@@ -138,10 +138,7 @@ def read_runs(folder, tell=None):
             _refuse(f"{where}: {error}", error, tell)
     for key, path in singles.items():
         try:
-            record = read_object(path.with_suffix(".json"))
-            if (named := _key(record)) != key:
-                raise ValueError(f"its record is of {_name(named)}; put it where it belongs")
-            found[key] = str(path), read_table(path), record
+            found[key] = str(path), read_table(path), _record_of(key, path)
         except (OSError, ValueError) as error:
             _refuse(f"{path}: {describe(error)}", error, tell)
     if not found:
@@ -165,9 +162,7 @@ def pack(folder):
             raise ValueError(f"{folder / RECORDS} has no record of {_name(key)}; restore both files together")
     for key, path in singles.items():
         try:
-            records[key] = read_object(path.with_suffix(".json"))
-            if (named := _key(records[key])) != key:
-                raise ValueError(f"its record is of {_name(named)}; put it where it belongs")
+            records[key] = _record_of(key, path)
             records[key]["phase_seconds"] = _phase_seconds(read_table(path))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {describe(error)}") from error
@@ -191,6 +186,14 @@ def pack(folder):
             if not any(parent.iterdir()):
                 parent.rmdir()
     return len(singles)
+
+
+def _record_of(key, path):
+    """Return the record beside the table `path`. Raises ValueError if it is of another run than `key`."""
+    record = read_object(path.with_suffix(".json"))
+    if (named := _key(record)) != key:
+        raise ValueError(f"its record is of {_name(named)}; put it where it belongs")
+    return record
 
 
 def _name(key):

@@ -163,14 +163,12 @@ def read_curves(folder, tell=None):
     for where, table, record in read_runs(folder, tell):
         try:
             curve = make_curve(table, record)
-            grid, of_task = (curve.budget, curve.interval), grids.setdefault(curve.task, {})
-            if of_task and grid not in of_task:
-                budget, interval = next(iter(of_task))
+            budget, interval = grids.setdefault(curve.task, (curve.budget, curve.interval))
+            if (curve.budget, curve.interval) != (budget, interval):
                 raise ValueError(
                     f"its budget is {curve.budget:g} rollouts, validated every {curve.interval:g}, and other "
                     f"runs of {curve.task} have {budget:g} and {interval:g}; keep them in different folders"
                 )
-            of_task[grid] = True
             curves.append(curve)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             message = f"{where}: {error!r}"

@@ -119,9 +119,7 @@ def _read(path):
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no yaml: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must be a mapping")
-    return content
+    return _mapping(path, content)
 
 
 def _only(where, entry, *keys):
